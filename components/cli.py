@@ -1,0 +1,256 @@
+"""The command `scaled-yolov4`: one subcommand per stage, plus `models`, `doctor` and `summary`.
+
+Only Typer is imported here; a command imports what it needs when it runs, so that `--help` stays quick.
+Exit codes: 0 done, 1 a fault, 2 something the user can mend.
+"""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit("error: the command line needs more than the detector; run: pip install 'scaled-yolov4[train]'")
+
+from components.layout import default_paths
+from yolo_core.errors import UserError
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
+Overrides = Annotated[list[str], typer.Option("-S", "--set", metavar="KEY=VALUE", help="Change one parameter.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+Model = Annotated[
+    str, typer.Option(help="A name from `scaled-yolov4 models`; else the first in the parameters.")
+]
+
+
+def _path(meaning: str, default: str) -> Any:
+    return Annotated[Path | None, typer.Option(help=meaning, show_default=default)]
+
+
+Data = _path("Dataset folder made by `prepare`.", "data/prepared")
+Weights = _path("Trained detector.", "outputs/train/MODEL/model.safetensors")
+Anchors = _path("Anchors of the model.", "outputs/anchors/MODEL.json")
+Hyp = _path("Evolved hyperparameters.", "outputs/evolve/hyp.yaml")
+Work = _path("Unfinished work, from which a killed run goes on.", "runs")
+
+
+def _out(default: str) -> Any:
+    return _path("Where the results go.", default)
+
+
+def _made_by(stage: str) -> Any:
+    return _path(f"Results of `{stage}`.", f"outputs/{stage}/MODEL")
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)  # \b keeps the lines as they are
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Scaled-YOLOv4 from data to a promoted model. `dvc repro` runs all stages; each one also runs alone.",
+    epilog=_examples(
+        "scaled-yolov4 doctor",
+        "scaled-yolov4 prepare -S prepare.source=coco-dir -S prepare.location=/data/my-coco",
+        "scaled-yolov4 train --model yolov4-tiny -S train.epochs=100",
+        "scaled-yolov4 promote --model yolov4-tiny --rollback",
+    ),
+)
+
+
+def stage(*examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a stage's subcommand from a function that only declares its options and its help.
+
+    Adds --params, -S and --debug; an option left out takes its path from `components.layout`.
+    """
+
+    def register(declared: Callable[..., None]) -> Callable[..., None]:
+        name = declared.__name__
+
+        def command(params: Path, overrides: list[str], debug: bool, **options: Any) -> None:
+            with _errors(debug):
+                _run(name, params, overrides, **options)
+
+        common = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for key, default, annotation in (
+                ("params", Path("params.yaml"), ParamsFile),
+                ("overrides", [], Overrides),
+                ("debug", False, Debug),
+            )
+        ]
+        signature = inspect.signature(declared)
+        own = list(signature.parameters.values())
+        command.__signature__ = signature.replace(parameters=[*own, *common])  # pyright: ignore[reportFunctionMemberAccess]
+        command.__annotations__ = {p.name: p.annotation for p in [*own, *common]}
+        app.command(name, help=declared.__doc__, epilog=_examples(*examples))(command)
+        return declared
+
+    return register
+
+
+@stage(
+    "scaled-yolov4 prepare",
+    "scaled-yolov4 prepare -S prepare.source=yolo-dir -S prepare.location=/data/mine --out data/mine",
+)
+def prepare(*, out: _out("data/prepared") = None) -> None:
+    """Check and convert images and labels into a dataset folder with a manifest."""
+
+
+@stage("scaled-yolov4 anchors", "scaled-yolov4 anchors --data data/mine -S train.size=416")
+def anchors(*, data: Data = None, out: _out("outputs/anchors") = None) -> None:
+    """Cluster the boxes of the training set into anchors, for every model in the parameters."""
+
+
+@stage("scaled-yolov4 evolve", "scaled-yolov4 evolve -S evolve.trials=300 -S evolve.minutes=600")
+def evolve(
+    *,
+    data: Data = None,
+    anchors: _path("Folder made by `anchors`.", "outputs/anchors") = None,
+    out: _out("outputs/evolve") = None,
+    work: Work = None,
+) -> None:
+    """Evolve the hyperparameters with Ray Tune; the same command goes on after a kill."""
+
+
+@stage(
+    "scaled-yolov4 train --model yolov4-tiny",
+    "scaled-yolov4 train --model yolov4-tiny -S train.workers=4 -S train.gpus_per_worker=1",
+)
+def train(
+    *,
+    model: Model = "",
+    data: Data = None,
+    anchors: Anchors = None,
+    hyp: Hyp = None,
+    out: _out("outputs/train/MODEL") = None,
+    work: Work = None,
+) -> None:
+    """Train one detector with Ray Train; the same command goes on after a kill."""
+
+
+@stage("scaled-yolov4 evaluate --model yolov4-tiny", "scaled-yolov4 evaluate -S evaluate.batch=4 --out /tmp/scores")
+def evaluate(
+    *, model: Model = "", data: Data = None, weights: Weights = None, out: _out("outputs/evaluate/MODEL") = None
+) -> None:
+    """Measure the COCO figures with and without test-time augmentation, with plots and sample pictures."""
+
+
+@stage("scaled-yolov4 export --model yolov4-tiny", "scaled-yolov4 export -S 'export.tensorrt=[fp16]'")
+def export(
+    *, model: Model = "", data: Data = None, weights: Weights = None, out: _out("outputs/export/MODEL") = None
+) -> None:
+    """Export to ONNX (and TensorRT where present) and check the result against PyTorch."""
+
+
+@stage("scaled-yolov4 benchmark --model yolov4-tiny", "scaled-yolov4 benchmark -S 'benchmark.batches=[1, 8]'")
+def benchmark(
+    *,
+    model: Model = "",
+    data: Data = None,
+    weights: Weights = None,
+    export: _made_by("export") = None,
+    out: _out("outputs/benchmark/MODEL") = None,
+) -> None:
+    """Time pre-processing, inference and post-processing in every runtime at hand."""
+
+
+@stage("scaled-yolov4 register --model yolov4-tiny")
+def register(
+    *,
+    model: Model = "",
+    data: Data = None,
+    anchors: Anchors = None,
+    hyp: Hyp = None,
+    train: _made_by("train") = None,
+    evaluate: _made_by("evaluate") = None,
+    export: _made_by("export") = None,
+    benchmark: _made_by("benchmark") = None,
+    out: _out("outputs/register/MODEL.json") = None,
+) -> None:
+    """Record parameters, figures and artifacts in MLflow and register the model there."""
+
+
+@stage("scaled-yolov4 promote --model yolov4-tiny", "scaled-yolov4 promote --model yolov4-tiny --rollback")
+def promote(
+    *,
+    model: Model = "",
+    registered: _path("The file written by `register`.", "outputs/register/MODEL.json") = None,
+    data: Data = None,
+    out: _out("outputs/promote/MODEL.json") = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Give the previous champion its place back.")] = False,
+) -> None:
+    """Compare with the champion and set the registry's aliases."""
+
+
+@app.command("models", epilog=_examples("scaled-yolov4 models", "scaled-yolov4 models --classes 10"))
+def models(classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 80, debug: Debug = False) -> None:
+    """List every model: parameters, GFLOPs at native size, published AP and speed."""
+    with _errors(debug):
+        importlib.import_module("components.models_table").show(classes)
+
+
+@app.command("doctor", epilog=_examples("scaled-yolov4 doctor", "scaled-yolov4 doctor --params params/coco.yaml"))
+def doctor(params: ParamsFile = Path("params.yaml"), debug: Debug = False) -> None:
+    """Check this machine: one line a check, with its mend."""
+    with _errors(debug):
+        if not importlib.import_module("components.doctor").run(params):
+            raise typer.Exit(2)
+
+
+@app.command("summary", epilog=_examples("scaled-yolov4 summary"))
+def summary(params: ParamsFile = Path("params.yaml"), overrides: Overrides = [], debug: Debug = False) -> None:
+    """Show the results of the last run and where everything lies."""
+    with _errors(debug):
+        importlib.import_module("components.summary").show(_params(params, overrides))
+
+
+def _params(path: Path, overrides: list[str]) -> Any:
+    return importlib.import_module("components.params").load(path, overrides)
+
+
+def _run(name: str, params_file: Path, overrides: list[str], **options: Any) -> None:
+    """Run one stage and print what it says of itself."""
+    params = _params(params_file, overrides)
+    given = {key: value for key, value in options.items() if value not in (None, "")}
+    model = options.get("model") or params.models[0]
+    arguments: dict[str, Any] = {**default_paths(name, model), **given}
+    if "model" in options:
+        arguments["model"] = model
+    progress = importlib.import_module("components.progress").on_stderr()
+    result = importlib.import_module(f"components.{name}").run(params, progress=progress, **arguments)
+    facts = ", ".join(f"{key} {_short(value)}" for key, value in result.items())
+    print(f"{name}: {facts} -> {arguments['out']}", flush=True)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def _errors(debug: bool) -> Iterator[None]:
+    """Turn a UserError into one line and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Typed parameters: what `params.yaml` may hold, parsed once, refused by name when wrong.
+
+Every stage takes one `Params`. Units and meanings stand beside each key in `params.yaml`.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from yolo_core.errors import UserError
+from yolo_core.hyperparameters import MEANINGS, RANGES, Hyperparameters
+
+ModelName = Annotated[str, Field(min_length=1)]
+Size = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
+
+
+class Section(BaseModel):
+    """A part of the parameter file: unknown keys are errors, values do not change after parsing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# One optional float per hyperparameter; a key left out keeps the value of the model's recipe.
+HypOverrides: type[BaseModel] = create_model(
+    "HypOverrides",
+    __base__=Section,
+    **{
+        name: (float | None, Field(None, ge=allowed.low, le=allowed.high, description=MEANINGS[name]))
+        for name, allowed in RANGES.items()
+    },
+)
+
+
+class DigitsParams(Section):
+    """The embedded data set: handwritten digits pasted on crops of photographs."""
+
+    train_images: int = Field(ge=1, le=1_000_000)
+    val_images: int = Field(ge=1, le=1_000_000)
+    image_size: int = Field(ge=64, le=2048)
+
+
+class PrepareParams(Section):
+    source: Literal["digits", "coco-dir", "yolo-dir", "coco2017", "s3"]
+    location: str | None = None
+    max_bad_fraction: float = Field(ge=0, le=1)
+    digits: DigitsParams
+
+
+class AnchorsParams(Section):
+    kmeans_iterations: int = Field(ge=1, le=10_000)
+    generations: int = Field(ge=0, le=1_000_000)
+    mutation_probability: float = Field(gt=0, le=1)
+    mutation_sigma: float = Field(gt=0, le=1)
+
+
+class EvolveParams(Section):
+    model: ModelName
+    trials: int = Field(ge=0, le=100_000)
+    minutes: float = Field(gt=0, le=100_000)
+    concurrent: int = Field(ge=1, le=10_000)
+    cpus_per_trial: float = Field(gt=0, le=1024)
+    gpus_per_trial: float = Field(ge=0, le=64)
+    epochs: int = Field(ge=1, le=10_000)
+    train_images: int = Field(ge=1)
+    val_images: int = Field(ge=1)
+    parents: int = Field(ge=1, le=1000)
+    mutation_probability: float = Field(gt=0, le=1)
+    sigma: float = Field(gt=0, le=1)
+
+
+class SecondStage(Section):
+    """Training goes on to `epochs` in all with the cosine recomputed and other hyperparameters."""
+
+    epochs: int = Field(ge=1, le=100_000)
+    hyp: HypOverrides = HypOverrides()
+
+
+class TrainSettings(Section):
+    """The settings that may differ from model to model."""
+
+    size: Size
+    epochs: int = Field(ge=1, le=100_000)
+    batch: int = Field(ge=1, le=65_536)
+    nominal_batch: int = Field(ge=1, le=65_536)
+    multi_scale: bool
+    sync_bn: bool
+    hyp: HypOverrides
+    second_stage: SecondStage | None
+
+    @model_validator(mode="after")
+    def _second_stage_goes_further(self) -> "TrainSettings":
+        if self.second_stage and self.second_stage.epochs <= self.epochs:
+            raise ValueError(f"second_stage.epochs must be more than epochs = {self.epochs}")
+        return self
+
+
+class ModelOverrides(Section):
+    """Any of `TrainSettings` for one model."""
+
+    size: Size | None = None
+    epochs: int | None = Field(None, ge=1, le=100_000)
+    batch: int | None = Field(None, ge=1, le=65_536)
+    nominal_batch: int | None = Field(None, ge=1, le=65_536)
+    multi_scale: bool | None = None
+    sync_bn: bool | None = None
+    hyp: HypOverrides | None = None
+    second_stage: SecondStage | None = None
+
+
+class TrainParams(TrainSettings):
+    workers: int = Field(ge=1, le=4096)
+    gpus_per_worker: float = Field(ge=0, le=16)
+    loader_workers: int = Field(ge=0, le=256)
+    device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    amp: Literal["auto", "off"]
+    eval_every: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
+    ema_decay: float = Field(ge=0, lt=1)
+    ema_tau: float = Field(gt=0)
+    per_model: dict[str, ModelOverrides] = {}
+
+
+class TTAParams(Section):
+    scales: list[Annotated[float, Field(gt=0, le=4)]]
+    flips: list[Literal["none", "left-right"]]
+
+    @model_validator(mode="after")
+    def _one_flip_per_scale(self) -> "TTAParams":
+        if len(self.scales) != len(self.flips) or not self.scales:
+            raise ValueError(f"scales ({len(self.scales)}) and flips ({len(self.flips)}) must have the same length")
+        return self
+
+
+class EvaluateParams(Section):
+    batch: int = Field(ge=1, le=4096)
+    conf: float = Field(ge=0, lt=1)
+    iou: float = Field(gt=0, lt=1)
+    max_detections: int = Field(ge=1, le=100_000)
+    tta: TTAParams
+
+
+class ExportParams(Section):
+    opset: int = Field(ge=17, le=25)
+    tolerance: float = Field(gt=0, le=1)
+    ap_tolerance: float = Field(ge=0, le=1)
+    check_images: int = Field(ge=1)
+    nms_conf: float = Field(ge=0, lt=1)
+    tensorrt: list[Literal["fp32", "fp16"]]
+
+
+class BenchmarkParams(Section):
+    batches: list[Annotated[int, Field(ge=1, le=1024)]] = Field(min_length=1)
+    warmup: int = Field(ge=0)
+    runs: int = Field(ge=2)
+    threads: int = Field(ge=0, le=1024)
+
+
+class RegisterParams(Section):
+    experiment: str = Field(min_length=1)
+
+
+class PromoteParams(Section):
+    min_ap_gain: float = Field(ge=-1, le=1)
+    max_ap_loss: float = Field(ge=0, le=1)
+    max_latency_ratio: float = Field(gt=0)
+    confidence: float = Field(gt=0.5, lt=1)
+    bootstrap_samples: int = Field(ge=100, le=1_000_000)
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    seed: int = Field(ge=0, lt=2**63)
+    models: list[ModelName] = Field(min_length=1)
+    prepare: PrepareParams
+    anchors: AnchorsParams
+    evolve: EvolveParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    export: ExportParams
+    benchmark: BenchmarkParams
+    register_: RegisterParams = Field(alias="register")
+    promote: PromoteParams
+
+    def train_settings(self, model: str) -> TrainSettings:
+        """The training settings of one model: the common ones with its `per_model` entry on top."""
+        common = self.train.model_dump(include=set(TrainSettings.model_fields))
+        own = self.train.per_model.get(model, ModelOverrides()).model_dump(exclude_unset=True)
+        hyp = {**common.pop("hyp"), **_given(own.pop("hyp", None))}
+        return TrainSettings(**{**common, **_given(own)}, hyp=hyp)
+
+    def digest(self, *sections: str) -> str:
+        """SHA-256 (hex) of the named sections, or of everything: equal parameters, equal digest."""
+        data = self.model_dump(mode="json", by_alias=True, include=set(sections) or None)
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _given(values: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (values or {}).items() if value is not None}
+
+
+def hyperparameters(base: Hyperparameters, *overrides: BaseModel | dict[str, float] | None) -> Hyperparameters:
+    """`base` (a model's recipe) with the given overrides applied in order; keys that are None are skipped."""
+    for override in overrides:
+        values = override.model_dump() if isinstance(override, BaseModel) else override
+        base = base.replace(**_given(values))
+    return base
+
+
+def load(path: Path, overrides: list[str] | None = None) -> Params:
+    """Read a parameter file and apply `section.key=value` overrides.
+
+    Raises UserError that names the file, the key, the value and what is allowed.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such parameter file; run from the project folder or give --params FILE") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected sections such as 'prepare:' and 'train:', found {type(data).__name__}")
+    for item in overrides or []:
+        _set(data, item)
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{path}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """The first problem of a validation error as one line: key, what is wrong, the value given."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top)"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; remove it or check its spelling{more}"
+    if first["type"] == "missing":
+        return f"missing key {key!r}{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+    return f"{key}{value}: {message[0].lower()}{message[1:]}{more}"
+
+
+def _set(data: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise UserError(f"-S {item}: expected key=value, for example -S train.epochs=3")
+    *parents, last = key.split(".")
+    for part in parents:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise UserError(f"-S {item}: {part!r} is a value, not a section")
+    try:
+        data[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"-S {item}: the value is not valid YAML") from None

@@ -1,0 +1,85 @@
+"""The command line as a user meets it: help, errors, exit codes."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.layout import default_paths
+
+ROOT = Path(__file__).parents[3]
+STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote"]
+COMMANDS = [*STAGES, "models", "doctor", "summary"]
+
+
+def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    program = [sys.executable, "-m", "components.cli", *arguments]
+    return subprocess.run(program, capture_output=True, text=True, cwd=cwd, check=False, timeout=120)
+
+
+def test_help_lists_every_command_with_examples():
+    text = command("--help").stdout
+    assert all(f"  {name} " in text for name in COMMANDS)
+    assert "Examples:" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_has_an_example(name: str):
+    result = command(name, "--help")
+    assert result.returncode == 0
+    assert f"scaled-yolov4 {name}" in result.stdout.split("Examples:")[1]
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    start = time.perf_counter()
+    code = "import sys, components.cli as c\ntry: c.app(['--help'])\nexcept SystemExit: pass\n"
+    code += "print('HEAVY', sorted({'torch', 'ray', 'mlflow', 'kfp', 'cv2', 'numpy', 'pydantic'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "HEAVY []" in result.stdout
+    assert time.perf_counter() - start < 2.0  # 0.2 s on an idle machine; test machines are busy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["anchors", "--data", "nowhere"], ["nowhere", "prepare"]),
+        (["train", "-S", "train.epochs=0"], ["train.epochs", "params.yaml"]),
+        (["train", "--params", "none.yaml"], ["none.yaml", "no such parameter file"]),
+        (["train", "--model", "yolov4-tyni"], ["yolov4-tyni", "yolov4-tiny"]),
+        (["evaluate", "--weights", "none.safetensors"], ["none.safetensors", "train"]),
+    ],
+)
+def test_an_error_of_the_user_is_one_line_and_exit_code_2(arguments: list[str], words: list[str], tmp_path: Path):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    result = command(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+def test_debug_shows_the_traceback():
+    result = command("anchors", "--data", "nowhere", "--debug")
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_default_paths_are_those_of_dvc(name: str):
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][name]
+    declared = {re.sub(r"\$\{item\.model\}", "M", path) for path in _paths(stage)}
+    for option, path in default_paths(name, "M").items():
+        if option == "work":
+            continue  # unfinished work is nobody's output
+        covered = any(str(path) == at or at.startswith(f"{path}/") or str(path).startswith(f"{at}/") for at in declared)
+        assert covered, f"{name} --{option} {path} is not in dvc.yaml"
+
+
+def _paths(stage: dict) -> list[str]:
+    items = [item for key in ("deps", "outs", "metrics", "plots") for item in stage.get(key, [])]
+    return [next(iter(item)) if isinstance(item, dict) else item for item in items]

@@ -1,0 +1,130 @@
+"""The parameter files and the refusals of a wrong one."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components import params as parameters
+from yolo_core.errors import UserError
+from yolo_core.hyperparameters import RANGES, Hyperparameters
+
+ROOT = Path(__file__).parents[3]
+QUICKSTART = ROOT / "params.yaml"
+
+
+def refusal(*overrides: str, path: Path = QUICKSTART) -> str:
+    with pytest.raises(UserError) as raised:
+        parameters.load(path, list(overrides))
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "params/coco.yaml"])
+def test_the_committed_files_are_valid(name: str):
+    parameters.load(ROOT / name)
+
+
+def test_coco_recipe_of_p6_is_the_published_one():
+    settings = parameters.load(ROOT / "params/coco.yaml").train_settings("yolov4-p6")
+    assert (settings.size, settings.epochs, settings.batch, settings.nominal_batch) == (1280, 300, 64, 64)
+    assert settings.second_stage is not None
+    assert settings.second_stage.epochs == 450
+    assert (settings.second_stage.hyp.scale, settings.second_stage.hyp.mixup) == (0.8, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.epoch=3", ["train.epoch", "unknown key"]),
+        ("colour=red", ["colour", "unknown key"]),
+        ("train.epochs=many", ["train.epochs", "many", "integer"]),
+        ("train.epochs=0", ["train.epochs", "0", "greater than or equal to 1"]),
+        ("train.size=100", ["train.size", "100", "multiple of 32"]),
+        ("train.hyp.lr0=2", ["train.hyp.lr0", "2", "0.1"]),
+        ("train.hyp.lr=0.01", ["train.hyp.lr", "unknown key"]),
+        ("train.amp=fast", ["train.amp", "fast", "auto"]),
+        ("models=[]", ["models", "at least 1"]),
+        ("prepare.source=ftp", ["prepare.source", "ftp", "coco-dir"]),
+        ("evaluate.tta.scales=[1]", ["evaluate.tta", "same length"]),
+        ("train.second_stage={epochs: 3}", ["second_stage.epochs must be more"]),
+        ("train.second_stage=null", None),
+        ("promote.confidence=.nan", ["promote.confidence", "nan"]),
+        ("nothing", ["-S nothing", "key=value"]),
+        ("seed.deep=1", ["-S seed.deep=1", "not a section"]),
+        ("seed=[", ["-S seed=[", "YAML"]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(override: str, words: list[str] | None):
+    if words is None:
+        parameters.load(QUICKSTART, [override])
+    else:
+        message = refusal(override)
+        assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: [", ["bad.yaml:", "YAML"]),
+        ("- a\n- b\n", ["bad.yaml", "sections"]),
+        ("", ["bad.yaml", "sections"]),
+        ("seed: 0\n", ["bad.yaml", "missing key"]),
+        ("a: !!python/object/apply:os.system ['true']", ["bad.yaml", "YAML"]),
+    ],
+)
+def test_a_broken_file_is_one_line(tmp_path: Path, text: str, words: list[str]):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(text)
+    message = refusal(path=bad)
+    assert all(word in message for word in words), message
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path):
+    assert "no such parameter file" in refusal(path=tmp_path / "none.yaml")
+
+
+def test_overrides_change_one_value():
+    changed = parameters.load(QUICKSTART, ["train.epochs=3", "models=[a, b]"])
+    assert changed.train.epochs == 3
+    assert changed.models == ["a", "b"]
+
+
+def test_per_model_settings_stand_on_the_common_ones():
+    params = parameters.load(
+        QUICKSTART, ["train.hyp.box=0.1", "train.per_model={m: {size: 640, hyp: {cls: 0.3}, second_stage: {epochs: 99}}}"]
+    )
+    own, other = params.train_settings("m"), params.train_settings("n")
+    assert (own.size, own.epochs, own.hyp.box, own.hyp.cls) == (640, params.train.epochs, 0.1, 0.3)
+    assert own.second_stage is not None
+    assert own.second_stage.epochs == 99
+    assert (other.size, other.hyp.box, other.hyp.cls) == (params.train.size, 0.1, None)
+
+
+def test_digest_follows_values_only():
+    one = parameters.load(QUICKSTART)
+    assert one.digest() == parameters.load(QUICKSTART).digest()
+    assert one.digest("train") != parameters.load(QUICKSTART, ["train.epochs=7"]).digest("train")
+    assert one.digest("prepare") == parameters.load(QUICKSTART, ["train.epochs=7"]).digest("prepare")
+
+
+def test_hyperparameters_take_overrides_in_order():
+    hyp = parameters.hyperparameters(Hyperparameters(), {"lr0": 0.02, "box": None}, {"lr0": 0.03})
+    assert (hyp.lr0, hyp.box) == (0.03, 0.05)
+
+
+@given(st.sampled_from(sorted(RANGES)), st.floats(allow_nan=True, allow_infinity=True))
+def test_every_hyperparameter_keeps_its_range(name: str, value: float):
+    allowed = RANGES[name]
+    if allowed.low <= value <= allowed.high:
+        assert getattr(Hyperparameters().replace(**{name: value}), name) == value
+    else:
+        with pytest.raises(UserError, match=name):
+            Hyperparameters().replace(**{name: value})
+
+
+def test_an_unknown_hyperparameter_is_refused():
+    with pytest.raises(UserError, match="unknown hyperparameter 'lr'"):
+        Hyperparameters().replace(lr=0.1)

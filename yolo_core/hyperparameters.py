@@ -1,0 +1,75 @@
+"""Training hyperparameters: one table with each value's meaning, allowed range and evolution step.
+
+Everything that tunes, checks or evolves a hyperparameter reads this table by name: the recipes of the
+models, the parameter file's range checks and the genetic search.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from yolo_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Allowed values of one hyperparameter.
+
+    low, high: bounds, inclusive; also the clip of evolution.
+    evolves: whether the genetic search mutates it.
+    """
+
+    low: float
+    high: float
+    evolves: bool = True
+
+
+def _value(default: float, low: float, high: float, meaning: str, evolves: bool = True):
+    return dataclasses.field(default=default, metadata={"range": Range(low, high, evolves), "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What the optimizer, the loss and the augmentation are told.
+
+    Defaults are the published recipe of the large models P5 to P7 (authors' repository, `hyp.scratch`).
+    """
+
+    lr0: float = _value(0.01, 1e-5, 0.1, "learning rate after warm-up")
+    lrf: float = _value(0.2, 0.01, 1.0, "last learning rate as a fraction of lr0 (cosine)")
+    momentum: float = _value(0.937, 0.6, 0.98, "SGD Nesterov momentum")
+    weight_decay: float = _value(5e-4, 0.0, 1e-3, "weight decay of convolution weights at the nominal batch")
+    warmup_epochs: float = _value(3.0, 0.0, 50.0, "epochs of warm-up", evolves=False)
+    warmup_iterations: float = _value(1000.0, 0.0, 1e5, "fewest iterations of warm-up", evolves=False)
+    warmup_momentum: float = _value(0.9, 0.0, 0.98, "momentum at the first warm-up step", evolves=False)
+    warmup_bias_lr: float = _value(0.1, 0.0, 0.2, "learning rate of biases at the first warm-up step", evolves=False)
+    box: float = _value(0.05, 0.02, 0.2, "gain of the CIoU loss")
+    cls: float = _value(0.5, 0.1, 4.0, "gain of the class loss")
+    obj: float = _value(1.0, 0.1, 4.0, "gain of the objectness loss")
+    anchor_t: float = _value(4.0, 2.0, 8.0, "largest side ratio of a box to an anchor it is assigned to")
+    hsv_h: float = _value(0.015, 0.0, 0.1, "hue jitter, fraction of the circle")
+    hsv_s: float = _value(0.7, 0.0, 0.9, "saturation jitter, fraction")
+    hsv_v: float = _value(0.4, 0.0, 0.9, "value jitter, fraction")
+    translate: float = _value(0.5, 0.0, 0.9, "largest shift, fraction of the image side")
+    scale: float = _value(0.5, 0.0, 0.95, "largest change of size, fraction")
+    flip_lr: float = _value(0.5, 0.0, 1.0, "probability of a left-right flip", evolves=False)
+    mosaic: float = _value(1.0, 0.0, 1.0, "probability of a mosaic of four images", evolves=False)
+    mixup: float = _value(0.0, 0.0, 1.0, "probability of mixing in a second image, Beta(8, 8)", evolves=False)
+
+    def replace(self, **values: float) -> "Hyperparameters":
+        """A copy with some values changed; an unknown name or a value out of range raises UserError."""
+        for name, value in values.items():
+            check(name, value)
+        return dataclasses.replace(self, **values)
+
+
+RANGES: dict[str, Range] = {f.name: f.metadata["range"] for f in dataclasses.fields(Hyperparameters)}
+MEANINGS: dict[str, str] = {f.name: f.metadata["meaning"] for f in dataclasses.fields(Hyperparameters)}
+
+
+def check(name: str, value: float) -> None:
+    """Raise UserError unless `name` is a hyperparameter and `value` lies in its range."""
+    allowed = RANGES.get(name)
+    if allowed is None:
+        raise UserError(f"unknown hyperparameter {name!r}; known: {', '.join(RANGES)}")
+    if not allowed.low <= value <= allowed.high:  # also refuses NaN
+        raise UserError(f"hyperparameter {name} = {value} is outside [{allowed.low:g}, {allowed.high:g}]")

@@ -1,0 +1,17 @@
+"""How long work reports itself: the core calls `track`, the command line decides what that looks like."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Wraps an iterable; yields its items unchanged and reports how many have been taken."""
+
+    def __call__(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]: ...
+
+
+def silent(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """The default: no report."""
+    yield from items
