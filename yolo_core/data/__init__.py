@@ -1,0 +1,1 @@
+"""From a COCO folder to batches: annotations, decoding, letterbox, mosaic augmentation and the loaders."""

@@ -1,0 +1,166 @@
+"""A prepared dataset folder in memory: images, boxes and classes of one split in COCO format."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from yolo_core.data.cache import RamCache
+from yolo_core.data.image import fitted, load_image, resize
+from yolo_core.errors import UserError
+
+__all__ = ["DetectionDataset", "ImageRecord", "load_image", "load_split"]
+
+CACHE_BYTES = 1 << 30  # most memory for decoded images; a dataset beyond it is decoded anew for the rest
+MEND = "run `scaled-yolov4 prepare`"
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image: its COCO id, its file, and its upright size in px."""
+
+    id: int
+    path: Path
+    width: int
+    height: int
+
+
+@dataclass
+class DetectionDataset:
+    """One split.
+
+    images: one record per image.
+    labels: per image (N, 5) float32: class index, x1, y1, x2, y2 in px of the image; crowd boxes are left out.
+    category_ids: class index -> COCO category id, ascending.
+    classes: class index -> name.
+    annotation_path: the COCO instances file, crowd boxes included.
+    cache: hold decoded images in memory ("ram", at most `cache_bytes`) or decode every time ("none").
+    """
+
+    images: list[ImageRecord]
+    labels: list[np.ndarray]
+    category_ids: list[int]
+    classes: list[str]
+    annotation_path: Path
+    cache: Literal["ram", "none"] = "ram"
+    cache_bytes: int = CACHE_BYTES
+    _held: tuple[int, RamCache] | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, which: int | Sequence[int]) -> "DetectionDataset":
+        """The first `which` images, or those at the given indices; classes and annotation file stay."""
+        indices = range(min(which, len(self))) if isinstance(which, int) else which
+        return dataclasses.replace(
+            self, images=[self.images[i] for i in indices], labels=[self.labels[i] for i in indices]
+        )
+
+    def load(self, index: int) -> np.ndarray:
+        """Decode image `index`: RGB (H, W, 3) uint8 at its own size.
+
+        Raises UserError when the file cannot be decoded or is not of the annotated size.
+        """
+        record = self.images[index]
+        image = load_image(record.path)
+        if image.shape[:2] != (record.height, record.width):
+            height, width = image.shape[:2]
+            raise UserError(
+                f"{record.path}: is {width}x{height} px, annotated as {record.width}x{record.height}; {MEND} again"
+            )
+        return image
+
+    def image(self, index: int, size: int) -> np.ndarray:
+        """Image `index` with its longer side resized to `size` px: RGB (H, W, 3) uint8, not to be written to."""
+        cache = self.open_cache(size)
+        image = cache.get(index) if cache else None
+        if image is None:
+            record = self.images[index]
+            image = resize(self.load(index), *fitted(record.width, record.height, size))
+            if cache:
+                cache.put(index, image)
+        return image
+
+    def open_cache(self, size: int) -> RamCache | None:
+        """The cache for images of `size` px, made if need be; one size is held at a time.
+
+        Loader processes share what was opened before they were forked.
+        """
+        if self.cache == "none":
+            return None
+        if self._held is None or self._held[0] != size:
+            widths_heights = [fitted(r.width, r.height, size) for r in self.images]
+            self._held = size, RamCache([(h, w, 3) for w, h in widths_heights], self.cache_bytes)
+        return self._held[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the held images: a pickled copy starts with an empty cache."""
+        return {**self.__dict__, "_held": None}
+
+
+def load_split(
+    data_dir: Path | str,
+    split: str,
+    *,
+    cache: Literal["ram", "none"] = "ram",
+    cache_bytes: int = CACHE_BYTES,
+) -> DetectionDataset:
+    """Read `annotations/instances_<split>.json` of a prepared dataset folder.
+
+    Boxes are clipped to their image; those left without area are dropped. Class indices follow ascending category id.
+    Raises UserError when the file is missing, is not COCO instances, or names unknown images or categories.
+    """
+    path = Path(data_dir) / "annotations" / f"instances_{split}.json"
+    content = _read(path)
+    try:
+        images = [
+            ImageRecord(i["id"], Path(data_dir) / "images" / split / i["file_name"], i["width"], i["height"])
+            for i in content["images"]
+        ]
+        categories = sorted((c["id"], c["name"]) for c in content["categories"])
+        category_ids = [c for c, _ in categories]
+        labels = _labels(path, content["annotations"], images, category_ids)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}: not a COCO instances file ({type(error).__name__}: {error}); {MEND} again") from None
+    return DetectionDataset(images, labels, category_ids, [n for _, n in categories], path, cache, cache_bytes)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such annotation file; {MEND} to make it") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {MEND} again") from None
+
+
+def _labels(
+    path: Path, annotations: list[dict[str, Any]], images: list[ImageRecord], category_ids: list[int]
+) -> list[np.ndarray]:
+    """Per image (N, 5) float32: class index and clipped x1, y1, x2, y2 px, in file order."""
+    kept = [a for a in annotations if not a.get("iscrowd", 0)]
+    owner = _positions(path, "image_id", [a["image_id"] for a in kept], [r.id for r in images])
+    classes = _positions(path, "category_id", [a["category_id"] for a in kept], category_ids)
+    xywh = np.array([a["bbox"] for a in kept], np.float64).reshape(-1, 4)
+    limits = np.array([(r.width, r.height) for r in images], np.float64).reshape(-1, 2)[owner]
+    corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    corners = np.clip(corners, 0, np.tile(limits, 2))
+    rows = np.concatenate([classes[:, None], corners], axis=1).astype(np.float32)
+    solid = np.flatnonzero((rows[:, 3] > rows[:, 1]) & (rows[:, 4] > rows[:, 2]))
+    solid = solid[np.argsort(owner[solid], kind="stable")]
+    starts = np.searchsorted(owner[solid], np.arange(1, len(images)))
+    return np.split(rows[solid], starts) if images else []
+
+
+def _positions(path: Path, key: str, values: list[int], known: list[int]) -> np.ndarray:
+    """Where each value stands in `known`, (N,) int64."""
+    position = {value: i for i, value in enumerate(known)}
+    try:
+        return np.array([position[v] for v in values], np.int64)
+    except KeyError as error:
+        raise UserError(f"{path}: an annotation has unknown {key} {error}; {MEND} again") from None

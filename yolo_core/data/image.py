@@ -1,0 +1,42 @@
+"""Reading and resizing images: the one way every consumer turns a file into RGB pixels."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from yolo_core.errors import UserError
+
+FILL = 114  # the grey around letterboxed images and mosaics, of 255
+
+
+def load_image(path: Path | str) -> np.ndarray:
+    """Decode an image file to RGB, (H, W, 3) uint8, turned upright by its EXIF orientation.
+
+    Grey, palette, CMYK and 16-bit files come out as 8-bit RGB; an alpha channel is dropped.
+    Raises UserError when the file is missing or cannot be decoded.
+    """
+    if not Path(path).exists():  # asked first: OpenCV would print a warning of its own
+        raise UserError(f"{path}: no such image; run `scaled-yolov4 prepare` again")
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise UserError(f"{path}: cannot be decoded; `scaled-yolov4 prepare` sorts such images out")
+    return image
+
+
+def fitted(width: int, height: int, size: int) -> tuple[int, int]:
+    """(width, height) px of an image resized so that its longer side is `size`."""
+    scale = size / max(width, height)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize (H, W, 3) to (height, width, 3): pixel areas are averaged going down, interpolated going up.
+
+    Averaging is what the published figures are evaluated with; training resizes alike, so that the network
+    is not trained on aliased pixels and tested on smooth ones.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = width < image.shape[1] or height < image.shape[0]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

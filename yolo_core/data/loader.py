@@ -1,0 +1,226 @@
+"""Batches for training and evaluation, loaded beside the step that consumes them."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from yolo_core.data.coco import DetectionDataset
+from yolo_core.data.image import fitted, load_image
+from yolo_core.data.letterbox import Letterbox, centred
+from yolo_core.data.mosaic import training_sample
+from yolo_core.data.sampling import epoch_order, multi_scale_size
+from yolo_core.data.scratch import scratch
+from yolo_core.errors import UserError
+from yolo_core.hyperparameters import Hyperparameters
+
+__all__ = ["Batch", "EvalBatch", "TrainBatches", "ValBatches", "load_image", "train_batches", "val_batches"]
+
+AHEAD = 2  # batches loaded before they are asked for
+T = TypeVar("T")
+
+
+class Batch(NamedTuple):
+    """images: RGB (B, 3, S, S) uint8. targets: (T, 6) float32: image in the batch, class, cx, cy, w, h px."""
+
+    images: torch.Tensor
+    targets: torch.Tensor
+
+
+class EvalBatch(NamedTuple):
+    """images: RGB (B, 3, H, W) uint8; for each its index in the dataset and where it lies on the canvas."""
+
+    images: torch.Tensor
+    indices: list[int]
+    letterboxes: list[Letterbox]
+
+
+@dataclass(frozen=True)
+class TrainBatches:
+    """The training batches of one epoch for one rank; see `train_batches`. Iterating starts anew each time."""
+
+    dataset: DetectionDataset
+    hyp: Hyperparameters
+    size: int
+    seed: int
+    epoch: int
+    indices: np.ndarray  # (steps, B) samples of this rank, as of `epoch_order`
+    start_step: int
+    workers: int
+    multi_scale: bool
+    stride: int
+
+    def __len__(self) -> int:
+        return max(len(self.indices) - self.start_step, 0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.dataset.open_cache(self.size)  # before loader processes are forked: they share it
+        steps = range(self.start_step, len(self.indices))
+        if self.workers:
+            return _by_processes(self.load, steps, self.workers)
+        return _by_thread(self.load, steps)
+
+    def load(self, step: int) -> Batch:
+        """Make the batch of one step."""
+        size = self.size
+        if self.multi_scale:
+            size = multi_scale_size(size, self.stride, self.seed, self.epoch, step)
+        samples = self.indices[step]
+        images = torch.empty((len(samples), 3, size, size), dtype=torch.uint8)
+        targets = []
+        for position, (planes, sample) in enumerate(zip(images.numpy(), samples, strict=True)):
+            pixels = scratch("sample", size, size, 3)
+            _, labels = training_sample(
+                self.dataset, self.hyp, size, self.seed, self.epoch, int(sample), self.size, pixels
+            )
+            cv2.split(pixels, list(planes))
+            targets.append(np.insert(labels, 0, position, axis=1))
+        return Batch(images, torch.from_numpy(np.concatenate(targets)))
+
+
+def train_batches(
+    dataset: DetectionDataset,
+    hyp: Hyperparameters,
+    *,
+    size: int,
+    batch: int,
+    seed: int,
+    epoch: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    multi_scale: bool = False,
+    stride: int = 32,
+) -> TrainBatches:
+    """The augmented batches of one epoch.
+
+    size: side in px, a multiple of `stride`, the largest stride of the model; with `multi_scale` each batch draws its
+        own within 50 %.
+    batch: images over all `world` ranks, of which this one loads its contiguous part: the global batch is the same
+        whatever the world.
+    start_step: batches to skip, to go on inside an epoch.
+    workers: loader processes; 0 loads in a thread of this process.
+    The last incomplete batch is dropped; a dataset smaller than one batch is repeated to fill it.
+    Raises UserError for an empty dataset or arguments that do not fit each other.
+    """
+    if not len(dataset):
+        raise UserError(f"{dataset.annotation_path}: no images to train on")
+    if batch % world:
+        raise UserError(f"batch {batch} cannot be shared evenly by {world} workers; choose a multiple of {world}")
+    if size % stride:
+        raise UserError(f"training size {size} is not a multiple of the model's largest stride {stride}")
+    part = slice(rank * batch // world, (rank + 1) * batch // world)
+    indices = epoch_order(len(dataset), batch, seed, epoch)[:, part]
+    return TrainBatches(dataset, hyp, size, seed, epoch, indices, start_step, workers, multi_scale, stride)
+
+
+@dataclass(frozen=True)
+class ValBatches:
+    """The evaluation batches of a dataset; see `val_batches`."""
+
+    dataset: DetectionDataset
+    size: int
+    batches: Sequence[tuple[list[int], tuple[int, int]]]  # dataset indices and canvas (height, width)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[EvalBatch]:
+        return _by_thread(self.load, range(len(self.batches)))
+
+    def load(self, step: int) -> EvalBatch:
+        """Make one batch."""
+        indices, canvas = self.batches[step]
+        images = torch.empty((len(indices), 3, *canvas), dtype=torch.uint8)
+        letterboxes = []
+        for planes, index in zip(images.numpy(), indices, strict=True):
+            record = self.dataset.images[index]
+            image, box = centred(self.dataset.image(index, self.size), (record.width, record.height), canvas)
+            cv2.split(image, list(planes))
+            letterboxes.append(box)
+        return EvalBatch(images, indices, letterboxes)
+
+
+def val_batches(
+    dataset: DetectionDataset, *, size: int, batch: int, stride: int = 32, rect: bool = True, pad: float = 0.5
+) -> ValBatches:
+    """Every image once, its longer side resized to `size` px and centred on grey; the last batch may be smaller.
+
+    rect: sort by aspect ratio and give each batch the smallest canvas of whole strides that holds its images and
+        `pad` strides more; otherwise the canvas is square, `size` rounded up to whole strides.
+    """
+    sizes = np.array([fitted(r.width, r.height, size)[::-1] for r in dataset.images]).reshape(-1, 2)  # h, w
+    order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable") if rect else np.arange(len(dataset))
+    batches = []
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        needed = sizes[chosen].max(axis=0) / stride + pad if rect else np.full(2, size / stride)
+        height, width = (int(n) * stride for n in np.ceil(needed))
+        batches.append((chosen.tolist(), (height, width)))
+    return ValBatches(dataset, size, batches)
+
+
+def _quiet_opencv(_: Any = None) -> None:
+    """Loading runs beside the training step: OpenCV's own threads would take its cores."""
+    cv2.setNumThreads(0)
+
+
+def _by_thread(load: Callable[[int], T], steps: Sequence[int]) -> Iterator[T]:
+    """Results in order from one thread that stays up to AHEAD steps ahead; it ends with the iterator."""
+    waiting: deque[Future[T]] = deque()
+    remaining = iter(steps)
+    pool = ThreadPoolExecutor(1, "loader", _quiet_opencv)
+    try:
+        waiting.extend(pool.submit(load, step) for step in itertools.islice(remaining, AHEAD))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(load, step) for step in itertools.islice(remaining, 1))
+            yield result
+    finally:  # also when the iterator is abandoned
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Steps(Dataset):
+    """Steps as a map-style dataset whose items are whole batches."""
+
+    def __init__(self, load: Callable[[int], Any], steps: Sequence[int]):
+        self.load = load
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, item: int) -> Any:
+        try:
+            return self.load(self.steps[item])
+        except UserError as error:  # handed over as a value: torch would wrap its one line in a traceback
+            return error
+
+
+def _unchanged(item: T) -> T:
+    return item
+
+
+def _by_processes(load: Callable[[int], T], steps: Sequence[int], workers: int) -> Iterator[T]:
+    """Results in order from loader processes."""
+    loader = DataLoader(
+        _Steps(load, steps),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_quiet_opencv,
+        prefetch_factor=AHEAD,
+        pin_memory=torch.cuda.is_available(),
+    )
+    for result in loader:
+        if isinstance(result, UserError):
+            raise result
+        yield result
