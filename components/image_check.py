@@ -1,0 +1,186 @@
+"""One image file: is it whole, and what must change so that any reader sees the same 8-bit RGB pixels.
+
+Truncation is found twice: the file's own end mark (JPEG EOI after the last scan, PNG IEND) must be there, and the
+decoder must get every pixel out of it.
+"""
+
+import io
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+EXIF_ORIENTATION = 0x0112
+TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}
+JPEG_QUALITY = 95
+PNG_END = b"IEND\xaeB`\x82"
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_WITHOUT_LENGTH = frozenset([0x01, *range(0xD0, 0xD9)])
+# In scan data 0xFF is followed by 0x00 or a restart marker D0 to D7 (or is fill); anything else ends the scan.
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+CONVERSIONS = {"L": "greyscale", "LA": "greyscale", "1": "greyscale", "P": "palette", "PA": "palette"}
+CONVERSIONS |= {"CMYK": "cmyk", "RGBA": "alpha", "RGBX": "alpha", "RGBa": "alpha", "La": "greyscale"}
+
+
+class BadImage(Exception):
+    """The file cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """data: the bytes to write; suffixes: file name endings that fit them; width, height: px as any reader sees them;
+    scale: factors (x, y) from recorded to real pixels; conversions: what was changed."""
+
+    data: bytes
+    suffixes: tuple[str, ...]
+    width: int
+    height: int
+    scale: tuple[float, float]
+    conversions: tuple[str, ...]
+
+
+def check_image(data: bytes, recorded_px: tuple[float, float] | None = None) -> CheckedImage:
+    """Check an image file's bytes against its recorded (width, height), None where none is recorded.
+
+    The bytes are kept where they are a plain 8-bit RGB JPEG or PNG; otherwise the pixels are written anew
+    (JPEG stays JPEG, everything else becomes PNG). Raises BadImage.
+    """
+    image, container = _open(data)
+    conversion = _conversion(image, container)
+    if container != "JPEG":
+        _decode(image)  # before the EXIF, whose reading decodes these formats too and does not tell what fails
+    stored_px, orientation = image.size, _orientation(image)
+    rotate, scale, corrected = _frame(stored_px, orientation, recorded_px)
+    plain = conversion is None and orientation == 1
+    if plain and container == "JPEG":
+        image.draft("RGB", (stored_px[0] // 8, stored_px[1] // 8))  # reads all the data, computes fewer pixels
+    _decode(image)
+    if not plain:
+        container = "JPEG" if container == "JPEG" else "PNG"
+        data = _encode(_to_rgb(ImageOps.exif_transpose(image) if rotate else image), container)
+    rotation = "exif-rotation" if rotate and orientation != 1 else None
+    width, height = stored_px[::-1] if rotate and orientation in TRANSPOSING else stored_px
+    conversions = tuple(name for name in (conversion, rotation, corrected) if name)
+    return CheckedImage(data, SUFFIXES[container], width, height, scale, conversions)
+
+
+def _open(data: bytes) -> tuple[Image.Image, str]:
+    """The image, its pixels not yet decoded, and its container: "JPEG", "PNG" or another format's name."""
+    if not data:
+        raise BadImage("unreadable: empty file")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise BadImage("unreadable: not an image of a known format") from None
+    except Exception as error:  # decoders fail in many ways
+        raise BadImage(f"unreadable: {error}") from None
+    container = "JPEG" if image.format in ("JPEG", "MPO") else str(image.format)
+    if (container == "JPEG" and not jpeg_is_whole(data)) or (container == "PNG" and PNG_END not in data):
+        raise BadImage("truncated: the end of the file is missing")
+    return image, container
+
+
+def _decode(image: Image.Image) -> None:
+    try:
+        image.load()
+    except Exception as error:  # decoders fail in many ways
+        truncated = "truncated" in str(error) or "unexpected end" in str(error).lower()
+        raise BadImage(f"{'truncated' if truncated else 'unreadable'}: {error}") from None
+
+
+def jpeg_is_whole(data: bytes) -> bool:
+    """Whether the marker segments of a JPEG lead from its start to an end-of-image marker after a scan."""
+    position, scanned = 2, False
+    while True:
+        found = _MARKER.search(data, position)  # decoders, too, skip stray bytes before a marker
+        if found is None:
+            return False
+        position, marker = found.start(), data[found.start() + 1]
+        if marker == 0xD9:
+            return scanned
+        if marker in _WITHOUT_LENGTH:
+            position += 2
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if length < 2:
+            return False
+        position += 2 + length
+        if marker == 0xDA:  # start of scan: coded data up to the next marker
+            end = _SCAN_END.search(data, position)
+            if end is None:
+                return False
+            position, scanned = end.start(), True
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # malformed EXIF says nothing
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _conversion(image: Image.Image, container: str) -> str | None:
+    """What keeps the pixels from being plain 8-bit RGB in a JPEG or PNG, or None."""
+    if _is_16_bit(image):
+        return "16-bit"
+    if image.mode == "F":
+        raise BadImage("unreadable: floating-point pixels have no known range")
+    if image.mode != "RGB":
+        return CONVERSIONS.get(image.mode, "colour-space")
+    return None if container in SUFFIXES else "format"
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    """Pillow opens 16-bit RGB as 8-bit "RGB"; only the decoder's raw mode still tells."""
+    raw_modes = [str(tile[3]) for tile in getattr(image, "tile", [])]
+    return image.mode.startswith("I") or any("16" in mode for mode in raw_modes)
+
+
+def _frame(
+    stored_px: tuple[int, int], orientation: int, recorded_px: tuple[float, float] | None
+) -> tuple[bool, tuple[float, float], str | None]:
+    """Which pixel frame the recorded size, and so the boxes, speak of.
+
+    Returns (whether to rotate upright, scale of the boxes, name of the correction). The size seen by a viewer that
+    honours EXIF comes first; the size as stored means that the labels were made on unrotated pixels, and then the
+    pixels stay unrotated. A size of the same shape means that the image was resized after labelling.
+    """
+    upright_px = stored_px[::-1] if orientation in TRANSPOSING else stored_px
+    if recorded_px is None:
+        return True, (1.0, 1.0), None
+    if recorded_px == upright_px:
+        return True, (1.0, 1.0), None
+    if recorded_px == stored_px:
+        return False, (1.0, 1.0), "labelled-unrotated"
+    for rotate, real_px in ((True, upright_px), (False, stored_px)):
+        ratio = max(real_px) / max(recorded_px)
+        off_px = max(abs(recorded * ratio - real) for recorded, real in zip(recorded_px, real_px, strict=True))
+        if off_px <= max(1.0, ratio):  # one pixel of rounding in either image
+            return rotate, (real_px[0] / recorded_px[0], real_px[1] / recorded_px[1]), "size-corrected"
+    raise BadImage(
+        f"recorded size {recorded_px[0]:g}x{recorded_px[1]:g} disagrees with the file's {upright_px[0]}x{upright_px[1]}"
+    )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB pixels; 16-bit values keep their upper byte, as image viewers do."""
+    if image.mode.startswith("I"):
+        high = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        image = Image.fromarray(high.astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _encode(image: Image.Image, container: str) -> bytes:
+    buffer = io.BytesIO()
+    clean = Image.new("RGB", image.size)  # carries no EXIF, profile or transparency over
+    clean.paste(image)
+    if container == "JPEG":
+        clean.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    else:
+        clean.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()

@@ -1,0 +1,97 @@
+"""The manifest of a prepared dataset: what it holds, where it came from, and what was left out or changed."""
+
+import hashlib
+import math
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from components.dataset_check import CheckedSplit
+from components.raw_dataset import Quarantined
+
+NAME = "manifest.json"
+FORMAT = "scaled-yolov4 dataset"
+VERSION = 1
+# COCO's area limits, px^2
+SMALL_PX2, LARGE_PX2 = 32**2, 96**2
+
+
+def build(
+    source: dict[str, Any],
+    categories: list[dict[str, Any]],
+    splits: dict[str, CheckedSplit],
+    files: dict[str, str],
+) -> dict[str, Any]:
+    """The manifest as JSON-ready values; equal content gives an equal manifest.
+
+    source: kind, location and whatever decides its content; files: path in the dataset folder -> SHA-256 (hex).
+    """
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "sha256": content_hash(files),
+        "source": source,
+        "categories": [
+            {"index": index, "id": record["id"], "name": record["name"]} for index, record in enumerate(categories)
+        ],
+        "splits": {name: _describe(split, categories) for name, split in splits.items()},
+        "quarantine": [asdict(item) for split in splits.values() for item in split.quarantined],
+        "conversions": _conversions(splits),
+        "files": dict(sorted(files.items())),
+    }
+
+
+def content_hash(files: dict[str, str]) -> str:
+    """SHA-256 (hex) of all paths and file hashes, whatever their order (names that are no valid Unicode included)."""
+    lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def quarantine_report(quarantined: list[Quarantined], found: Counter) -> dict[str, Any]:
+    """What stands in the report of a dataset that was refused: counts and every item with its reason."""
+    refused = Counter(item.kind for item in quarantined)
+    return {
+        "images": {"found": found["images"], "quarantined": refused["image"]},
+        "boxes": {"found": found["boxes"], "quarantined": refused["box"]},
+        "quarantine": [asdict(item) for item in quarantined],
+    }
+
+
+def _describe(split: CheckedSplit, categories: list[dict[str, Any]]) -> dict[str, Any]:
+    labelled = {record["image_id"] for record in split.annotations}
+    classes = Counter(record["category_id"] for record in split.annotations)
+    refused = Counter(item.kind for item in split.quarantined)
+    return {
+        "images": len(split.images),
+        "background_images": len(split.images) - len(labelled),
+        "boxes": len(split.annotations),
+        "crowd_boxes": sum(record["iscrowd"] for record in split.annotations),
+        "clipped_boxes": split.clipped,
+        "quarantined_images": refused["image"],
+        "quarantined_boxes": refused["box"],
+        "boxes_of_quarantined_images": split.lost,
+        "classes": {record["name"]: classes[record["id"]] for record in categories},
+        "box_sizes": _box_sizes(split.annotations),
+    }
+
+
+def _box_sizes(annotations: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts in COCO's three ranges of area, and of width and height by powers of two ("32" holds 32 to below 64)."""
+    ranges = Counter({"small": 0, "medium": 0, "large": 0})
+    sides: dict[str, Counter] = {"width_px": Counter(), "height_px": Counter()}
+    for record in annotations:
+        area = record["area"]
+        ranges["small" if area < SMALL_PX2 else "medium" if area < LARGE_PX2 else "large"] += 1
+        for name, side in zip(sides, record["bbox"][2:], strict=True):
+            sides[name][max(0, math.floor(math.log2(side)))] += 1
+    bins = {name: {str(2**power): counts[power] for power in sorted(counts)} for name, counts in sides.items()}
+    return {"coco": dict(ranges), **bins}
+
+
+def _conversions(splits: dict[str, CheckedSplit]) -> dict[str, dict[str, Any]]:
+    """For each kind of change: how many files and which."""
+    by_kind: dict[str, list[str]] = {}
+    for name, split in splits.items():
+        for kind, files in split.conversions.items():
+            by_kind.setdefault(kind, []).extend(f"images/{name}/{file}" for file in files)
+    return {kind: {"count": len(files), "files": files} for kind, files in sorted(by_kind.items())}

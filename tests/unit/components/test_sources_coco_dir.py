@@ -1,0 +1,113 @@
+"""Finding a COCO layout, and the one-line errors where it is not one."""
+
+import json
+import shutil
+
+import pytest
+from coco_source import CocoFolder, parameters
+
+from components import prepare
+from components.sources import coco_dir
+from yolo_core.errors import UserError
+from yolo_core.progress import silent
+
+
+@pytest.fixture
+def source(tmp_path) -> CocoFolder:
+    return CocoFolder(tmp_path / "source")
+
+
+@pytest.mark.parametrize("images", ["images/{}2017", "images/{}", "{}2017", "{}", "images"])
+@pytest.mark.parametrize("annotations", ["instances_{}2017.json", "instances_{}.json"])
+def test_usual_layouts_are_found(source, images, annotations):
+    root = source.save()
+    (root / "images").rename(root / "before")
+    for split in ("train", "val"):
+        (root / "annotations" / f"instances_{split}.json").rename(root / "annotations" / annotations.format(split))
+        shutil.copytree(root / "before" / split, root / images.format(split), dirs_exist_ok=True)
+    shutil.rmtree(root / "before")
+    raw = coco_dir.read(root, silent)
+    assert all(image.path.is_file() for split in raw.splits.values() for image in split.images)
+    assert [len(split.images) for split in raw.splits.values()] == [4, 2]
+
+
+def test_file_names_with_folders_are_flattened(source, tmp_path):
+    source.train["images"][0]["file_name"] = "train/1.jpg"  # below images/, not below images/train/
+    for image in source.train["images"][1:]:
+        image["file_name"] = f"train/{image['file_name']}"
+    prepare.run(parameters("prepare.source=coco-dir", f"prepare.location={source.save()}"), out=tmp_path / "out")
+    assert (tmp_path / "out/images/train/train_1.jpg").is_file()
+
+
+def test_a_missing_annotation_file_lists_what_was_searched(source):
+    root = source.save()
+    (root / "annotations/instances_val.json").unlink()
+    with pytest.raises(UserError, match=r"split 'val'; searched .*instances_val2017.json, .*instances_val.json$"):
+        coco_dir.read(root, silent)
+
+
+def test_a_missing_image_folder_lists_what_was_searched(source):
+    root = source.save()
+    shutil.rmtree(root / "images")
+    with pytest.raises(UserError, match=r"no image folder for split 'train'; searched .*images/train2017, .*images$"):
+        coco_dir.read(root, silent)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [', "not valid JSON"),
+        ("[]", "expected a COCO object"),
+        ('{"images": [], "annotations": []}', "no list 'categories'"),
+        ('{"images": {}, "annotations": [], "categories": []}', "no list 'images'"),
+        ('{"images": [], "annotations": [], "categories": [{"id": "1", "name": "x"}]}', "needs an integer id"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 3, "name": "dog"}, {"id": 3, "name": "cow"}]}',
+            "category id 3 is given twice",
+        ),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 3, "name": "cow"}]}',
+            "category 3 is 'cow' here and 'dog' in another split",
+        ),
+    ],
+)
+def test_a_file_that_is_no_coco_is_named_with_what_is_wrong(source, text, message):
+    root = source.save()
+    path = root / "annotations/instances_val.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as refusal:
+        coco_dir.read(root, silent)
+    assert str(refusal.value).startswith(str(path))
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_no_categories_at_all(source):
+    for document in source.documents.values():
+        document["categories"] = []
+    with pytest.raises(UserError, match="the list of categories is empty"):
+        coco_dir.read(source.save(), silent)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["prepare.location=null"], "prepare.location: not set"),
+        (["prepare.location=/nowhere/at/all"], "prepare.location = /nowhere/at/all: no such folder"),
+    ],
+)
+def test_a_location_that_is_not_there(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        prepare.run(parameters("prepare.source=coco-dir", *options), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_origin_and_licences_are_carried_over(source, tmp_path):
+    source.documents["train"]["info"] = {"year": 2017}
+    source.documents["train"]["licenses"] = [{"id": 4, "name": "CC BY"}]
+    source.train["images"][0] |= {"license": 4, "coco_url": "u", "unrelated": [1]}
+    prepare.run(parameters("prepare.source=coco-dir", f"prepare.location={source.save()}"), out=tmp_path / "out")
+    document = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
+    assert list(document) == ["info", "licenses", "images", "annotations", "categories"]
+    assert (document["info"], document["licenses"]) == ({"year": 2017}, [{"id": 4, "name": "CC BY"}])
+    assert set(document["images"][0]) == {"id", "file_name", "width", "height", "license", "coco_url"}
