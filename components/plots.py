@@ -1,0 +1,156 @@
+"""Pictures of results: precision-recall curves, confusion matrix, images with boxes.
+
+Matplotlib draws off screen and is imported when a plot is made. Images are RGB (H, W, 3) uint8.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from yolo_core.atomic import replaced
+from yolo_core.boxes import xywh_to_xyxy
+from yolo_core.data.coco import DetectionDataset
+from yolo_core.data.letterbox import letterbox
+from yolo_core.evaluate.coco_metrics import CocoScore
+from yolo_core.evaluate.nms import suppress
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 120
+FEW_CLASSES = 20  # up to here every class gets its own colour, legend entry and numbers
+SHEET_CONF = 0.25  # lowest score drawn
+SHEET_OVERLAP = 0.7  # of boxes over each other, whatever their class, only the best is drawn
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An off-screen figure of one plot, in inches, with a light grid."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically, the same bytes for the same content."""
+    with replaced(path) as temporary:
+        figure.savefig(temporary, metadata={"Software": None})
+
+
+def pr_curves(path: Path, result: CocoScore, title: str = "") -> None:
+    """Precision over recall: every class at IoU .50, and the mean of the classes at .50, .75 and over .50 to .95."""
+    figure, axes = new_figure(8, 5)
+    present = [k for k in range(len(result.classes)) if result.precision[..., k].max(initial=-1) > -1]
+    few = len(present) <= FEW_CLASSES
+    for n, k in enumerate(present):
+        name = result.classes[k]
+        text = f"{name}: {result.per_class[name]['AP50']:.2f}" if few else None
+        colour = np.array(class_colour(n)) / 255 if few else "0.8"
+        axes.plot(result.recall_points, result.precision[0, :, k], color=colour, linewidth=1, alpha=0.8, label=text)
+    if present:
+        curves = result.precision[..., present].mean(2)  # (T, R); thresholds start at .50 in steps of .05
+        for what, curve, style in (
+            ("all .50", curves[0], "-"),
+            ("all .75", curves[5], "--"),
+            ("all .50:.95", curves.mean(0), ":"),
+        ):
+            axes.plot(
+                result.recall_points, curve, style, color="black", linewidth=2, label=f"{what}: {curve.mean():.3f}"
+            )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False, title="average precision")
+    save_figure(figure, path)
+
+
+def confusion(path: Path, counts: np.ndarray, classes: Sequence[str], title: str = "") -> None:
+    """The confusion matrix (K+1, K+1) of `yolo_core.evaluate.confusion`, coloured by share of the true class."""
+    names = [*classes, "background"]
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    few = len(classes) <= FEW_CLASSES
+    side = 2.5 + (0.55 if few else 0.14) * len(names)
+    figure, axes = new_figure(side + 1, side)
+    axes.grid(visible=False)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
+    ticks, size = range(len(names)), 9 if few else 6
+    axes.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 3 else 0, fontsize=size)
+    axes.set_yticks(ticks, names, fontsize=size)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    for row, column in np.argwhere(counts > 0) if few else ():
+        shade = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=8)
+    save_figure(figure, path)
+
+
+def sample_sheet(
+    path: Path, dataset: DetectionDataset, detections: Sequence[dict[str, Any]], columns: int = 4, rows: int = 3
+) -> None:
+    """A JPEG sheet of images spread over the data set, with their detections (COCO result dicts) drawn in."""
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(columns * rows, len(dataset))).round().astype(int))
+    found = defaultdict(list)
+    index = {category: k for k, category in enumerate(dataset.category_ids)}
+    for one in detections:
+        if one["score"] >= SHEET_CONF:
+            found[one["image_id"]].append((*one["bbox"], one["score"], index[one["category_id"]]))
+    tiles = [_tile(dataset, int(i), np.array(found[dataset.images[i].id]).reshape(-1, 6)) for i in chosen]
+    blank = np.full_like(tiles[0], 255)
+    tiles += [blank] * (-len(tiles) % columns)
+    gap = 6
+    framed = [cv2.copyMakeBorder(tile, gap, 0, gap, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255)) for tile in tiles]
+    sheet = np.concatenate([np.concatenate(framed[i : i + columns], 1) for i in range(0, len(framed), columns)])
+    sheet = cv2.copyMakeBorder(sheet, 0, gap, 0, gap, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    with replaced(path) as temporary:
+        cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
+
+
+def _tile(dataset: DetectionDataset, number: int, rows: np.ndarray, side: int = 400) -> np.ndarray:
+    """One image on a square of `side` px; rows: (n, 6) x, y, w, h px, score, class."""
+    tile, placed = letterbox(dataset.load(number), (side, side), fill=245)
+    rows = rows[np.argsort(-rows[:, 4], kind="stable")]
+    boxes = placed.to_canvas(xywh_to_xyxy(rows[:, :4]))
+    keep = suppress(boxes, np.zeros(len(boxes)), SHEET_OVERLAP, len(boxes))
+    return draw_boxes(tile, boxes[keep], rows[keep, 4], rows[keep, 5].astype(int), dataset.classes)
+
+
+def draw_boxes(
+    image: np.ndarray, boxes_xyxy_px: np.ndarray, scores: np.ndarray, classes: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
+    """A copy of the image with one coloured box and label per detection, the strongest on top."""
+    image = np.ascontiguousarray(image).copy()
+    thick = max(1, round(max(image.shape[:2]) / 200))
+    for box, value, k in zip(boxes_xyxy_px[::-1], scores[::-1], classes[::-1], strict=True):
+        x1, y1, x2, y2 = (round(float(edge)) for edge in box)
+        colour = class_colour(int(k))
+        cv2.rectangle(image, (x1, y1), (x2, y2), colour, thick, cv2.LINE_AA)
+        _label(image, f"{names[int(k)]} {value:.0%}", x1, y1, colour)
+    return image
+
+
+def _label(image: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int, int]) -> None:
+    """Text on a filled strip, above the corner (x, y) where there is room, below it otherwise."""
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.36, max(image.shape[:2]) / 1100)
+    (width, height), base = cv2.getTextSize(text, font, scale, 1)
+    height += base + 2
+    x = min(max(x, 0), max(0, image.shape[1] - width - 4))
+    top = y - height if y >= height else max(y, 0)
+    cv2.rectangle(image, (x, top), (x + width + 4, top + height), colour, cv2.FILLED)
+    ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)
+    cv2.putText(image, text, (x + 2, top + height - base), font, scale, ink, 1, cv2.LINE_AA)
+
+
+def class_colour(number: int) -> tuple[int, int, int]:
+    """A strong RGB colour per class: hues a golden section apart, so that neighbours differ."""
+    hue, brightness = (number * 0.618034) % 1 * 180, (235, 190)[number // 12 % 2]
+    pixel = np.array([[[hue, 200, brightness]]], np.uint8)
+    red, green, blue = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].tolist()
+    return red, green, blue

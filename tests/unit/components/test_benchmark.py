@@ -1,0 +1,63 @@
+"""The benchmark stage on a small detector: layout of the record and sense of its numbers."""
+
+import json
+
+import pytest
+import small_detector
+import torch
+
+from components import benchmark, export
+from yolo_core.errors import UserError
+
+PARTS = ("preprocess_ms", "inference_ms", "postprocess_ms", "total_ms")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return small_detector.write(tmp_path_factory.mktemp("project"))
+
+
+def test_the_record(project, tmp_path):
+    inputs = {"model": small_detector.MODEL, "data": project.data, "weights": project.weights}
+    export.run(project.params, **inputs, out=tmp_path / "export")
+    threads = torch.get_num_threads()
+    summary = benchmark.run(project.params, **inputs, export=tmp_path / "export", out=tmp_path)
+    record = json.loads((tmp_path / "benchmark.json").read_text())
+
+    assert (record["model"], record["size"], record["runs"]) == ("yolov4-tiny", 96, 3)
+    assert record["device"]["threads"] == 1
+    assert record["versions"].keys() >= {"python", "torch", "onnxruntime"}
+    cases = {(row["backend"], row["precision"], row["batch"]) for row in record["rows"]}
+    assert cases >= {("PyTorch", "fp32", 1), ("PyTorch", "fp32", 4)}
+    assert {batch for backend, _, batch in cases if backend.startswith("ONNX Runtime")} == {1, 4}
+    for row in record["rows"]:
+        for part in PARTS:
+            assert 0 < row[part]["p50"] <= row[part]["p90"] <= row[part]["p99"]
+        assert row["total_ms"]["p50"] >= row["inference_ms"]["p50"]
+        assert row["images_per_second"] > 0
+    best = min((row for row in record["rows"] if row["batch"] == 1), key=lambda row: row["total_ms"]["p50"])
+    assert record["latency_ms_b1"] == best["total_ms"]["p50"] == summary["ms at batch 1"]
+    assert record["latency_backend_b1"] == f"{best['backend']} {best['precision']}"
+    assert torch.get_num_threads() == threads
+
+
+def test_without_an_export_the_stage_is_named(project, tmp_path):
+    with pytest.raises(UserError, match=r"model.onnx: not found; run `scaled-yolov4 export`"):
+        benchmark.run(
+            project.params,
+            model=small_detector.MODEL,
+            data=project.data,
+            weights=project.weights,
+            export=tmp_path,
+            out=tmp_path,
+        )
+
+
+def test_images_are_taken_in_turn(project):
+    from yolo_core.data.coco import load_split
+
+    dataset = load_split(project.data, "val")
+    batch = benchmark.preprocess(dataset, range(4, 8), 64, torch.device("cpu"))
+    again = benchmark.preprocess(dataset, range(0, 2), 64, torch.device("cpu"))
+    assert batch.shape == (4, 3, 64, 64)
+    assert torch.equal(batch[2:], again), "images 6 and 7 of 6 are the first two"

@@ -1,0 +1,79 @@
+"""The evaluate stage on a small detector: its files, their agreement, and its refusals."""
+
+import json
+
+import cv2
+import pytest
+import small_detector
+
+from components import evaluate
+from yolo_core.errors import UserError
+from yolo_core.evaluate.coco_metrics import FIGURES, score
+
+FILES = ("metrics.json", "detections.json", "detections_tta.json", "pr_curve.png", "confusion.png", "samples.jpg")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return small_detector.write(tmp_path_factory.mktemp("project"))
+
+
+def run(project, out, **changed):
+    arguments = {"model": small_detector.MODEL, "data": project.data, "weights": project.weights, "out": out, **changed}
+    return evaluate.run(project.params, **arguments)
+
+
+@pytest.fixture(scope="module")
+def out(project, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluate")
+    run(project, out)
+    return out
+
+
+def test_metrics_are_complete_and_those_of_the_detections(project, out):
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics) == ["model", "size", "images", "plain", "tta", "per_class"]
+    assert (metrics["model"], metrics["size"], metrics["images"]) == ("yolov4-tiny", 96, 6)
+    assert list(metrics["per_class"]) == ["one", "two"]
+    for row, file in (("plain", "detections.json"), ("tta", "detections_tta.json")):
+        assert list(metrics[row]) == list(FIGURES)
+        again = score(project.data / "annotations/instances_val.json", json.loads((out / file).read_text()))
+        assert metrics[row] == again.figures
+    assert metrics["plain"]["AP50"] > 0.2, "the truth is what the detector finds on a slightly smaller canvas"
+    assert metrics["tta"] != metrics["plain"]
+
+
+def test_pictures_can_be_opened(out):
+    for name in FILES[3:]:
+        picture = cv2.imread(str(out / name))
+        assert min(picture.shape[:2]) > 300
+        assert picture.std() > 5, "not blank"
+
+
+def test_the_same_inputs_give_the_same_bytes(project, out, tmp_path):
+    run(project, tmp_path / "again")
+    for name in FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": "yolov4-csp"}, "holds yolov4-tiny, not yolov4-csp"),
+        ({"weights": "missing.safetensors"}, "missing.safetensors: not found; run `scaled-yolov4 train`"),
+        ({"data": "missing"}, "missing: not found; run `scaled-yolov4 prepare`"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(project, tmp_path, changed, message):
+    changed = {key: value if key == "model" else tmp_path / value for key, value in changed.items()}
+    with pytest.raises(UserError, match=message):
+        run(project, tmp_path, **changed)
+
+
+def test_other_classes_are_refused(project, tmp_path):
+    content = json.loads((project.data / "annotations/instances_val.json").read_text())
+    content["categories"][1]["name"] = "three"
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_val.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"trained on 2 classes \(one, two\), but .* has 2 classes \(one, three\)"):
+        run(project, tmp_path, data=tmp_path)

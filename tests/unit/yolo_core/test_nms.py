@@ -1,0 +1,104 @@
+"""Suppression against the plain definition, computed with exact fractions."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolo_core.evaluate import nms as nms_module
+from yolo_core.evaluate.nms import by_score, nms
+
+
+def overlap(a: list[int], b: list[int]) -> Fraction:
+    """IoU of two boxes of whole pixels, without rounding."""
+    width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return Fraction(width * height, union) if union else Fraction(0)
+
+
+def plain_nms(rows: torch.Tensor, conf: float, iou: str, limit: int, multi_label: bool) -> list[list[float]]:
+    candidates = []
+    for number, row in enumerate(rows):
+        scores = row[4] * row[5:]
+        classes = range(len(scores)) if multi_label else [int(scores.argmax())]
+        cx, cy, w, h = (int(value) for value in row[:4])
+        box = [cx - w // 2, cy - h // 2, cx + w // 2, cy + h // 2]  # sides are even
+        candidates += [(float(scores[k]), number, k, box) for k in classes if scores[k] > conf]
+    kept: list[tuple] = []
+    for one in sorted(candidates, key=lambda c: (-c[0], c[1], c[2])):
+        if all(other[2] != one[2] or overlap(other[3], one[3]) <= Fraction(iou) for other in kept):
+            kept.append(one)
+    return [[*box, score, k] for score, _, k, box in kept[:limit]]
+
+
+@st.composite
+def decoded(draw: st.DrawFn) -> torch.Tensor:
+    rows, classes = draw(st.integers(0, 40)), draw(st.integers(1, 3))
+    seed, spread = draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from([4, 30]))
+    rng = np.random.default_rng(seed)
+    table = np.empty((rows, 5 + classes), np.float32)
+    table[:, :2] = rng.integers(0, spread, (rows, 2)) + 50
+    table[:, 2:4] = 2 * rng.integers(0, 12, (rows, 2))  # some are empty
+    table[:, 4:] = rng.integers(0, 9, (rows, 1 + classes)) / 8  # many ties, and exact products
+    return torch.from_numpy(table)
+
+
+@pytest.mark.parametrize("block", [3, 256])
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=decoded(),
+    iou=st.sampled_from(["0.25", "0.5", "0.65"]),
+    limit=st.sampled_from([1, 5, 300]),
+    multi_label=st.booleans(),
+)
+def test_equals_the_plain_definition(block, rows, iou, limit, multi_label):
+    before, nms_module.BLOCK = nms_module.BLOCK, block
+    try:
+        (found,) = nms(rows[None], 0.1, float(iou), limit, multi_label)
+    finally:
+        nms_module.BLOCK = before
+    assert found.tolist() == plain_nms(rows, 0.1, iou, limit, multi_label)
+
+
+def test_worked_example():
+    # Two boxes of 10 x 10 px, 2 px apart: shared 8 x 10 = 80, union 200 - 80 = 120, IoU 0.667 > 0.65.
+    a, b = [10, 10, 10, 10], [12, 10, 10, 10]
+    rows = torch.tensor([[*a, 0.8, 1.0, 0.5], [*b, 1.0, 0.7, 0.1]])
+    (found,) = nms(rows[None], 0.2, 0.65, 10)
+    # Class 0: 0.8 (box a) beats 0.7 (box b). Class 1: 0.8 x 0.5 = 0.4 stays, 1.0 x 0.1 is under 0.2.
+    assert found.tolist() == [[5, 5, 15, 15, pytest.approx(0.8), 0], [5, 5, 15, 15, pytest.approx(0.4), 1]]
+    (apart,) = nms(rows[None], 0.2, 0.67, 10)
+    assert [row[4] for row in apart.tolist()] == pytest.approx([0.8, 0.7, 0.4])
+
+
+def test_empty_inputs_and_images_are_independent():
+    rows = torch.tensor([[10, 10, 10, 10, 0.9, 0.9]])
+    assert [len(found) for found in nms(torch.stack((rows, rows * 0, rows)), 0.1, 0.5, 300)] == [1, 0, 1]
+    assert [found.shape for found in nms(torch.zeros(2, 0, 8), 0.1, 0.5, 300)] == [(0, 6), (0, 6)]
+    assert nms(torch.zeros(1, 5, 8), 0.1, 0.5, 300, multi_label=False)[0].shape == (0, 6)
+
+
+def test_rows_that_are_not_finite_are_left_out():
+    good = [10.0, 10, 10, 10, 0.9, 0.9]
+    rows = torch.tensor([[float("nan"), *good[1:]], [*good[:2], float("inf"), *good[3:]], good, [*good[:5], torch.nan]])
+    (found,) = nms(rows[None], 0.1, 0.5, 300)
+    assert found[:, :4].tolist() == [[5, 5, 15, 15]]
+
+
+def test_nothing_is_dropped_among_many_candidates():
+    """4,000 boxes that do not touch: the limit alone decides how many come back."""
+    side = torch.arange(4_000)
+    rows = torch.stack((side % 100 * 10, side // 100 * 10, side * 0 + 8, side * 0 + 8, 1 - side / 8_000, side * 0 + 1))
+    (found,) = nms(rows.T[None].float(), 0.001, 0.65, 100_000)
+    assert len(found) == 4_000
+    assert (found[:, 4].diff() <= 0).all()
+
+
+@given(st.lists(st.floats(min_value=2**-40, max_value=1, width=32), max_size=50))
+def test_by_score_is_a_stable_descending_sort(scores):
+    array = np.array(scores, np.float32)
+    assert by_score(array).tolist() == np.argsort(-array, kind="stable").tolist()

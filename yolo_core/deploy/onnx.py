@@ -1,0 +1,233 @@
+"""ONNX: a detector written with decoding, and optionally suppression, in the graph; and ONNX Runtime as a predictor.
+
+Input of both graphs: `images` (batch, 3, H, W) float32 RGB, 0..1, H and W fixed at export, batch free.
+- plain: `predictions` (batch, N, 5+K): cx, cy, w, h px, objectness, class probabilities;
+- with NMS: `detections` (n, 7), one row each: image index, x1, y1, x2, y2 px, score, class index; n is free, rows are
+  ordered by image, then class, then falling score.
+Model name, classes, size, anchors and strides stand in the file's metadata.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from yolo_core.atomic import replaced
+from yolo_core.errors import UserError
+from yolo_core.models.decode import decode
+from yolo_core.models.detector import Detector
+
+if TYPE_CHECKING:
+    import onnx
+
+NEWEST_OPSET = 20  # of PyTorch's TorchScript exporter, which needs no package beside torch
+INSTALL = "pip install 'scaled-yolov4[export]'"
+
+
+class Decoded(nn.Module):
+    """A detector whose output is boxes: what is exported. `half` computes in float16 between float32 ends."""
+
+    def __init__(self, model: Detector, half: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.half_precision = half
+
+    def forward(self, images: Tensor) -> Tensor:
+        return decode(self.model(images.half() if self.half_precision else images), self.model)
+
+
+def export_onnx(
+    model: Detector, path: Path, *, classes: Sequence[str], size: int, opset: int, half: bool = False
+) -> None:
+    """Write the plain graph of a fused detector.
+
+    size: H = W in px, a multiple of the largest stride; half: float16 weights and arithmetic (`model` must be half).
+    The file passes `onnx.checker`. Raises UserError for an opset the exporter does not know or a missing package.
+    """
+    onnx = _package("onnx")
+    if opset > NEWEST_OPSET:
+        raise UserError(f"export.opset = {opset}: PyTorch's exporter writes opsets up to {NEWEST_OPSET}")
+    device = next(model.parameters()).device
+    with replaced(path) as temporary:
+        with warnings.catch_warnings(), torch.no_grad():
+            # The exporter announces its successor, and tracing that sizes become constants: both are wanted here.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                Decoded(model, half).eval(),
+                (torch.zeros(1, 3, size, size, device=device),),
+                str(temporary),
+                dynamo=False,
+                opset_version=opset,
+                input_names=["images"],
+                output_names=["predictions"],
+                dynamic_axes={"images": {0: "batch"}, "predictions": {0: "batch"}},
+            )
+        graph = onnx.load(str(temporary))
+        _name_output_shape(graph, model, size)
+        _describe(graph, model, classes, size)
+        _write(graph, temporary)
+
+
+def add_nms(plain: Path, path: Path, *, conf: float, iou: float, max_detections: int) -> None:
+    """Write the graph of `plain` with per-class suppression behind it: at most `max_detections` per image and class."""
+    onnx = _package("onnx")
+    from onnx import TensorProto, helper
+
+    graph = onnx.load(str(plain))
+    opset = {entry.domain: entry.version for entry in graph.opset_import}[""]
+
+    def constant(name: str, value: Any, kind: type) -> str:
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, kind), name))
+        return name
+
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        graph.graph.node.append(helper.make_node(kind, inputs, [output], name=f"nms/{output}", **attributes))
+        return output
+
+    def part(output: str, start: int, end: int) -> str:
+        """predictions[..., start:end]"""
+        bounds = [constant(f"{output}_{k}", [v], np.int64) for k, v in (("from", start), ("to", end), ("axis", 2))]
+        return node("Slice", ["predictions", *bounds], output)
+
+    everything = np.iinfo(np.int64).max
+    boxes, objectness, classes = part("cxcywh", 0, 4), part("objectness", 4, 5), part("classes", 5, everything)
+    scores = node("Transpose", [node("Mul", [classes, objectness], "row_scores")], "scores", perm=[0, 2, 1])
+    limits = [
+        constant("max_per_class", [max_detections], np.int64),
+        constant("iou", [iou], np.float32),
+        constant("conf", [conf], np.float32),
+    ]
+    # `center_point_box=1`: boxes are cx, cy, w, h. The result has a row per detection: image, class, box row.
+    chosen = node("NonMaxSuppression", [boxes, scores, *limits], "chosen", center_point_box=1)
+    image, kind, row = (
+        node("Gather", [chosen, constant(f"column_{k}", [k], np.int64)], name, axis=1)
+        for k, name in enumerate(("image", "class", "row"))
+    )
+    box = node("GatherND", [boxes, node("Concat", [image, row], "image_row", axis=1)], "chosen_cxcywh")
+    score = node("GatherND", [scores, chosen], "chosen_scores")
+    one = constant("axis_1", [1], np.int64)
+    centre, side = node("Split", [box], "centre"), "side"
+    graph.graph.node[-1].output.append(side)
+    graph.graph.node[-1].attribute.extend([helper.make_attribute("axis", 1), helper.make_attribute("num_outputs", 2)])
+    half = node("Mul", [side, constant("one_half", 0.5, np.float32)], "half_side")
+    columns = [
+        node("Cast", [image], "image_float", to=TensorProto.FLOAT),
+        node("Sub", [centre, half], "x1y1"),
+        node("Add", [centre, half], "x2y2"),
+        node("Unsqueeze", [score, one], "score"),
+        node("Cast", [kind], "class_float", to=TensorProto.FLOAT),
+    ]
+    node("Concat", columns, "detections", axis=1)
+    if opset < 18:  # `num_outputs` came with 18; before it, parts are equal by default
+        _drop_attribute(graph, "nms/centre", "num_outputs")
+    del graph.graph.output[:]
+    graph.graph.output.append(helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["found", 7]))
+    with replaced(path) as temporary:
+        _write(graph, temporary)
+
+
+class OnnxPredictor:
+    """ONNX Runtime over a plain graph, with the interface of `yolo_core.evaluate.tta`.
+
+    threads: CPU threads, 0 leaves the choice to the runtime. The file must take canvases of `size` x `size`.
+    """
+
+    def __init__(self, path: Path, device: torch.device | str = "cpu", threads: int = 0) -> None:
+        self.session = open_session(path, device, threads)
+        self.device = torch.device(device)
+        self.metadata = read_metadata(self.session)
+        self.size = int(self.metadata["size"])
+        self.provider = self.session.get_providers()[0]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if self.provider == "CUDAExecutionProvider":
+            return self._on_cuda(images.to(self.device, torch.float32).contiguous())
+        found = self.session.run(["predictions"], {"images": images.float().contiguous().cpu().numpy()})
+        return torch.from_numpy(found[0])
+
+    def _on_cuda(self, images: Tensor) -> Tensor:
+        """Run on tensors where they are, without copies through the host."""
+        _, *values = self.session.get_outputs()[0].shape
+        predictions = images.new_empty((len(images), *values))
+        binding, place = self.session.io_binding(), ("cuda", images.device.index or 0, np.float32)
+        binding.bind_input("images", *place, tuple(images.shape), images.data_ptr())
+        binding.bind_output("predictions", *place, tuple(predictions.shape), predictions.data_ptr())
+        torch.cuda.current_stream(self.device).synchronize()  # the runtime works on a stream of its own
+        self.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return predictions
+
+
+def run_nms(session: Any, images: Tensor) -> list[Tensor]:
+    """Detections of a graph with NMS as `yolo_core.evaluate.nms` gives them: per image (n, 6), highest score first."""
+    rows = torch.from_numpy(session.run(["detections"], {"images": images.float().contiguous().cpu().numpy()})[0])
+    found = [rows[rows[:, 0] == i, 1:] for i in range(len(images))]
+    return [one[one[:, 4].argsort(descending=True, stable=True)] for one in found]
+
+
+def open_session(path: Path, device: torch.device | str = "cpu", threads: int = 0) -> Any:
+    """An ONNX Runtime session on the CPU, or on CUDA where the device is one and the runtime can."""
+    runtime = _package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    providers: list[Any] = ["CPUExecutionProvider"]
+    place = torch.device(device)
+    if place.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": place.index or 0}))
+    try:
+        return runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # the runtime raises types of its own, none of them public
+        raise UserError(f"{path}: ONNX Runtime cannot open it ({error}); run `scaled-yolov4 export` again") from None
+
+
+def read_metadata(session: Any) -> dict[str, Any]:
+    """What `export_onnx` wrote beside the graph."""
+    return {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+
+
+def _describe(graph: "onnx.ModelProto", model: Detector, classes: Sequence[str], size: int) -> None:
+    facts = {
+        "model": model.spec.name,
+        "classes": list(classes),
+        "size": size,
+        "strides": list(model.strides),
+        "anchors": model.anchors.tolist(),
+    }
+    for key, value in facts.items():
+        graph.metadata_props.add(key=key, value=json.dumps(value))
+
+
+def _name_output_shape(graph: "onnx.ModelProto", model: Detector, size: int) -> None:
+    """Only the batch is free: say so, where the exporter leaves names of its own."""
+    rows = sum(model.anchors.shape[1] * (size // stride) ** 2 for stride in model.strides)
+    _, n, values = graph.graph.output[0].type.tensor_type.shape.dim
+    n.dim_value, values.dim_value = rows, 5 + model.num_classes
+
+
+def _drop_attribute(graph: "onnx.ModelProto", node_name: str, attribute: str) -> None:
+    (found,) = [node for node in graph.graph.node if node.name == node_name]
+    kept = [one for one in found.attribute if one.name != attribute]
+    del found.attribute[:]
+    found.attribute.extend(kept)
+
+
+def _write(graph: "onnx.ModelProto", path: Path) -> None:
+    onnx = _package("onnx")
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, str(path))
+
+
+def _package(name: str) -> Any:
+    """An optional package, or UserError that says how to install it."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{name}: not installed ({error}); {INSTALL}") from None

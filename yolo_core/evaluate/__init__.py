@@ -1,0 +1,1 @@
+"""From decoded predictions to COCO figures: suppression, test-time augmentation, prediction, scoring."""

@@ -1,0 +1,57 @@
+"""Confusion matrix of a detector: which class was taken for which, what was missed, what was made up.
+
+Shapes: K classes, G truths and D detections of one image.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from yolo_core.boxes import box_iou, xywh_to_xyxy
+from yolo_core.data.coco import DetectionDataset
+
+
+def confusion_matrix(
+    dataset: DetectionDataset, detections: Sequence[dict[str, Any]], conf: float = 0.25, iou: float = 0.45
+) -> np.ndarray:
+    """Counts (K+1, K+1): row = true class, column = predicted class; the last of each is the background.
+
+    Detections (COCO result dicts) under `conf` are left out. In each image, truths and detections are paired one to
+    one whatever their class, the largest overlap first, down to `iou`. A truth without partner counts in the last
+    column, a detection without partner in the last row.
+    """
+    background = len(dataset.classes)
+    counts = np.zeros((background + 1, background + 1), np.int64)
+    index = {category: k for k, category in enumerate(dataset.category_ids)}
+    found = defaultdict(list)
+    for detection in detections:
+        if detection["score"] >= conf:
+            found[detection["image_id"]].append((index[detection["category_id"]], *detection["bbox"]))
+    for record, labels in zip(dataset.images, dataset.labels, strict=True):
+        rows = np.array(found[record.id], np.float64).reshape(-1, 5)  # class, x, y, w, h
+        true, predicted = labels[:, 0].astype(int), rows[:, 0].astype(int)
+        overlaps = box_iou(torch.from_numpy(labels[:, 1:5]).double(), torch.from_numpy(xywh_to_xyxy(rows[:, 1:5])))
+        pairs = pair_up(overlaps.numpy(), iou)
+        np.add.at(counts, (true[pairs[:, 0]], predicted[pairs[:, 1]]), 1)
+        counts[:, background] += np.bincount(np.delete(true, pairs[:, 0]), minlength=background + 1)
+        counts[background] += np.bincount(np.delete(predicted, pairs[:, 1]), minlength=background + 1)
+    return counts
+
+
+def pair_up(overlaps: np.ndarray, least: float) -> np.ndarray:
+    """Greedy one-to-one pairs (P, 2) of rows and columns of (G, D) overlaps, the largest first, all over `least`.
+
+    Each round takes every pair that is the best of its row and of its column at once: the same as one at a time.
+    """
+    left = np.where(overlaps > least, overlaps, 0)
+    pairs = [np.empty((0, 2), np.int64)]
+    while left.any():
+        column = left.argmax(1)
+        row = np.flatnonzero((left.argmax(0)[column] == np.arange(len(left))) & (left.max(1) > 0))
+        pairs.append(np.stack((row, column[row]), 1))
+        left[row] = 0
+        left[:, column[row]] = 0
+    return np.concatenate(pairs)
