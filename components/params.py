@@ -144,7 +144,7 @@ class EvaluateParams(Section):
 
 
 class ExportParams(Section):
-    opset: int = Field(ge=17, le=25)
+    opset: int = Field(ge=17, le=20)
     tolerance: float = Field(gt=0, le=1)
     ap_tolerance: float = Field(ge=0, le=1)
     check_images: int = Field(ge=1)
@@ -164,9 +164,12 @@ class RegisterParams(Section):
 
 
 class PromoteParams(Section):
+    """The gate in front of the champion's place; `components.promote.decide` says how the values act together."""
+
     min_ap_gain: float = Field(ge=-1, le=1)
-    max_ap_loss: float = Field(ge=0, le=1)
     max_latency_ratio: float = Field(gt=0)
+    faster_ratio: float = Field(ge=0)
+    max_ap_loss: float = Field(ge=0, le=1)
     confidence: float = Field(gt=0.5, lt=1)
     bootstrap_samples: int = Field(ge=100, le=1_000_000)
 

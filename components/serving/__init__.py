@@ -1,0 +1,1 @@
+"""What the registry serves: the code that is logged with a model."""

@@ -1,0 +1,147 @@
+"""The detector as MLflow serves it: images in, boxes out.
+
+MLflow copies this file and the package `yolo_core` into every logged model, and runs them from there: nothing else of
+the project is needed to load a model of the registry. So this file imports nothing else of the project.
+"""
+
+import base64
+import binascii
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from yolo_core.data.image import fitted, resize
+from yolo_core.data.letterbox import Letterbox, centred
+from yolo_core.evaluate.nms import nms
+from yolo_core.evaluate.predict import to_device, to_image
+from yolo_core.evaluate.tta import Plain
+from yolo_core.models.fuse import fuse
+from yolo_core.models.weights import load_detector
+
+DEFAULTS = {"conf": 0.25, "iou": 0.65, "max_detections": 300}
+ACCEPTED = "give an encoded image as bytes or base64 text, or RGB pixels (H, W, 3) of 0 to 255; one or a list of them"
+
+
+class DetectorModel(PythonModel):
+    """Finds objects in images; the weights are the artifact `weights`."""
+
+    _skip_type_hint_validation = True  # MLflow's warning that it cannot check what `predict` checks itself
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = load_detector(context.artifacts["weights"])
+        self.classes, self.size, self.stride = loaded.classes, loaded.size, max(loaded.model.strides)
+        self.predictor = Plain(fuse(loaded.model).to(self.device))
+
+    def predict(
+        self, context: PythonModelContext | None, model_input, params: dict[str, Any] | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """The boxes of each image, best first: x1, y1, x2, y2 in px of the image as given, score, class_id, class_name.
+
+        model_input: an image or several. An image is an encoded file (bytes, or base64 text, a data: address too) or
+        RGB pixels (H, W, 3) of 0 to 255; several are a list, an array (B, H, W, 3), or a table's column `image`.
+        params: conf (lowest score), iou (overlap above which the weaker box of a class goes), max_detections.
+        """
+        settings = {**DEFAULTS, **(params or {})}
+        return [self._detect(image, **settings) for image in images(model_input)]
+
+    def _detect(self, image: np.ndarray, conf: float, iou: float, max_detections: int) -> list[dict[str, Any]]:
+        height, width = image.shape[:2]
+        canvas, box = self._canvas(image)
+        pixels = torch.from_numpy(np.ascontiguousarray(canvas.transpose(2, 0, 1)))[None]
+        rows = nms(self.predictor(to_device(pixels, self.device)), conf, iou, max_detections)[0].numpy()
+        rows = to_image(rows.astype(np.float64), box, width, height)
+        return [
+            {
+                **dict(zip(("x1", "y1", "x2", "y2"), row[:4].round(2).tolist(), strict=True)),
+                "score": round(float(row[4]), 6),
+                "class_id": int(row[5]),
+                "class_name": self.classes[int(row[5])],
+            }
+            for row in rows
+        ]
+
+    def _canvas(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
+        """The image as evaluation shows it to the detector: whole strides around it and half a stride of grey more."""
+        height, width = image.shape[:2]
+        resized = resize(image, *fitted(width, height, self.size))
+        canvas = tuple(math.ceil(side / self.stride + 0.5) * self.stride for side in resized.shape[:2])
+        return centred(resized, (width, height), (canvas[0], canvas[1]))
+
+
+def images(given: Any) -> Iterator[np.ndarray]:
+    """The images in whatever form MLflow handed them over, as RGB (H, W, 3) uint8."""
+    if isinstance(given, pd.DataFrame):
+        given = given["image"] if "image" in given else given.iloc[:, 0]
+    elif isinstance(given, dict):
+        given = given.get("image", given)
+    if isinstance(given, pd.Series):
+        given = given.tolist()
+    if isinstance(given, np.ndarray) and given.dtype.kind in "OSU":
+        given = given.tolist()
+    if isinstance(given, bytes | bytearray | memoryview | str):
+        yield decoded(given)
+    elif isinstance(given, list | tuple) and not _is_one_image(given):
+        for item in given:
+            yield from images(item)
+    else:
+        array = pixels_of(given)
+        yield from array if array.ndim == 4 else (array,)
+
+
+def _is_one_image(nested: Any) -> bool:
+    """Whether nested lists are rows of pixels of channels, rather than a list of images."""
+    depth = 0
+    while isinstance(nested, list | tuple) and nested:
+        nested, depth = nested[0], depth + 1
+    return depth <= 3 and isinstance(nested, int | float)
+
+
+def decoded(given: bytes | bytearray | memoryview | str) -> np.ndarray:
+    """An encoded image (JPEG, PNG, ...), plain or as base64 text: RGB (H, W, 3) uint8, upright."""
+    if isinstance(given, str):
+        text = given.partition(",")[2] if given.startswith("data:") else given
+        try:
+            given = base64.b64decode("".join(text.split()), validate=True)
+        except (binascii.Error, ValueError):
+            raise refused("a text that is not base64") from None
+    buffer = np.frombuffer(given, np.uint8)
+    try:
+        image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
+    except cv2.error:  # larger than OpenCV is willing to decode
+        image = None
+    if image is None:
+        raise refused(f"{buffer.size} bytes that are no image this can decode")
+    return image
+
+
+def pixels_of(given: Any) -> np.ndarray:
+    """Pixels as (H, W, 3) or (B, H, W, 3) uint8."""
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        raise refused("rows of pixels of different lengths") from None
+    if array.dtype.kind not in "iuf" or array.ndim not in (3, 4) or array.shape[-1] != 3 or not array.size:
+        raise refused(f"an array of {array.dtype} with shape {array.shape}")
+    if array.dtype != np.uint8:
+        whole = array.astype(np.uint8)
+        if not np.array_equal(whole, array):
+            raise refused("pixels that are not whole numbers of 0 to 255")
+        array = whole
+    return array
+
+
+def refused(what: str) -> MlflowException:
+    """The error that the scoring server answers with status 400."""
+    return MlflowException.invalid_parameter_value(f"got {what}; {ACCEPTED}")
+
+
+set_model(DetectorModel())

@@ -1,0 +1,118 @@
+"""A small dataset and the results of the earlier stages, made by hand, for the tests of register and promote."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from components import params as parameters
+from components.params import Params
+from yolo_core.models import build_model
+from yolo_core.models.weights import save_detector
+
+MODEL = "yolov4-tiny"
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+IMAGES, SIZE_PX = 12, 64
+CLASSES = ["circle", "square"]
+
+
+def load_params(*overrides: str) -> Params:
+    return parameters.load(PARAMS, ["promote.bootstrap_samples=200", "train.device=cpu", *overrides])
+
+
+def make_dataset(folder: Path, seed: int = 0) -> Path:
+    """A validation split of squares on noise, one per image, with a manifest."""
+    rng = np.random.default_rng(seed)
+    images_folder = folder / "images" / "val"
+    images_folder.mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    images, boxes = [], []
+    for number in range(1, IMAGES + 1):
+        pixels = rng.integers(0, 80, (48, SIZE_PX, 3), np.uint8)
+        x, y, side = (int(value) for value in rng.integers((2, 2, 14), (30, 20, 24)))
+        pixels[y : y + side, x : x + side] = 230
+        cv2.imwrite(str(images_folder / f"{number:03}.png"), pixels)
+        images.append({"id": number, "file_name": f"{number:03}.png", "width": SIZE_PX, "height": 48})
+        box = {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0, "category_id": 1 + number % 2}
+        boxes.append({"id": number, "image_id": number, **box})
+    categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES, 1)]
+    truth = {"images": images, "annotations": boxes, "categories": categories}
+    (folder / "annotations" / "instances_val.json").write_text(json.dumps(truth))
+    files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*.*")) if path.is_file()}
+    manifest = {"sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(), "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def detections(data: Path, right: int) -> list[dict[str, Any]]:
+    """COCO results that find exactly the objects of the first `right` images."""
+    truth = json.loads((data / "annotations" / "instances_val.json").read_text())
+    return [
+        {"image_id": box["image_id"], "category_id": box["category_id"], "bbox": box["bbox"], "score": 0.9}
+        for box in truth["annotations"]
+        if box["image_id"] <= right
+    ]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The stages' results below one folder; `paths` are register's arguments."""
+
+    folder: Path
+    data: Path
+
+    @property
+    def paths(self) -> dict[str, Any]:
+        stages = {name: self.folder / name / MODEL for name in ("train", "evaluate", "export", "benchmark")}
+        files = {"anchors": self.folder / "anchors" / f"{MODEL}.json", "hyp": self.folder / "evolve" / "hyp.yaml"}
+        return {"data": self.data, **files, **stages, "out": self.registered}
+
+    @property
+    def registered(self) -> Path:
+        return self.folder / "register" / f"{MODEL}.json"
+
+    @property
+    def promoted(self) -> Path:
+        return self.folder / "promote" / f"{MODEL}.json"
+
+
+def make_outputs(
+    folder: Path, data: Path, *, right: int = IMAGES, latency_ms: float = 10.0, seed: int = 0, device: str = "cpu"
+) -> Outputs:
+    """Results of a detector that finds `right` of the objects and takes `latency_ms` an image."""
+    outputs = Outputs(folder, data)
+    paths = outputs.paths
+    torch.manual_seed(seed)
+    detector = build_model(MODEL, num_classes=len(CLASSES), width=0.25)
+    for name in ("train", "evaluate", "export", "benchmark"):
+        paths[name].mkdir(parents=True)
+    save_detector(paths["train"] / "model.safetensors", detector.eval(), classes=CLASSES, size=SIZE_PX)
+    header = "epoch,step,lr,box,obj,cls,loss,AP,AP50\n"
+    (paths["train"] / "curves.csv").write_text(f"{header}1,5,0.1,1,2,3,6,,\n2,10,0.05,0.5,1,2,3.5,0.3,0.6\n")
+    figures = {"AP": right / IMAGES, "AP50": right / IMAGES, "AP75": right / IMAGES, "AP_large": None}
+    metrics = {"model": MODEL, "size": SIZE_PX, "images": IMAGES, "plain": figures, "tta": figures, "per_class": {}}
+    _write(paths["evaluate"] / "metrics.json", metrics)
+    _write(paths["evaluate"] / "detections.json", detections(data, right))
+    _write(paths["export"] / "export.json", {"model": MODEL, "largest_error": 1e-5})
+    (paths["export"] / "model.onnx").write_bytes(b"onnx")
+    row = {"backend": "PyTorch", "precision": "fp32", "batch": 1, "total_ms": {"p50": latency_ms}}
+    speed = {"model": MODEL, "device": {"name": device, "threads": 1}, "latency_ms_b1": latency_ms, "rows": [row]}
+    _write(paths["benchmark"] / "benchmark.json", speed)
+    _write(paths["anchors"], {"model": MODEL, "size": SIZE_PX, "chosen": "default"})
+    _write(paths["hyp"], {"model": MODEL, "trials": 0, "hyp": {}})
+    (paths["hyp"].parent / "ledger.jsonl").write_text('{"trial": 0}\n')
+    return outputs
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))

@@ -1,0 +1,235 @@
+"""Register into a real MLflow store, and what the registered model answers."""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+from mlflow.models import get_model_info
+from mlflow.pyfunc import PyFuncModel, load_model
+from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
+
+from components import register, tracking
+from yolo_core.data.coco import load_split
+from yolo_core.errors import UserError
+from yolo_core.evaluate.predict import predict
+from yolo_core.evaluate.tta import Plain
+from yolo_core.models.fuse import fuse
+from yolo_core.models.weights import load_detector
+
+NAME = f"scaled-yolov4-{MODEL}"
+EVERYTHING = {"conf": 0.001, "iou": 0.65, "max_detections": 300}  # an untrained detector is sure of nothing
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def outputs(place: Path) -> Outputs:
+    """The results of a registered detector that training has recorded a part of."""
+    outputs = make_outputs(place / "outputs", make_dataset(place / "data"))
+    with tracking.stage_run(load_params(), outputs.data, "train", MODEL) as run:
+        run.log({"train/loss": 6.0}, 5)
+    register.run(load_params(), model=MODEL, **outputs.paths)
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def record(outputs: Outputs) -> dict[str, Any]:
+    return json.loads(outputs.registered.read_text())
+
+
+@pytest.fixture(scope="module")
+def served(record: dict[str, Any]) -> PyFuncModel:
+    return load_model(f"models:/{NAME}/{record['version']}")
+
+
+def test_one_tree_holds_the_whole_lineage(outputs: Outputs, record: dict[str, Any]):
+    client = tracking.connect()
+    root = client.get_run(record["pipeline_run_id"])
+    assert root.info.status == "FINISHED"
+    assert root.data.params["train.epochs"] == "30"
+    assert root.data.params["prepare.digits.image_size"] == "320"
+    assert root.data.metrics[f"{MODEL}/AP"] == 1
+    assert root.inputs
+    assert root.inputs.dataset_inputs[0].dataset.name == "digits"
+    manifest = json.loads((outputs.data / "manifest.json").read_text())
+    assert root.data.tags["scaled_yolov4.dataset_sha256"] == manifest["sha256"]
+    assert paths(client, record["pipeline_run_id"]) >= {
+        "dataset/manifest.json",
+        f"anchors/{MODEL}.json",
+        "evolve/hyp.yaml",
+        "evolve/ledger.jsonl",
+        "params.json",
+    }
+
+    runs = client.search_runs([root.info.experiment_id], f"tags.mlflow.parentRunId = '{root.info.run_id}'")
+    children = {run.data.tags["scaled_yolov4.stage"]: run for run in runs}
+    assert sorted(run.data.tags["scaled_yolov4.stage"] for run in runs) == sorted(
+        ["train", "evaluate", "export", "benchmark", "register"]
+    )
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert children["evaluate"].data.metrics["tta.AP50"] == 1
+    assert children["export"].data.metrics["largest_error"] == pytest.approx(1e-5)
+    assert children["benchmark"].data.metrics["latency_ms_b1"] == 10
+    assert children["benchmark"].data.metrics["rows/PyTorch fp32 b1.total_ms.p50"] == 10
+    assert "model.onnx" in paths(client, children["export"].info.run_id)
+    assert "model.safetensors" in paths(client, children["train"].info.run_id)
+    assert children["train"].data.metrics == {"train/loss": 6.0}  # what training logged live is not logged twice
+    assert {"evidence/detections.json", "evidence/benchmark.json"} <= paths(client, record["run_id"])
+
+
+def paths(client: Any, run_id: str, folder: str = "") -> set[str]:
+    found = client.list_artifacts(run_id, folder)
+    return {p for item in found for p in (paths(client, run_id, item.path) if item.is_dir else {item.path})}
+
+
+def test_registering_again_finds_the_version(outputs: Outputs, record: dict[str, Any]):
+    before = outputs.registered.read_bytes()
+    summary = register.run(load_params(), model=MODEL, **outputs.paths)
+    assert summary == {"name": NAME, "version": record["version"], "state": "known"}
+    assert outputs.registered.read_bytes() == before
+    assert len(tracking.connect().search_model_versions(f"name = '{NAME}'")) == 1
+
+
+def test_curves_are_taken_from_the_file_where_training_recorded_none(place: Path, outputs: Outputs):
+    params = load_params("seed=7")  # other parameters, another tree
+    other = make_outputs(place / "other", outputs.data, seed=7)
+    (other.paths["hyp"]).unlink()  # evolution is optional
+    register.run(params, model=MODEL, **other.paths)
+    record = json.loads(other.registered.read_text())
+    assert record["version"] == 2
+    client = tracking.connect()
+    query = f"tags.mlflow.parentRunId = '{record['pipeline_run_id']}' and tags.`scaled_yolov4.stage` = 'train'"
+    experiment = client.get_run(record["run_id"]).info.experiment_id
+    (train,) = client.search_runs([experiment], query)
+    assert train.data.metrics["val/AP50"] == 0.6
+    history = client.get_metric_history(train.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in history] == [(5, 6.0), (10, 3.5)]
+
+
+def test_answers_as_evaluation_does(outputs: Outputs, served: PyFuncModel):
+    dataset = load_split(outputs.data, "val").subset(1)
+    loaded = load_detector(outputs.paths["train"] / "model.safetensors")
+    stride = max(loaded.model.strides)
+    expected = predict(Plain(fuse(loaded.model)), dataset, size=loaded.size, batch=1, stride=stride, **EVERYTHING)
+    (boxes,) = served.predict(dataset.images[0].path.read_bytes(), params=EVERYTHING)
+    assert len(boxes) == len(expected) > 0
+    for box, coco in zip(boxes, expected, strict=True):
+        x, y, w, h = coco["bbox"]
+        assert [box[side] for side in ("x1", "y1", "x2", "y2")] == pytest.approx([x, y, x + w, y + h], abs=0.01)
+        assert box["score"] == pytest.approx(coco["score"], abs=2e-6)
+        assert box["class_id"] == dataset.category_ids.index(coco["category_id"])
+        assert box["class_name"] == dataset.classes[box["class_id"]]
+
+
+def test_every_form_of_an_image_gets_the_same_answer(outputs: Outputs, served: PyFuncModel):
+    encoded = sorted((outputs.data / "images" / "val").iterdir())[0].read_bytes()
+    text = base64.b64encode(encoded).decode()
+    pixels = np.asarray(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB))
+    one = served.predict(encoded, params=EVERYTHING)
+    assert len(one) == 1
+    assert one[0]
+    for form in (text, f"data:image/png;base64,{text}", [text], pixels, pixels.tolist(), pixels.astype(float)):
+        assert served.predict(form, params=EVERYTHING) == one
+    for several in (
+        [encoded, pixels],
+        [encoded, text],
+        np.stack([pixels, pixels]),
+        [pixels.tolist(), pixels.tolist()],
+        np.array([text, text]),
+        pd.DataFrame({"name": ["a", "b"], "image": [encoded, text]}),
+        {"image": [encoded, pixels]},
+    ):
+        assert served.predict(several, params=EVERYTHING) == one * 2
+    small = cv2.resize(pixels, (24, 40))
+    assert [len(boxes) > 0 for boxes in served.predict([pixels, small], params=EVERYTHING)] == [True, True]
+    assert served.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"",
+        b"not an image",
+        "not base64!",
+        base64.b64encode(b"no image").decode(),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.full((8, 8, 3), 256),
+        np.full((8, 8, 3), -1),
+        np.full((8, 8, 3), 0.5),
+        np.zeros((0, 8, 3), np.uint8),
+        [[[1, 2, 3], [1, 2, 3]], [[1, 2, 3]]],
+        {"other": [1]},
+    ],
+    ids=str,
+)
+def test_what_is_no_image_is_refused_in_one_line(served: PyFuncModel, wrong: Any):
+    with pytest.raises(MlflowException, match="give an encoded image") as raised:
+        served.predict(wrong)
+    assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert "\n" not in raised.value.message
+
+
+def test_the_model_says_what_it_needs(served: PyFuncModel, record: dict[str, Any]):
+    info = get_model_info(f"models:/{NAME}/{record['version']}")
+    assert info.signature.params.to_dict()[0]["name"] == "conf"
+    folder = Path(download_artifacts(f"models:/{NAME}/{record['version']}"))
+    needed = {line.partition("==")[0] for line in (folder / "requirements.txt").read_text().split()}
+    assert needed == {"mlflow", *register.SERVING_PACKAGES}
+    assert (folder / "input_example.json").exists()
+    assert (folder / "code" / "yolo_core" / "models").is_dir()
+
+
+@pytest.mark.slow
+def test_loads_where_only_inference_is_installed(place: Path, outputs: Outputs, record: dict[str, Any]):
+    """A fresh process that cannot import the stages, nor what only training needs."""
+    image = next(iter(sorted((outputs.data / "images" / "val").iterdir())))
+    script = f"""
+import sys
+for name in ("components", "pipelines", "ray", "dvc", "kfp", "pycocotools", "matplotlib"):
+    sys.modules[name] = None
+import mlflow
+model = mlflow.pyfunc.load_model("models:/{NAME}/{record["version"]}")
+import yolo_core
+print(len(model.predict(open({str(image)!r}, "rb").read(), params={EVERYTHING!r})[0]), yolo_core.__file__)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    count, module = done.stdout.split()
+    assert int(count) > 0
+    assert Path(module).parts[-3] == "code"  # the copy that travels with the model
+
+
+def test_missing_results_are_named_with_their_stage(place: Path, outputs: Outputs):
+    wrong = {**outputs.paths, "evaluate": place / "nowhere"}
+    with pytest.raises(UserError, match=r"nowhere/metrics\.json.*evaluate"):
+        register.run(load_params(), model=MODEL, **wrong)
+
+
+def test_an_unreachable_server_is_one_line_without_the_password(outputs: Outputs, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(UserError, match="cannot be reached") as raised:
+        register.run(load_params(), model=MODEL, **outputs.paths)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_versions_differ_by_validation_images(place: Path, outputs: Outputs):
+    assert register.validation_digest(outputs.data) != register.validation_digest(make_dataset(place / "data2", 1))

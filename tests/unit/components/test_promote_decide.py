@@ -1,0 +1,102 @@
+"""The gate's arithmetic: decide and the paired bootstrap."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.params import PromoteParams
+from components.promote import Gain, decide, paired_gain
+from yolo_core.evaluate.coco_metrics import score
+
+THRESHOLDS = PromoteParams(
+    min_ap_gain=0.01,
+    max_latency_ratio=1.2,
+    faster_ratio=0.8,
+    max_ap_loss=0.02,
+    confidence=0.95,
+    bootstrap_samples=500,
+)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ratio", "decision"),
+    [
+        (0.02, 0.05, 1.0, "promote"),  # all of it above 0.01
+        (0.01, 0.05, 1.0, "inconclusive"),  # the bar itself is not above the bar
+        (-0.01, 0.05, 1.0, "inconclusive"),
+        (-0.03, 0.01, 1.0, "hold"),  # none of it above 0.01
+        (0.02, 0.05, 1.2, "promote"),  # the slowest that is allowed
+        (0.02, 0.05, 1.21, "hold"),  # too slow, whatever the AP
+        (-0.01, 0.005, 0.8, "promote"),  # fast enough that losing under 0.02 will do
+        (-0.01, 0.005, 0.81, "hold"),  # not fast enough for that
+        (-0.03, 0.005, 0.5, "inconclusive"),  # may lose more than 0.02
+        (-0.05, -0.03, 0.5, "hold"),  # surely loses more than 0.02
+        (0.02, 0.05, None, "promote"),  # latencies that cannot be compared do not count
+        (0.0, 0.0, None, "hold"),  # the same detections
+    ],
+)
+def test_decision(low: float, high: float, ratio: float | None, decision: str):
+    made, reason = decide(Gain((low + high) / 2, low, high), ratio, THRESHOLDS)
+    assert made == decision
+    assert reason
+    assert "\n" not in reason
+
+
+def test_without_truth_nothing_is_decided_but_a_slow_one_is_held():
+    assert decide(None, 1.0, THRESHOLDS)[0] == "inconclusive"
+    assert decide(None, 2.0, THRESHOLDS)[0] == "hold"
+
+
+def test_a_faster_model_is_never_asked_for_more_than_a_slower_one():
+    lenient = THRESHOLDS.model_copy(update={"min_ap_gain": -0.1})  # asks less than max_ap_loss does
+    gain = Gain(-0.05, -0.05, -0.05)
+    assert decide(gain, 1.0, lenient)[0] == "promote"
+    assert decide(gain, 0.5, lenient)[0] == "promote"
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    """Ten images with one object each, of one class."""
+    images = [{"id": i, "width": 64, "height": 64, "file_name": f"{i}.jpg"} for i in range(10)]
+    boxes = [
+        {"id": i + 1, "image_id": i, "category_id": 1, "bbox": [8, 8, 40, 40], "area": 1600, "iscrowd": 0}
+        for i in range(10)
+    ]
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}))
+    return path
+
+
+def found(images: range) -> list[dict[str, Any]]:
+    return [{"image_id": i, "category_id": 1, "bbox": [8, 8, 40, 40], "score": 0.9} for i in images]
+
+
+def test_bootstrap_of_the_same_detections_is_exactly_zero(truth: Path):
+    same = score(truth, found(range(4)))
+    assert paired_gain(same, same, samples=100, confidence=0.95, seed=0) == Gain(0, 0, 0)
+
+
+def test_bootstrap_of_one_more_image_in_ten(truth: Path):
+    """All right detections, so AP is the share of 101 recall points reached: 51/101 for 5 of 10, 61/101 for 6 of 10.
+
+    The gain is 10/101. A resample lacks the image that differs with probability 0.9 ** 10 = 0.35: the lower bound
+    is 0. It holds the image 4 times or more with probability 0.013, 3 times or more with 0.07: the upper bound
+    at 95 % is a gain of 3 images in 10, at least 29 of 101 recall points.
+    """
+    before, after = score(truth, found(range(5))), score(truth, found(range(6)))
+    gain = paired_gain(before, after, samples=2000, confidence=0.95, seed=0)
+    assert gain is not None
+    assert gain.point == pytest.approx(10 / 101)
+    assert gain.low == 0
+    assert 29 / 101 <= gain.high <= 31 / 101
+    assert gain == paired_gain(before, after, samples=2000, confidence=0.95, seed=0)
+
+
+def test_bootstrap_without_truth_has_no_answer(tmp_path: Path):
+    path = tmp_path / "empty.json"
+    images = [{"id": 1, "width": 64, "height": 64, "file_name": "1.jpg"}]
+    path.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
+    nothing = score(path, [])
+    assert paired_gain(nothing, nothing, samples=100, confidence=0.95, seed=0) is None
