@@ -1,0 +1,98 @@
+"""Assignment by anchor ratio: which cells and anchors answer for a target. Every target, anchor and level in one pass.
+
+A target asks every anchor whose sides differ from its own by less than a factor, in the cell that holds its centre
+and in the up to two neighbour cells nearest to the centre (arXiv 2011.08036; Scaled-YOLOv4's training code).
+
+Results have a fixed size with a mask instead of a list of matches: the device is never asked how many there are.
+Shapes: L levels, S = 5 cells, A anchors, T targets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+# Centre, left, above, right, below, as (x, y) steps of one cell.
+_STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
+_NEAR = 0.5  # a neighbour is asked when the centre lies within half a cell of it
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Candidates (L, S, A, T): `valid` says which of them answer; the other tensors hold any cell of the map elsewhere.
+
+    cells_xy: (L, S, 1, T, 2) column and row, float; strides: (L, 1, 1, 1, 1) pixels per cell, float;
+    rows: (L, S, A, T) index of the prediction in its level's map flattened to (B A H W), int64.
+    """
+
+    valid: Tensor
+    cells_xy: Tensor
+    strides: Tensor
+    rows: Tensor
+
+
+def assign(
+    targets: Tensor, anchors: Tensor, strides: Sequence[int], shapes: Sequence[tuple[int, int]], ratio: float
+) -> Assignment:
+    """Candidates for every target.
+
+    targets: (T, 6) image, class, cx, cy, w, h in pixels; anchors: (L, A, 2) pixels; strides: pixels per cell;
+    shapes: (H, W) of each level's map; ratio: sides may differ by less than this factor (hyperparameter anchor_t).
+    """
+    stride, size_wh, steps = _constants(tuple(strides), tuple(shapes), targets.device)
+    centre_xy = targets[:, 2:4] / stride  # (L, 1, T, 2), in cells
+    cells_xy = _clamped(centre_xy.floor() + steps, size_wh)  # (L, S, T, 2)
+
+    fits = _sides_fit(targets[:, 4:6], anchors, ratio)  # (L, A, T)
+    near = _near_cells(centre_xy, size_wh)  # (L, S, T)
+    return Assignment(
+        valid=near[:, :, None] & fits[:, None],
+        cells_xy=cells_xy[:, :, None],
+        strides=stride[..., None],
+        rows=_rows(targets[:, 0], cells_xy, size_wh, anchors.shape[1]),
+    )
+
+
+@lru_cache(maxsize=64)
+def _constants(
+    strides: tuple[int, ...], shapes: tuple[tuple[int, int], ...], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Strides (L, 1, 1, 1), map sizes as width and height (L, 1, 1, 2), steps (S, 1, 2), float32.
+
+    Kept, because copying numbers to an accelerator waits for it; made outside inference mode, so that a later
+    training step may use them.
+    """
+    with torch.inference_mode(False):
+        stride = torch.tensor(strides, dtype=torch.float32, device=device)
+        size_wh = torch.tensor([(w, h) for h, w in shapes], dtype=torch.float32, device=device)
+        steps = torch.tensor(_STEPS, dtype=torch.float32, device=device)
+    return stride[:, None, None, None], size_wh[:, None, None], steps[:, None]
+
+
+def _sides_fit(wh: Tensor, anchors: Tensor, ratio: float) -> Tensor:
+    """(L, A, T): neither side of the target differs from the anchor's by the factor `ratio` or more."""
+    r = wh / anchors[:, :, None]
+    return torch.maximum(r, 1 / r).amax(-1) < ratio
+
+
+def _near_cells(centre_xy: Tensor, size_wh: Tensor) -> Tensor:
+    """(L, S, T): the centre's cell, and the neighbours that lie nearer than half a cell and inside the map."""
+    inside = centre_xy % 1  # 0 at the cell's left or top edge
+    before = (inside < _NEAR) & (centre_xy > 1)
+    after = (inside > 1 - _NEAR) & (centre_xy < size_wh - 1)
+    own = torch.ones_like(before[..., :1])
+    return torch.cat((own, before, after), -1)[:, 0].transpose(1, 2)
+
+
+def _rows(image: Tensor, cells_xy: Tensor, size_wh: Tensor, anchors: int) -> Tensor:
+    """(L, S, A, T): place of image, anchor, row and column in a map flattened to (B A H W)."""
+    width, height = size_wh.long()[..., None, :].unbind(-1)  # (L, 1, 1, 1)
+    column, row = cells_xy.long()[:, :, None].unbind(-1)  # (L, S, 1, T)
+    plane = image.long() * anchors + torch.arange(anchors, device=image.device)[:, None]  # (A, T)
+    return (plane * height + row) * width + column
+
+
+def _clamped(cells_xy: Tensor, size_wh: Tensor) -> Tensor:
+    return torch.minimum(cells_xy.clamp(min=0), size_wh - 1)

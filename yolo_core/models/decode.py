@@ -1,0 +1,43 @@
+"""Raw maps to boxes in pixels: pure, shared by the loss, evaluation, export and serving."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from yolo_core.models.detector import Detector
+from yolo_core.models.spec import BoxCoding
+
+
+def decode(raw_maps: Sequence[Tensor], model: Detector) -> Tensor:
+    """All predictions of a batch.
+
+    raw_maps: per level (B, A, H, W, 5+K), as `model` returns them.
+    Returns (B, N, 5+K) float32: cx, cy, w, h in input pixels, objectness and class probabilities (0 to 1).
+    N runs over levels (finest first), then anchors, rows and columns.
+    """
+    levels = zip(raw_maps, model.anchors, model.strides, strict=True)
+    return torch.cat([_decode_level(raw.float(), wh, stride, model.spec.coding) for raw, wh, stride in levels], 1)
+
+
+def _decode_level(raw: Tensor, anchors_wh: Tensor, stride: int, coding: BoxCoding) -> Tensor:
+    height, width = raw.shape[2:4]
+    columns = torch.arange(width, device=raw.device, dtype=raw.dtype)
+    rows = torch.arange(height, device=raw.device, dtype=raw.dtype)
+    cells_xy = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)  # (H, W, 2)
+    boxes = decode_boxes(raw[..., :4], cells_xy, anchors_wh[:, None, None], stride, coding)
+    return torch.cat((boxes, raw[..., 4:].sigmoid()), -1).flatten(1, 3)
+
+
+def decode_boxes(
+    raw_xywh: Tensor, cells_xy: Tensor, anchors_wh: Tensor, strides: Tensor | int, coding: BoxCoding
+) -> Tensor:
+    """Boxes of single predictions.
+
+    raw_xywh: (..., 4); cells_xy: (..., 2) column and row; anchors_wh: (..., 2) pixels; strides: pixels per cell;
+    all broadcast against each other. Returns (..., 4): cx, cy, w, h in pixels.
+    """
+    offset_xy = raw_xywh[..., :2].sigmoid() * coding.scale_xy - (coding.scale_xy - 1) / 2
+    raw_wh = raw_xywh[..., 2:]
+    factor_wh = (raw_wh.sigmoid() * 2).square() if coding.wh == "sigmoid" else raw_wh.exp()
+    return torch.cat(((offset_xy + cells_xy) * strides, factor_wh * anchors_wh), -1)

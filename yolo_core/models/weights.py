@@ -1,0 +1,129 @@
+"""A detector in one file: weights as safetensors, everything needed to rebuild it as JSON in the file's header.
+
+Nothing in the file is run on reading.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from yolo_core.atomic import replaced
+from yolo_core.errors import UserError
+from yolo_core.models.detector import Detector
+from yolo_core.models.spec import BoxCoding
+from yolo_core.models.zoo import build_model
+
+_KEY = "detector"  # of the header's metadata
+
+
+@dataclass(frozen=True)
+class LoadedDetector:
+    """A detector read from a file.
+
+    model: in evaluation mode; classes: names by index; size: pixels it was trained at; extra: the writer's additions.
+    """
+
+    model: Detector
+    classes: list[str]
+    size: int
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def save_detector(
+    path: Path, model: Detector, *, classes: list[str], size: int, extra: dict[str, Any] | None = None
+) -> None:
+    """Write `model` (not a fused copy) to one safetensors file, all or nothing.
+
+    classes: K names; size: input pixels the anchors belong to; extra: further JSON values.
+    """
+    if model.fold_error is not None:
+        raise ValueError("a fused copy cannot be saved; save the model it was made from")
+    if len(classes) != model.num_classes:
+        raise ValueError(f"{len(classes)} class names for a model of {model.num_classes} classes")
+    header = {
+        "model": model.spec.name,
+        "width": model.width,
+        "depth": model.depth,
+        "num_classes": model.num_classes,
+        "classes": list(classes),
+        "anchors": model.anchors.tolist(),
+        "size": size,
+        "coding": asdict(model.spec.coding),
+        "extra": extra or {},
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with replaced(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+
+
+def load_detector(path: Path, device: torch.device | str = "cpu") -> LoadedDetector:
+    """Read what `save_detector` wrote.
+
+    Raises UserError, naming the file, when it is missing, damaged, not a detector, or its tensors are not those of
+    the model it names.
+    """
+    header, tensors = _read(Path(path))
+    try:
+        with torch.device("meta"):
+            model = build_model(
+                header["model"],
+                header["num_classes"],
+                header["width"],
+                header["depth"],
+                header["anchors"],
+                coding=BoxCoding(**header["coding"]),
+            )
+        anchors = torch.tensor(header["anchors"], dtype=torch.float32)
+        classes, size, extra = [str(name) for name in header["classes"]], int(header["size"]), dict(header["extra"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _not_a_detector(path, f"its header is wrong: {error!r}") from None
+    if len(classes) != model.num_classes:
+        raise _not_a_detector(path, f"its header names {len(classes)} of {model.num_classes} classes")
+    _fill(model, tensors, anchors, path)
+    return LoadedDetector(model.to(device).eval(), classes, size, extra)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        header = json.loads(text) if text else None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; train a model or give the path of its model.safetensors") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable safetensors file, damaged or cut short ({error})") from None
+    except ValueError:
+        raise _not_a_detector(path, "its header is not JSON") from None
+    if not isinstance(header, dict):
+        raise _not_a_detector(path, "its header has no detector")
+    return header, tensors
+
+
+def _fill(model: Detector, tensors: dict[str, Tensor], anchors: Tensor, path: Path) -> None:
+    """Give the model, built without memory, the file's tensors, after checking that they are all there and fit."""
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() ^ tensors.keys()):
+        state = "is missing" if name in wanted else "is not part of it"
+        raise UserError(f"{path}: does not hold a {model.spec.name}: tensor {name} {state}")
+    for name, value in wanted.items():
+        found = tensors[name]
+        if found.shape != value.shape or found.is_floating_point() != value.is_floating_point():
+            raise UserError(
+                f"{path}: does not hold this {model.spec.name}: tensor {name} is {found.dtype} {tuple(found.shape)}, "
+                f"expected {value.dtype} {tuple(value.shape)}"
+            )
+    model.load_state_dict(tensors, assign=True)
+    model.anchors = anchors
+
+
+def _not_a_detector(path: Path, why: str) -> UserError:
+    return UserError(f"{path}: not a detector file ({why}); give a model.safetensors written by training")
