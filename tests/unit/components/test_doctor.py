@@ -1,0 +1,59 @@
+"""The checks of the machine: what passes, what fails, and that each failure names its mend."""
+
+from pathlib import Path
+
+import pytest
+
+from components import doctor
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_valid_parameters_pass():
+    assert doctor.check_params(ROOT / "params.yaml").ok
+
+
+def test_an_unknown_model_is_found(tmp_path: Path):
+    wrong = tmp_path / "params.yaml"
+    wrong.write_text((ROOT / "params.yaml").read_text().replace("models: [yolov4-tiny]", "models: [yolov4-tinny]"))
+    finding = doctor.check_params(wrong)
+    assert not finding.ok
+    assert "yolov4-tinny" in finding.says
+
+
+def test_space_is_compared_with_what_is_needed(tmp_path: Path):
+    assert doctor.check_space(tmp_path, 1e-6, "mend").ok
+    finding = doctor.check_space(tmp_path, 1e9, "free some")
+    assert not finding.ok
+    assert "free some" in finding.mend
+    assert not doctor.check_space(tmp_path / "none", 1e-6, "mend").ok
+
+
+def test_a_store_that_cannot_be_written_is_found(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
+    finding = doctor.check_mlflow()
+    assert not finding.ok
+    assert "MLFLOW_TRACKING_URI" in finding.mend
+
+
+def test_a_missing_package_names_its_extra():
+    finding = doctor.check_package("no-such-package", "export")
+    assert not finding.ok
+    assert "scaled-yolov4[export]" in finding.mend
+    assert doctor.check_package("torch", "train").ok
+
+
+def test_a_missing_remote_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    finding = doctor.check_dvc_remote()
+    assert not finding.ok
+    assert "dvc remote add" in finding.mend
+
+
+def test_every_check_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(ROOT)
+    doctor.run(ROOT / "params.yaml")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[5:].split(":")[0] for line in lines] == [name for name, _ in doctor._checks(ROOT / "params.yaml")]
+    assert all(line.startswith(("ok   ", "FAIL ")) for line in lines)

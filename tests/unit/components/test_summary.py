@@ -1,0 +1,23 @@
+"""The closing table, from the files of the stages."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components import params as parameters
+from components import summary
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_shows_what_there_is_and_a_dash_for_the_rest(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    metrics = tmp_path / "outputs/evaluate/yolov4-tiny/metrics.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text(json.dumps({"plain": {"AP": 0.41234, "AP50": 0.75}, "tta": {"AP": None}}))
+    summary.show(parameters.load(ROOT / "params.yaml"))
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│ yolov4-tiny"))
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["yolov4-tiny", "0.412", "0.750", "-", "-", "-", "-", "-", "-"]
