@@ -1,0 +1,226 @@
+"""Anchor fitting: the ratio metric, whitened k-means and genetic refinement, in NumPy.
+
+An anchor suits a box as far as both sides agree: min(w / aw, aw / w, h / ah, ah / h), 1 for equal, towards 0 for far.
+In logarithms that is exp(-d), d the larger of the two side differences; everything below works there, where a
+candidate costs a subtraction and a comparison a side.
+
+Shapes: N boxes, A anchors in all. Boxes and anchors are (w, h) in pixels at the training size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.floating]
+
+MIN_SIDE_PX = 2.0  # boxes with both sides below are not fitted to, and no anchor side goes below
+ENOUGH_RECALL = 0.98  # below, anchors cost boxes they can never be assigned to (authors' repository, autoanchor)
+MUTATION_CLIP = (0.3, 3.0)  # smallest and largest factor of one mutation
+GRID_STEP = 0.06  # of ln(side): boxes closer than this share one weighted point when candidates are screened
+GRID_FROM = 4096  # boxes; fewer are cheap enough to score one by one
+STARTS = 3  # refinement ends in one of several local optima; the best of this many is taken
+KMEANS_SAMPLE = 10_000  # boxes drawn for each start, plenty for its centres
+BLOCK = 8192  # boxes scored at a time, so that the work stays in the processor's cache
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a set of anchors suits a set of boxes, both 0 to 1.
+
+    fitness: mean over boxes of the best ratio, counted as 0 where it does not exceed 1 / anchor_t.
+    recall: fraction of boxes whose best ratio exceeds 1 / anchor_t (best possible recall).
+    """
+
+    fitness: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Iterations of k-means, generations of refinement, probability and spread of a mutation."""
+
+    kmeans_iterations: int = 30
+    generations: int = 1000
+    mutation_probability: float = 0.9
+    mutation_sigma: float = 0.1
+
+
+def best_ratio(boxes_wh: ArrayLike, anchors_wh: ArrayLike) -> Array:
+    """(N,) the ratio metric of every box to its best anchor, for (N, 2) boxes and (A, 2) anchors, sides above 0."""
+    return np.exp(-_distance(_log_columns(boxes_wh), _log_columns(anchors_wh)))
+
+
+def quality(boxes_wh: ArrayLike, anchors_wh: ArrayLike, anchor_t: float = 4.0) -> Quality:
+    """Fitness and best possible recall of (A, 2) anchors on (N, 2) boxes, N > 0."""
+    ratio = best_ratio(boxes_wh, anchors_wh)
+    near = ratio > 1 / anchor_t
+    return Quality(fitness=float(np.mean(ratio * near)), recall=float(np.mean(near)))
+
+
+def better(first: Quality, second: Quality) -> bool:
+    """Whether `first` is strictly better than `second`.
+
+    Recall decides while one of them lacks it (`ENOUGH_RECALL`), fitness otherwise.
+    """
+    if min(first.recall, second.recall) < ENOUGH_RECALL and first.recall != second.recall:
+        return first.recall > second.recall
+    return first.fitness > second.fitness
+
+
+def usable(boxes_wh: ArrayLike) -> Array:
+    """The (N', 2) boxes large enough to fit anchors to: at least one side of `MIN_SIDE_PX`, none of 0."""
+    boxes = np.asarray(boxes_wh, np.float64).reshape(-1, 2)
+    return boxes[(boxes > 0).all(axis=1) & (boxes >= MIN_SIDE_PX).any(axis=1)]
+
+
+def fit(
+    boxes_wh: ArrayLike,
+    levels: Sequence[int],
+    *,
+    anchor_t: float = 4.0,
+    settings: FitSettings | None = None,
+    seed: int = 0,
+) -> list[Array] | None:
+    """Anchors for a detector whose pyramid has `levels` anchors per level, finest level first.
+
+    boxes_wh: (N, 2) px.  Returns one (levels[i], 2) array per level, sorted by area over all levels, rounded to
+    0.01 px; None when there are fewer different boxes than anchors, so that there is nothing to fit.
+    """
+    settings = settings or FitSettings()
+    boxes = np.maximum(usable(boxes_wh), 1e-3)
+    count = sum(levels)
+    if len(np.unique(boxes @ (1, 1j))) < count:
+        return None
+    rng = np.random.default_rng(seed)
+    tries = [_fit_once(boxes, count, anchor_t, settings, rng) for _ in range(STARTS)]
+    anchors = max(tries, key=lambda found: quality(boxes, found, anchor_t).fitness)
+    anchors = anchors[np.argsort(anchors.prod(axis=1), kind="stable")]
+    return np.split(anchors, np.cumsum(levels)[:-1])
+
+
+def _fit_once(boxes: Array, count: int, anchor_t: float, settings: FitSettings, rng: np.random.Generator) -> Array:
+    sample = rng.choice(boxes, min(KMEANS_SAMPLE, len(boxes)), replace=False)
+    start = np.maximum(kmeans(sample, count, iterations=settings.kmeans_iterations, rng=rng), MIN_SIDE_PX)
+    return refine(boxes, start, anchor_t=anchor_t, settings=settings, rng=rng).round(2)
+
+
+def kmeans(boxes_wh: ArrayLike, count: int, *, iterations: int, rng: np.random.Generator) -> Array:
+    """(count, 2) centres of (N, 2) boxes: Lloyd's iterations on sides divided by their standard deviation.
+
+    Starts from k-means++ seeds. A cluster left empty starts again at the box farthest from its centre.
+    """
+    boxes = np.asarray(boxes_wh, np.float64)
+    spread = boxes.std(axis=0)
+    spread[spread == 0] = 1
+    points = np.ascontiguousarray((boxes / spread).T, dtype=np.float32)
+    centres = _spread_seeds(points, count, rng)
+    for _ in range(iterations):
+        distance, nearest = _nearest(points, centres)
+        members = np.bincount(nearest, minlength=count)
+        sums = np.stack([np.bincount(nearest, weights=side, minlength=count) for side in points])
+        moved = (sums / np.maximum(members, 1)).astype(np.float32)
+        empty = np.flatnonzero(members == 0)
+        moved[:, empty] = points[:, np.argsort(distance)[len(distance) - len(empty) :]]
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
+    return centres.T.astype(np.float64) * spread
+
+
+def refine(
+    boxes_wh: ArrayLike, anchors_wh: ArrayLike, *, anchor_t: float, settings: FitSettings, rng: np.random.Generator
+) -> Array:
+    """(A, 2) anchors after generations of mutation, each kept when the exact fitness on all boxes has grown.
+
+    Candidates are screened on a grid of ln(w), ln(h) that holds the boxes as weighted points; only those that grow
+    there are scored on the boxes themselves.
+    """
+    boxes = _log_columns(boxes_wh)
+    weights = np.ones(boxes.shape[1], np.float32)
+    grid, grid_weights = _grid(boxes) if len(weights) > GRID_FROM else (boxes, weights)
+    limit = float(np.log(anchor_t))
+    factors = _mutations(len(np.asarray(anchors_wh)), settings, rng)
+    best = np.asarray(anchors_wh, np.float64)
+    best_screened = _fitness(grid, grid_weights, best, limit)
+    best_exact = _fitness(boxes, weights, best, limit)
+    for factor in factors:
+        candidate = np.maximum(best * factor, MIN_SIDE_PX)
+        screened = _fitness(grid, grid_weights, candidate, limit)
+        if screened <= best_screened:
+            continue
+        exact = screened if grid is boxes else _fitness(boxes, weights, candidate, limit)
+        if exact > best_exact:
+            best, best_screened, best_exact = candidate, screened, exact
+    return best
+
+
+def _mutations(count: int, settings: FitSettings, rng: np.random.Generator) -> Array:
+    """(generations, count, 2) factors; each generation changes at least one side.
+
+    A generation draws its own strength from 0 to 1, so that coarse and fine steps are tried all along.
+    """
+    shape = (settings.generations, count, 2)
+    draw = rng.random(shape)
+    changes = draw <= np.maximum(settings.mutation_probability, draw.min(axis=(1, 2), keepdims=True))
+    strength = rng.random((settings.generations, 1, 1)) * settings.mutation_sigma
+    return np.clip(1 + changes * strength * rng.standard_normal(shape), *MUTATION_CLIP)
+
+
+def _fitness(log_boxes: Array, weights: Array, anchors_wh: Array, limit: float) -> float:
+    """Weighted mean of exp(-distance), 0 from `limit` on."""
+    distance = _distance(log_boxes, _log_columns(anchors_wh))
+    np.copyto(distance, np.inf, where=distance >= limit)
+    return float(np.dot(np.exp(-distance), weights) / weights.sum())
+
+
+def _distance(log_boxes: Array, log_anchors: Array) -> Array:
+    """(N,) the least over anchors of the larger side difference, for (2, N) boxes and (2, A) anchors."""
+    nearest = np.full(log_boxes.shape[1], np.inf, np.float32)
+    wide, high = np.empty((2, min(BLOCK, len(nearest))), np.float32)
+    for start in range(0, len(nearest), BLOCK):
+        widths, heights = log_boxes[:, start : start + BLOCK]
+        least = nearest[start : start + BLOCK]
+        dw, dh = wide[: len(least)], high[: len(least)]
+        for width, height in log_anchors.T:
+            np.abs(np.subtract(widths, width, out=dw), out=dw)
+            np.abs(np.subtract(heights, height, out=dh), out=dh)
+            np.minimum(least, np.maximum(dw, dh, out=dw), out=least)
+    return nearest
+
+
+def _log_columns(sides: ArrayLike) -> Array:
+    """(2, N) contiguous float32 logarithms of (N, 2) sides."""
+    return np.ascontiguousarray(np.log(np.asarray(sides, np.float64).reshape(-1, 2)).T, dtype=np.float32)
+
+
+def _grid(log_boxes: Array) -> tuple[Array, Array]:
+    """(2, M) means and (M,) numbers of the boxes in each occupied cell."""
+    cells = np.floor((log_boxes - log_boxes.min(axis=1, keepdims=True)) / GRID_STEP).astype(np.int64)
+    _, cell, number = np.unique(cells[0] * (cells[1].max() + 1) + cells[1], return_inverse=True, return_counts=True)
+    means = np.stack([np.bincount(cell, weights=side) for side in log_boxes]) / number
+    return means.astype(np.float32), number.astype(np.float32)
+
+
+def _spread_seeds(points: Array, count: int, rng: np.random.Generator) -> Array:
+    """(2, count) points drawn with probability by squared distance to those drawn before (k-means++)."""
+    chosen = [int(rng.integers(points.shape[1]))]
+    distance = np.full(points.shape[1], np.inf, np.float32)
+    while len(chosen) < count:
+        distance = np.minimum(distance, ((points - points[:, chosen[-1:]]) ** 2).sum(axis=0))
+        cumulative = np.cumsum(distance, dtype=np.float64)
+        drawn = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
+        chosen.append(min(int(drawn), len(distance) - 1))
+    return points[:, chosen]
+
+
+def _nearest(points: Array, centres: Array) -> tuple[Array, NDArray[np.intp]]:
+    """(N,) squared distance and index of the nearest of (2, A) centres for (2, N) points."""
+    best = np.full(points.shape[1], np.inf, np.float32)
+    index = np.zeros(points.shape[1], np.intp)
+    for number, (x, y) in enumerate(centres.T):
+        distance = (points[0] - x) ** 2 + (points[1] - y) ** 2
+        closer = distance < best
+        best[closer], index[closer] = distance[closer], number
+    return best, index
