@@ -1,0 +1,171 @@
+"""DVC's graph and the KFP graph are one graph, and the compiled file is the current one. Nothing is run here."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+
+from components import params
+from components.layout import default_paths
+from pipelines import compile as pipeline_compile
+from pipelines.resources import RESOURCES
+
+ROOT = Path(__file__).parents[2]
+STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote"]
+Edges = set[tuple[str, str]]  # (producer, consumer)
+
+
+@pytest.fixture(scope="module")
+def dvc_repo() -> Iterator[Repo]:
+    with Repo(str(ROOT)) as repo:
+        yield repo
+
+
+def dvc_stages(repo: Repo) -> list[PipelineStage]:
+    return [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
+
+
+def base_name(stage: Any) -> str:
+    """train@yolov4-tiny -> train"""
+    return stage.name.partition("@")[0]
+
+
+def kfp_graph() -> tuple[set[str], Edges]:
+    """Steps and artifact edges of the compiled pipeline, the first step aside: it stands for params.yaml."""
+    spec = next(yaml.safe_load_all(pipeline_compile.COMPILED.read_text()))
+    edges: Edges = set()
+    names: set[str] = set()
+
+    def walk(dag: dict[str, Any], producers: dict[str, str]) -> None:
+        """`producers` names the step behind each input artifact of this (sub)graph."""
+        for task in dag["tasks"].values():
+            inputs: dict[str, str] = {}
+            for name, source in task.get("inputs", {}).get("artifacts", {}).items():
+                if "taskOutputArtifact" in source:
+                    inputs[name] = source["taskOutputArtifact"]["producerTask"]
+                else:
+                    inputs[name] = producers[source["componentInputArtifact"]]
+            component = spec["components"][task["componentRef"]["name"]]
+            if "dag" in component:
+                walk(component["dag"], inputs)
+            else:
+                names.add(task["taskInfo"]["name"])
+                edges.update((producer, task["taskInfo"]["name"]) for producer in inputs.values())
+
+    walk(spec["root"]["dag"], {})
+    return names - {"parameters"}, {edge for edge in edges if "parameters" not in edge}
+
+
+def test_both_graphs_have_the_same_stages(dvc_repo: Repo) -> None:
+    names, _ = kfp_graph()
+    assert {base_name(stage) for stage in dvc_stages(dvc_repo)} == names == set(STAGES)
+
+
+def test_both_graphs_have_the_same_edges(dvc_repo: Repo) -> None:
+    dvc_edges = {(base_name(producer), base_name(consumer)) for consumer, producer in dvc_repo.index.graph.edges}
+    _, kfp_edges = kfp_graph()
+    assert dvc_edges == kfp_edges
+
+
+def test_every_model_has_its_own_stages(dvc_repo: Repo) -> None:
+    models = params.load(ROOT / "params.yaml").models
+    names = {stage.name for stage in dvc_stages(dvc_repo)}
+    for stage in STAGES[3:]:
+        assert {f"{stage}@{model}" for model in models} <= names
+
+
+def test_dvc_declares_the_paths_that_the_stages_use(dvc_repo: Repo) -> None:
+    for stage in dvc_stages(dvc_repo):
+        name, _, model = str(stage.name).partition("@")
+        paths = {option: path for option, path in default_paths(name, model).items() if option != "work"}
+        out = paths.pop("out")
+        made = [Path(item.def_path) for item in stage.outs]
+        read = [Path(item.def_path) for item in stage.deps]
+        assert all(path.is_relative_to(out) for path in made), stage.name
+        for path in paths.values():
+            assert any(dep.is_relative_to(path) for dep in read), f"{stage.name} reads {path}"
+        results = [dep for dep in read if dep.parts[0] in ("data", "outputs")]
+        for dep in results:
+            assert any(dep.is_relative_to(path) for path in paths.values()), f"{stage.name} does not read {dep}"
+
+
+def imported_code(path: Path, seen: set[Path]) -> set[Path]:
+    """The project's own modules that a module imports, directly or through others, at any place in its code."""
+    if path in seen:
+        return seen
+    seen.add(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            place = ROOT.joinpath(*name.split("."))
+            for module in (place.with_suffix(".py"), place / "__init__.py"):
+                if name.startswith(("components", "yolo_core")) and module.exists():
+                    imported_code(module, seen)
+    return seen
+
+
+# Code that decides no figure: how stages are called, watched, recorded, drawn and told their parameters.
+UNDECIDING = {f"components/{name}.py" for name in ("__init__", "inputs", "params", "plots", "progress", "tracking")}
+UNDECIDING |= {f"yolo_core/{n}.py" for n in ("__init__", "atomic", "device", "errors", "hyperparameters", "progress")}
+
+
+def test_stages_depend_on_the_code_that_decides_their_result(dvc_repo: Repo) -> None:
+    for stage in dvc_stages(dvc_repo):
+        declared = [Path(dep.def_path) for dep in stage.deps]
+        code = imported_code(ROOT / "components" / f"{base_name(stage)}.py", set())
+        undeclared = {
+            str(path.relative_to(ROOT))
+            for path in code
+            if not any(path.relative_to(ROOT).is_relative_to(dep) for dep in declared)
+        }
+        assert undeclared <= UNDECIDING, stage.name
+
+
+def test_every_code_dependency_exists(dvc_repo: Repo) -> None:
+    for stage in dvc_stages(dvc_repo):
+        code = [dep.def_path for dep in stage.deps if dep.def_path.startswith(("components", "yolo_core"))]
+        assert f"components/{base_name(stage)}.py" in code
+        assert not [path for path in code if not (ROOT / path).exists()]
+
+
+def test_the_compiled_pipeline_is_current() -> None:
+    assert pipeline_compile.main(["--check"]) == 0
+
+
+def test_a_stale_file_is_one_line_with_its_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stale = tmp_path / "old.yaml"
+    stale.write_text("old")
+    assert pipeline_compile.main(["--check", "--out", str(stale)]) == 1
+    assert capsys.readouterr().err == f"{stale}: stale; run `python -m pipelines.compile` and commit the file\n"
+
+
+def test_no_step_installs_packages_or_caches() -> None:
+    spec = next(yaml.safe_load_all(pipeline_compile.COMPILED.read_text()))
+    executors = spec["deploymentSpec"]["executors"]
+    assert len(executors) == len(STAGES) + 1
+    assert "pip install" not in str(executors)
+    dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
+    steps = [task for dag in dags for task in dag["tasks"].values() if "iterator" not in str(task)[:20]]
+    assert not [task for task in steps if task.get("cachingOptions", {}).get("enableCache")]
+
+
+def test_gpus_and_image_are_settled_at_compile_time(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.yaml"
+    assert pipeline_compile.main(["--image", "registry/name:1", "--gpus", "2", "--out", str(out)]) == 0
+    spec, platform = yaml.safe_load_all(out.read_text())
+    containers = {name: part["container"] for name, part in spec["deploymentSpec"]["executors"].items()}
+    kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert {container["image"] for container in containers.values()} == {"registry/name:1"}
+    for step, row in RESOURCES.items():
+        accelerator = containers[f"exec-{step}"]["resources"].get("accelerator", {})
+        assert accelerator.get("resourceCount") == ("2" if row.gpu else None)
+        mounts = kubernetes.get(f"exec-{step}", {}).get("emptyDirMounts", [])
+        assert [mount["sizeLimit"] for mount in mounts] == ([row.shm] if row.shm else [])
