@@ -3,7 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SIZE_OF_TESTS := -n 2 --dist loadfile
+# Two processes of one thread each: threads of several processes on few cores wait for each other.
+PARALLEL := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
 # The programs of the environment come first; a folder of local wheels serves uv as well as pip.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -30,7 +31,7 @@ run: setup  ## from data to a promoted model: dvc repro, then where everything l
 	@scaled-yolov4 summary
 
 test: setup  ## the tests, minutes
-	@pytest $(SIZE_OF_TESTS) -m 'not slow'
+	@$(PARALLEL) -m 'not slow'
 
 test-slow: setup  ## the long tests: overfitting, several workers, serving
 	@pytest -m slow

@@ -24,9 +24,7 @@ ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
 Overrides = Annotated[list[str], typer.Option("-S", "--set", metavar="KEY=VALUE", help="Change one parameter.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-Model = Annotated[
-    str, typer.Option(help="A name from `scaled-yolov4 models`; else the first in the parameters.")
-]
+Model = Annotated[str, typer.Option(help="A name from `scaled-yolov4 models`; else the first in the parameters.")]
 
 
 def _path(meaning: str, default: str) -> Any:

@@ -53,7 +53,9 @@ def _guarded(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except Exception as error:  # a check that breaks is a finding, whatever broke it
-        return Finding(False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", "see above")
+        return Finding(
+            False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", "see above"
+        )
 
 
 def check_params(path: Path) -> Finding:
@@ -130,7 +132,9 @@ def check_dvc_remote() -> Finding:
     )
     # --quiet: 0 in step with the remote, 1 something to push; an unreachable one says ERROR
     reachable = "ERROR" not in listing.stderr
-    return Finding(reachable, f"{name} answers" if reachable else listing.stderr.strip().splitlines()[-1], "dvc remote list")
+    return Finding(
+        reachable, f"{name} answers" if reachable else listing.stderr.strip().splitlines()[-1], "dvc remote list"
+    )
 
 
 def check_package(name: str, extra: str) -> Finding:

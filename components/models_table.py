@@ -13,7 +13,9 @@ def show(num_classes: int) -> None:
     """Print every model: parameters and GFLOPs counted here, AP and speed as published."""
     table = Table(title=f"Detectors ({num_classes} classes; AP and FPS as published, on COCO)")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("model", "FPS on") else "right", no_wrap=column != "FPS on")
+        table.add_column(
+            column, justify="left" if column in ("model", "FPS on") else "right", no_wrap=column != "FPS on"
+        )
     for name in model_names():
         table.add_row(*row(name, num_classes))
     Console().print(table)

@@ -116,7 +116,7 @@ class TrainParams(TrainSettings):
     gpus_per_worker: float = Field(ge=0, le=16)
     loader_workers: int = Field(ge=0, le=256)
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    amp: Literal["auto", "off"]
+    amp: bool
     eval_every: int = Field(ge=1)
     checkpoint_every: int = Field(ge=1)
     ema_decay: float = Field(ge=0, lt=1)

@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 
 EMPTY_FRACTION = 0.04
-MAX_OBJECTS = 8
+MAX_OBJECTS = 5
 MAX_LARGE = 2
 MIN_VISIBLE = 0.75  # of a box that others overlap
 NEIGHBOUR_FRACTION = 0.2  # of the objects are placed close to an earlier one
 INK = 0.5  # opacity from which a pixel belongs to the glyph's box
 # Side ranges in px (square root of the box area) around COCO's limits of 32 and 96, and how often each is drawn.
-SIDE_RANGES_PX = ((21.0, 31.0), (34.0, 92.0), (98.0, 170.0))
-RANGE_WEIGHTS = (0.3, 0.45, 0.25)
-LARGEST_SIDE = 0.6  # of the image's shorter side
+SIDE_RANGES_PX = ((24.0, 31.0), (40.0, 92.0), (98.0, 170.0))
+RANGE_WEIGHTS = (0.2, 0.5, 0.3)
+LARGEST_SIDE = 0.85  # of the image's shorter side
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def scene(
 def _background(photographs: list[np.ndarray], size_px: int, rng: np.random.Generator) -> np.ndarray:
     """A random crop of a random photograph, resized so that its longer side is `size_px`, slightly dimmed."""
     photograph = photographs[int(rng.integers(len(photographs)))]
-    shorter = round(size_px / rng.uniform(1.0, 1.6))
+    shorter = round(size_px / rng.uniform(1.0, 1.35))
     width, height = (size_px, shorter) if rng.random() < 0.6 else (shorter, size_px)
     photo_h, photo_w = photograph.shape[:2]
     scale = rng.uniform(0.4, 1.0) * min(photo_w / width, photo_h / height)
@@ -76,7 +76,7 @@ def _background(photographs: list[np.ndarray], size_px: int, rng: np.random.Gene
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
     image = cv2.resize(np.ascontiguousarray(crop), (width, height), interpolation=cv2.INTER_LINEAR)
-    gain, offset = rng.uniform(0.5, 0.9), rng.uniform(0, 60)
+    gain, offset = rng.uniform(0.35, 0.7), rng.uniform(0, 100)
     return cv2.convertScaleAbs(image, alpha=gain, beta=offset)
 
 

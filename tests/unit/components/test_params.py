@@ -45,7 +45,7 @@ def test_coco_recipe_of_p6_is_the_published_one():
         ("train.size=100", ["train.size", "100", "multiple of 32"]),
         ("train.hyp.lr0=2", ["train.hyp.lr0", "2", "0.1"]),
         ("train.hyp.lr=0.01", ["train.hyp.lr", "unknown key"]),
-        ("train.amp=fast", ["train.amp", "fast", "auto"]),
+        ("train.amp=fast", ["train.amp", "fast", "boolean"]),
         ("models=[]", ["models", "at least 1"]),
         ("prepare.source=ftp", ["prepare.source", "ftp", "coco-dir"]),
         ("evaluate.tta.scales=[1]", ["evaluate.tta", "same length"]),
@@ -94,13 +94,14 @@ def test_overrides_change_one_value():
 
 def test_per_model_settings_stand_on_the_common_ones():
     params = parameters.load(
-        QUICKSTART, ["train.hyp.box=0.1", "train.per_model={m: {size: 640, hyp: {cls: 0.3}, second_stage: {epochs: 99}}}"]
+        QUICKSTART,
+        ["train.hyp.box=0.1", "train.per_model={m: {size: 640, hyp: {cls: 0.3}, second_stage: {epochs: 99}}}"],
     )
     own, other = params.train_settings("m"), params.train_settings("n")
     assert (own.size, own.epochs, own.hyp.box, own.hyp.cls) == (640, params.train.epochs, 0.1, 0.3)
     assert own.second_stage is not None
     assert own.second_stage.epochs == 99
-    assert (other.size, other.hyp.box, other.hyp.cls) == (params.train.size, 0.1, None)
+    assert (other.size, other.hyp.box, other.hyp.cls) == (params.train.size, 0.1, 0.4)
 
 
 def test_digest_follows_values_only():

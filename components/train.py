@@ -1,0 +1,312 @@
+"""Stage `train`: Ray Train around the core's training loop, with resume by the same command.
+
+Unfinished work lies in work/train/<model>/<digest>, the digest being of everything that determines the result:
+the same command goes on from the checkpoints there, another one starts beside them. At success the results move
+to `out` and the folder goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from components import tracking
+from components.inputs import require
+from components.params import Params, hyperparameters
+from yolo_core import atomic
+from yolo_core.data.coco import load_split
+from yolo_core.errors import UserError
+from yolo_core.models import get_spec
+from yolo_core.models.spec import Anchors
+from yolo_core.models.weights import save_detector
+from yolo_core.progress import Progress, silent
+from yolo_core.train import Evaluation, Phase, TrainConfig, TrainResult, checkpoint, distributed, fit
+
+RESULTS = ("model.safetensors", "curves.csv", "train.json")  # the last one written tells that all are there
+CURVES: tuple[str, ...] = ("epoch", "step", "lr", "box", "obj", "cls", "loss", "AP", "AP50")
+RESTARTS = 2  # of the workers after a fault that is not the user's
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is given. Paths are absolute: workers have working folders of their own."""
+
+    params: Params
+    config: TrainConfig
+    data: Path
+    folder: Path  # checkpoints, and the results before they move out
+
+    @property
+    def mistake(self) -> Path:
+        """Where a worker leaves the line of a UserError for the driver."""
+        return self.folder / "mistake.txt"
+
+
+def run(
+    params: Params,
+    *,
+    model: str,
+    data: Path,
+    anchors: Path,
+    hyp: Path | None,
+    out: Path,
+    work: Path = Path("runs"),
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train `model` and write model.safetensors, curves.csv and train.json to `out`; returns its main figures.
+
+    Raises UserError for missing or wrong inputs, and when another process trains this model in `work`.
+    """
+    config = configure(params, model, data, anchors, hyp)
+    place = work.absolute() / "train" / model
+    with _alone(place, model):
+        folder = place / checkpoint.digest(config.identity())[:16]
+        job = Job(params, config, data.absolute(), folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _launch(job, progress)
+        for name in RESULTS:
+            atomic.write_bytes(out / name, (folder / name).read_bytes())
+        shutil.rmtree(folder)
+    record = json.loads((out / "train.json").read_text(encoding="utf-8"))
+    return {key: record[key] for key in ("epochs", "best_epoch", "AP", "AP50", "images_per_second", "seconds")}
+
+
+def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path | None) -> TrainConfig:
+    """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones."""
+    require(data / "manifest.json", "prepare")
+    settings = params.train_settings(model)
+    first = hyperparameters(get_spec(model).hyp, settings.hyp, _evolved(hyp))
+    phases = [Phase(settings.epochs, first)]
+    if second := settings.second_stage:
+        phases.append(Phase(second.epochs, hyperparameters(first, second.hyp)))
+    judged = params.evaluate
+    return TrainConfig(
+        model=model,
+        phases=tuple(phases),
+        size=settings.size,
+        batch=settings.batch,
+        nominal_batch=settings.nominal_batch,
+        seed=params.seed,
+        anchors=_anchors(anchors, model, settings.size),
+        multi_scale=settings.multi_scale,
+        sync_bn=settings.sync_bn,
+        ema_decay=params.train.ema_decay,
+        ema_tau=params.train.ema_tau,
+        eval_every=params.train.eval_every,
+        evaluation=Evaluation(judged.batch, judged.conf, judged.iou, judged.max_detections),
+        data=tracking.manifest_digest(data),
+        device=params.train.device,
+        precision="auto" if params.train.amp else "fp32",
+        loader_workers=params.train.loader_workers,
+        checkpoint_every=params.train.checkpoint_every,
+    )
+
+
+def _evolved(path: Path | None) -> dict[str, float]:
+    """The hyperparameters that evolution found, none where it was not asked."""
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(require(path, "evolve").read_text(encoding="utf-8"))["hyp"] or {}
+        return {str(name): float(value) for name, value in values.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        raise UserError(f"{path}: not a file of hyperparameters; run `scaled-yolov4 evolve` again") from None
+
+
+def _anchors(path: Path, model: str, size: int) -> Anchors:
+    """The anchors chosen for this model, in pixels at the training size."""
+    try:
+        content = json.loads(require(path, "anchors").read_text(encoding="utf-8"))
+        made_for = content["model"], content["size"]
+        levels = tuple(tuple((float(w), float(h)) for w, h in level) for level in content["anchors"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not a file of anchors; run `scaled-yolov4 anchors` again") from None
+    if made_for != (model, size):
+        raise UserError(
+            f"{path}: anchors of {made_for[0]} at {made_for[1]} px, training {model} at {size} px; "
+            "run `scaled-yolov4 anchors` again"
+        )
+    return levels
+
+
+@contextlib.contextmanager
+def _alone(place: Path, model: str) -> Iterator[None]:
+    """Hold the folder of this model's trainings; the system lets go of it when the process ends, however it ends."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{place}: another run is training {model} there; wait for it, or give --work another folder"
+            ) from None
+        yield
+
+
+def _launch(job: Job, progress: Progress) -> None:
+    """Run the job with Ray Train: in this process for one worker, on a Ray cluster for more or when one is named."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints what code redirects, as pycocotools' tables
+    if job.params.train.workers == 1 and not os.environ.get("RAY_ADDRESS"):
+        _fit_with_ray(job, lambda: _work(job, progress), workers=0)
+        return
+    job.mistake.unlink(missing_ok=True)
+    with _ray(job.params.train.workers):
+        _fit_with_ray(job, lambda: _work_remotely(job), workers=job.params.train.workers)
+    if job.mistake.exists():
+        raise UserError(job.mistake.read_text(encoding="utf-8"))
+
+
+def _fit_with_ray(job: Job, function: Callable[[], None], workers: int) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    gpus = job.params.train.gpus_per_worker
+    scaling = ScalingConfig(
+        num_workers=workers,
+        use_gpu=gpus > 0,
+        resources_per_worker={"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1},
+    )
+    running = RunConfig(
+        name="train",
+        storage_path=str(job.folder / "ray"),
+        failure_config=FailureConfig(max_failures=RESTARTS),
+        worker_runtime_env={"env_vars": tracking.environment()},
+    )
+    TorchTrainer(function, scaling_config=scaling, run_config=running).fit()
+
+
+@contextlib.contextmanager
+def _ray(workers: int) -> Iterator[None]:
+    """A connection to the cluster of RAY_ADDRESS, else a cluster of this machine for as long as the block lasts."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    named = os.environ.get("RAY_ADDRESS")
+    own: dict[str, Any] = {} if named else {"num_cpus": max(workers, os.cpu_count() or 1)}
+    ray.init(named or "local", logging_level=logging.WARNING, **own)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _work_remotely(job: Job) -> None:
+    """`_work` in a worker process. A user's mistake ends it quietly: starting the workers again would not help."""
+    from ray.train.torch import get_device
+
+    from components.progress import on_stderr
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    if job.mistake.exists():  # another worker found it, and this one was started again after losing it
+        return
+    if torch.cuda.is_available() and job.params.train.gpus_per_worker:
+        torch.cuda.set_device(get_device())
+    try:
+        _work(job, on_stderr())
+    except UserError as error:
+        atomic.write_text(job.mistake, str(error))
+
+
+def _work(job: Job, progress: Progress) -> None:
+    """Train; the main worker records the curves in MLflow as they grow and writes the results."""
+    began = time.monotonic()
+    train_set, val_set = (load_split(job.data, split) for split in ("train", "val"))
+    with _record(job) as record:
+        result = fit(
+            job.config,
+            train_set,
+            val_set,
+            work=job.folder / "checkpoints",
+            on_log=lambda step, values: record.log({f"train/{k}": v for k, v in values.items()}, step),
+            on_epoch=lambda row: _report(record, row),
+            progress=progress,
+        )
+        if distributed.is_main():
+            _write(job, result, train_set.classes, record.run_id, time.monotonic() - began)
+    distributed.barrier()
+
+
+class _NoRecord:
+    """What the workers beside the main one record: nothing."""
+
+    run_id = None
+
+    def log(self, metrics: dict[str, float | None], step: int) -> None: ...
+
+
+def _record(job: Job) -> contextlib.AbstractContextManager[Any]:
+    if not distributed.is_main():
+        return contextlib.nullcontext(_NoRecord())
+    return tracking.stage_run(job.params, job.data, stage="train", model=job.config.model)
+
+
+def _report(record: Any, row: dict[str, Any]) -> None:
+    """An epoch's figures, to MLflow and to Ray."""
+    import ray.train
+
+    record.log({"epoch": row["epoch"], "val/AP": row["AP"], "val/AP50": row["AP50"]}, row["step"])
+    ray.train.report(row)
+
+
+def _write(job: Job, result: TrainResult, classes: list[str], run_id: str | None, seconds: float) -> None:
+    """The results, in the job's folder."""
+    weights, curves, summary = (job.folder / name for name in RESULTS)
+    extra = {"epoch": result.best["epoch"], "fitness": result.best["fitness"]}
+    save_detector(weights, result.model, classes=classes, size=job.config.size, extra=extra)
+    atomic.write_text(curves, _csv(result.rows))
+    atomic.write_json(summary, _summary(job, result, run_id, seconds))
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(CURVES), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _summary(job: Job, result: TrainResult, run_id: str | None, seconds: float) -> dict[str, Any]:
+    config, best = job.config, result.best
+    return {
+        "model": config.model,
+        "size": config.size,
+        "batch": config.batch,
+        "epochs": config.phases[-1].epochs,
+        "steps": result.steps,
+        "best_epoch": best["epoch"],
+        "fitness": best["fitness"],
+        "AP": best["AP"],
+        "AP50": best["AP50"],
+        "images_per_second": round(result.images_per_second, 2),
+        "seconds": round(seconds, 2),
+        "resumed_at_step": result.resumed_at,
+        "device": result.device,
+        "precision": result.dtype,
+        "workers": distributed.world(),
+        "digest": checkpoint.digest(config.identity()),
+        "mlflow_run_id": run_id,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("scaled-yolov4", "torch", "ray")},
+        },
+    }

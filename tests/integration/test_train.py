@@ -1,0 +1,339 @@
+"""Training as a whole: exact resume, several workers, what is refused. On a few small pictures of digits."""
+
+import fcntl
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from components import params as params_
+from components import prepare, train
+from yolo_core.data.coco import load_split
+from yolo_core.errors import UserError
+from yolo_core.hyperparameters import Hyperparameters
+from yolo_core.models import build_model, get_spec
+from yolo_core.models.weights import load_detector
+from yolo_core.train import Phase, TrainConfig, checkpoint, fit, loop
+
+MODEL = "yolov4-tiny"
+SIZE = 64
+SETTINGS = [
+    "prepare.digits.train_images=16",
+    "prepare.digits.val_images=4",
+    "prepare.digits.image_size=96",
+    f"train.size={SIZE}",
+    "train.epochs=5",
+    "train.batch=4",
+    "train.nominal_batch=8",
+    "train.checkpoint_every=3",
+    "train.eval_every=2",
+    "train.device=cpu",
+]
+STEPS = 5 * 16 // 4
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a prepared dataset and anchors."""
+    folder = tmp_path_factory.mktemp("train")
+    prepare.run(parameters(), out=folder / "data")
+    spec = get_spec(MODEL)
+    anchors = [[[side * SIZE / spec.native_size for side in pair] for pair in level] for level in spec.anchors]
+    content = {"model": MODEL, "size": SIZE, "anchors": anchors}
+    (folder / "anchors.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def tracking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def parameters(*changes: str) -> params_.Params:
+    return params_.load(Path(__file__).parents[2] / "params.yaml", [*SETTINGS, *changes])
+
+
+def run(place: Path, name: str, *changes: str) -> dict[str, Any]:
+    """The stage, with results in place/name and unfinished work in place/name-work."""
+    return train.run(
+        parameters(*changes),
+        model=MODEL,
+        data=place / "data",
+        anchors=place / "anchors.json",
+        hyp=None,
+        out=place / name,
+        work=place / f"{name}-work",
+    )
+
+
+def config(**changes: Any) -> TrainConfig:
+    """A quarter-width model for 5 epochs of 4 steps; the last 2 epochs are a second phase."""
+    hyp = Hyperparameters(warmup_epochs=1, warmup_iterations=0)
+    plain = TrainConfig(
+        MODEL,
+        (Phase(3, hyp), Phase(5, hyp.replace(mixup=0.5))),
+        size=SIZE,
+        batch=4,
+        nominal_batch=8,
+        width=0.25,
+        device="cpu",
+        checkpoint_every=3,
+        eval_every=2,
+    )
+    return replace(plain, **changes)
+
+
+def train_here(place: Path, settings: TrainConfig, **options: Any):
+    return fit(settings, load_split(place / "data", "train"), load_split(place / "data", "val"), **options)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(step: int):
+    """A progress that fails when this many batches have been taken."""
+
+    def progress(items: Any, label: str, total: int | None = None) -> Iterator[Any]:
+        for done, item in enumerate(items):
+            if done == step:
+                raise Stopped
+            yield item
+
+    return progress
+
+
+def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("changes", [{}, {"multi_scale": True, "precision": "fp32", "loader_workers": 1}])
+def test_a_training_stopped_anywhere_ends_as_if_it_had_not_been(
+    place: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    settings = config(**changes)
+    whole = train_here(place, settings)
+    rows: list[dict[str, Any]] = []
+    for step in (5, 6, 7):  # 5 in, then 6 and 7 further on
+        with pytest.raises(Stopped):
+            train_here(place, settings, work=tmp_path, on_epoch=rows.append, progress=stop_at(step))
+    resumed = train_here(place, settings, work=tmp_path, on_epoch=rows.append)
+    assert 0 < resumed.resumed_at < resumed.steps == STEPS
+    assert equal(resumed.model, whole.model)
+    assert resumed.rows == whole.rows
+    assert resumed.best == whole.best
+    assert all(row in whole.rows for row in rows)
+
+
+def test_a_damaged_checkpoint_costs_steps_and_not_the_result(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = train_here(place, config())
+    with pytest.raises(Stopped):
+        train_here(place, config(), work=tmp_path, progress=stop_at(13))
+    newest, before = checkpoint.found(tmp_path)
+    (newest / checkpoint.TENSORS).write_bytes(b"nothing")
+    resumed = train_here(place, config(), work=tmp_path)
+    assert f"{newest} is damaged" in caplog.text
+    assert resumed.resumed_at == int(before.name.removeprefix("step-"))
+    assert equal(resumed.model, whole.model)
+
+
+def test_a_checkpoint_of_other_parameters_is_refused(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train_here(place, config(), work=tmp_path, progress=stop_at(5))
+    with pytest.raises(UserError, match=r"seed: 0 there, 1 here"):
+        train_here(place, config(seed=1), work=tmp_path)
+
+
+def test_only_what_determines_the_result_is_its_identity() -> None:
+    same = config(loader_workers=2, checkpoint_every=7)
+    assert checkpoint.digest(same.identity()) == checkpoint.digest(config().identity())
+    for change in ({"seed": 1}, {"size": 96}, {"data": "x"}, {"precision": "fp32"}, {"phases": config().phases[:1]}):
+        assert checkpoint.digest(config(**change).identity()) != checkpoint.digest(config().identity())
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_advice(place: Path) -> None:
+    wild = Hyperparameters(lr0=1e9, warmup_epochs=0, warmup_iterations=0)
+    with pytest.raises(UserError, match=r"not finite at step \d+ \(epoch \d+\); lower train.hyp.lr0") as caught:
+        train_here(place, config(phases=(Phase(5, wild),)))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_result_is_a_detector_with_curves_and_a_summary(place: Path, tracking: None) -> None:
+    said = run(place, "plain", "train.epochs=2", "train.amp='off'")
+    loaded = load_detector(place / "plain" / "model.safetensors")
+    record = json.loads((place / "plain" / "train.json").read_text())
+    lines = (place / "plain" / "curves.csv").read_text().splitlines()
+    assert loaded.classes == [str(digit) for digit in range(10)]
+    assert loaded.size == SIZE
+    assert lines[0] == "epoch,step,lr,box,obj,cls,loss,AP,AP50"
+    assert [line.split(",")[:2] for line in lines[1:]] == [["1", "4"], ["2", "8"]]
+    assert (record["epochs"], record["steps"], record["best_epoch"], record["precision"]) == (2, 8, 2, "float32")
+    assert record["fitness"] == pytest.approx(0.9 * record["AP"] + 0.1 * record["AP50"])
+    assert record["mlflow_run_id"]
+    assert said["AP50"] == record["AP50"]
+    assert [p.name for p in (place / "plain-work" / "train" / MODEL).iterdir()] == ["lock"]
+
+
+RUNNER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_train
+test_train.run(Path(sys.argv[2]), "killed")
+"""
+
+
+def test_sigkill_at_any_step_then_the_same_command_gives_the_same_bits(place: Path, tracking: None) -> None:
+    run(place, "whole")
+    target = random.randrange(2, STEPS - 3)
+    process = subprocess.Popen([sys.executable, "-c", RUNNER, str(Path(__file__).parent), str(place)])
+    work = place / "killed-work" / "train" / MODEL
+    try:
+        wait_for_step(work, target, process)
+        time.sleep(random.random() / 4)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it had ended before it was killed"
+    run(place, "killed")
+    assert json.loads((place / "killed" / "train.json").read_text())["resumed_at_step"] > 0
+    for name in ("model.safetensors", "curves.csv"):
+        same = (place / "killed" / name).read_bytes() == (place / "whole" / name).read_bytes()
+        assert same, f"{name} differs after a kill at step {target} or little later"
+
+
+def wait_for_step(work: Path, step: int, process: subprocess.Popen) -> None:
+    """Until a checkpoint of this step or a later one is there."""
+    deadline = time.monotonic() + 240
+    while not any(int(path.name[5:]) >= step for path in work.glob("*/checkpoints/step-????????")):
+        assert process.poll() is None, "the training ended early"
+        assert time.monotonic() < deadline, "no checkpoint in 240 s"
+        time.sleep(0.01)
+
+
+def test_a_second_run_on_the_same_work_is_turned_away(place: Path) -> None:
+    folder = place / "locked-work" / "train" / MODEL
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run is training yolov4-tiny there"):
+            run(place, "locked")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"model": "yolov4-tiny", "size": 96, "anchors": [[[1, 2]]]}', "anchors of yolov4-tiny at 96 px"),
+        ("{", "not a file of anchors"),
+        (None, "not found; run `scaled-yolov4 anchors`"),
+    ],
+)
+def test_wrong_anchors_are_named(place: Path, tmp_path: Path, content: str | None, expected: str) -> None:
+    path = tmp_path / "anchors.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=expected) as caught:
+        train.configure(parameters(), MODEL, place / "data", path, None)
+    assert str(path) in str(caught.value)
+
+
+def test_hyperparameters_come_from_recipe_then_parameters_then_evolution(place: Path, tmp_path: Path) -> None:
+    evolved = tmp_path / "hyp.yaml"
+    evolved.write_text("hyp: {lr0: 0.02}\n")
+    changes = "train.hyp={lr0: 0.03, box: 0.1}", "train.second_stage={epochs: 9, hyp: {scale: 0.8}}"
+    made = train.configure(parameters(*changes), MODEL, place / "data", place / "anchors.json", evolved)
+    first, second = made.phases
+    recipe = get_spec(MODEL).hyp
+    assert (first.epochs, second.epochs) == (5, 9)
+    assert (first.hyp.lr0, first.hyp.box, first.hyp.cls, first.hyp.scale) == (0.02, 0.1, recipe.cls, recipe.scale)
+    assert second.hyp == first.hyp.replace(scale=0.8)
+    evolved.write_text("hyp: {learning: 1}\n")
+    with pytest.raises(UserError, match="unknown hyperparameter 'learning'"):
+        train.configure(parameters(), MODEL, place / "data", place / "anchors.json", evolved)
+
+
+WORKERS = 2
+TOGETHER = {
+    "precision": "fp32",
+    "eval_every": 1,
+    "sync_bn": True,
+    "phases": (Phase(5, Hyperparameters(warmup_epochs=1)),),
+}
+
+
+def in_double(*arguments: Any) -> torch.nn.Module:
+    """A model that computes in float64. In float32 LeakyReLU makes another gradient of a value that differs in its
+    last bit and lies at 0, which hides whether two computations are the same."""
+    model = build_model(*arguments).double()
+    model.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    return model
+
+
+def one_of_the_workers(rank: int, place: Path, folder: Path) -> None:
+    torch.set_num_threads(1)
+    loop.build_model = in_double  # pyright: ignore[reportAttributeAccessIssue]
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORKERS)
+    result = train_here(place, config(**TOGETHER), work=folder / "work")
+    if rank == 0:
+        torch.save((result.model.state_dict(), result.rows), folder / "result.pt")
+    dist.destroy_process_group()
+
+
+def test_two_workers_agree_with_one_after_20_steps(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "build_model", in_double)
+    alone = train_here(place, config(**TOGETHER))
+    mp.spawn(one_of_the_workers, (place, tmp_path), nprocs=WORKERS)  # pyright: ignore[reportPrivateImportUsage]
+    weights, rows = torch.load(tmp_path / "result.pt", weights_only=True)
+    assert alone.steps == 20
+    for name, expected in alone.model.state_dict().items():
+        torch.testing.assert_close(weights[name], expected, rtol=1e-6, atol=1e-6, msg=name)
+    for row, expected in zip(rows, alone.rows, strict=True):
+        assert row == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray on this machine, once for the tests that need it."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init("local", num_cpus=WORKERS)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_two_ray_workers_agree_with_one(place: Path, tracking: None, cluster: None) -> None:
+    together = "train.sync_bn=true", "train.amp='off'"
+    run(place, "alone", *together)
+    run(place, "together", *together, f"train.workers={WORKERS}")
+    one, two = (json.loads((place / name / "train.json").read_text()) for name in ("alone", "together"))
+    assert (one["workers"], two["workers"]) == (1, WORKERS)
+    curves = [(place / name / "curves.csv").read_text().splitlines()[1:] for name in ("alone", "together")]
+    first, expected = ([float(value) for value in rows[0].split(",")[3:7]] for rows in curves)
+    assert first == pytest.approx(expected, rel=0.003)  # float32: rounding grows from step to step
+    assert len(curves[0]) == len(curves[1]) == 5
+
+
+@pytest.mark.slow
+def test_a_mistake_found_by_a_ray_worker_is_one_line(place: Path, tracking: None, cluster: None) -> None:
+    with pytest.raises(UserError, match=r"batch.* 3 .*workers") as caught:
+        run(place, "mistake", "train.batch=3", f"train.workers={WORKERS}")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,183 @@
+"""Checkpoints: a folder of tensors (safetensors), state (JSON) and their checksums. Nothing is pickled.
+
+A checkpoint is written aside, flushed and renamed, so a folder named step-NNNNNNNN is whole; should the disk
+damage it later, its SHA256SUMS tell (`sha256sum -c SHA256SUMS` does too) and the checkpoint before it is used.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from yolo_core import atomic
+from yolo_core.errors import UserError
+
+TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read: tensors by group ("model", "ema", ...) and name; the state as it was given."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+class Damaged(Exception):
+    """A checkpoint whose content is not what was written."""
+
+
+def save(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Write folder/step-NNNNNNNN, then remove all but the newest `keep`; returns its path.
+
+    state: anything JSON can hold. parameters: what determines the result; `load` refuses other ones.
+    """
+    path = folder / f"step-{step:08d}"
+    if path.exists():
+        shutil.rmtree(path)
+    flat = {f"{group}.{name}": t.contiguous() for group, items in tensors.items() for name, t in items.items()}
+    record = {"format": FORMAT, "step": step, "parameters_sha256": digest(parameters), "parameters": parameters}
+    with atomic.replaced_folder(path) as aside:
+        safetensors.torch.save_file(flat, aside / TENSORS)
+        (aside / STATE).write_text(json.dumps({**record, **state}, indent=1) + "\n", encoding="utf-8")
+        sums = "".join(f"{_sha256(aside / name)}  {name}\n" for name in (TENSORS, STATE))
+        (aside / SUMS).write_text(sums, encoding="utf-8")
+    for old in found(folder)[keep:]:
+        shutil.rmtree(old)
+    return path
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, newest first."""
+    return sorted(folder.glob("step-????????"), reverse=True)
+
+
+def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is whole, None without one.
+
+    A damaged one is renamed to damaged-..., and `say` gets a line about it.
+    """
+    for path in found(folder):
+        try:
+            verify(path)
+        except Damaged as damage:
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            say(f"checkpoint {path} is damaged ({damage}); going on from the one before it")
+        else:
+            return path
+    return None
+
+
+def verify(path: Path) -> None:
+    """Raise Damaged unless both files are there with the checksums they were written with."""
+    try:
+        lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
+        wanted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        for name in (TENSORS, STATE):
+            if _sha256(path / name) != wanted.get(name):
+                raise Damaged(f"{name} does not match its checksum")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Damaged(str(error)) from None
+
+
+def load(path: Path, parameters: Mapping[str, Any]) -> Checkpoint:
+    """Read a verified checkpoint. Raises UserError with the difference when it was made with other parameters."""
+    state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    if state.get("format") != FORMAT:
+        raise UserError(f"{path}: checkpoint format {state.get('format')}, this version reads {FORMAT}; remove it")
+    if state["parameters_sha256"] != digest(parameters):
+        difference = "; ".join(differences(state["parameters"], _plain(parameters)))
+        raise UserError(f"{path}: made with other parameters: {difference}; restore them or remove the folder")
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in safetensors.torch.load_file(path / TENSORS).items():
+        group, _, rest = name.partition(".")
+        tensors.setdefault(group, {})[rest] = tensor
+    return Checkpoint(tensors, state)
+
+
+def differences(there: Any, here: Any, key: str = "") -> list[str]:
+    """'key: value there, other value here' for every leaf in which two JSON values differ."""
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        return [] if there == here else [f"{key}: {_short(there)} there, {_short(here)} here"]
+    keys = [*there, *(k for k in here if k not in there)]
+    return [
+        line
+        for k in keys
+        for line in differences(there.get(k, "nothing"), here.get(k, "nothing"), f"{key}.{k}" if key else k)
+    ]
+
+
+def digest(parameters: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of parameters as canonical JSON."""
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global random generator of this process, as JSON can hold it."""
+    version, words, gauss = random.getstate()
+    numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - the global generator is what is saved
+    state = {
+        "python": [version, list(words), gauss],
+        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
+        "torch": _encode(torch.get_rng_state()),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = _encode(torch.cuda.get_rng_state())
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put back what `random_state` gave."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    inner = state["numpy"]["state"]
+    key = np.array(inner["key"], dtype=np.uint32)
+    np.random.set_state({**state["numpy"], "state": {**inner, "key": key}})  # noqa: NPY002
+    torch.set_rng_state(_decode(state["torch"]))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(_decode(state["cuda"]))
+
+
+def _encode(tensor: Tensor) -> str:
+    return base64.b64encode(tensor.numpy().tobytes()).decode("ascii")
+
+
+def _decode(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """As they read back from JSON: tuples have become lists."""
+    return json.loads(json.dumps(parameters))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,456 @@
+"""The training loop: `fit` takes a configuration and two splits and gives the trained detector.
+
+On the CPU with one worker the result is a pure function of the configuration and the data, whether or not the
+process was killed on the way: whatever the loop carries from step to step is in its checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from yolo_core.data.coco import DetectionDataset
+from yolo_core.data.loader import Batch, train_batches
+from yolo_core.device import autocast, autocast_dtype, describe, pick_device
+from yolo_core.errors import UserError
+from yolo_core.evaluate.coco_metrics import score
+from yolo_core.evaluate.predict import predict
+from yolo_core.evaluate.tta import Plain
+from yolo_core.losses.detection import DetectionLoss
+from yolo_core.models import Detector, build_model, get_spec
+from yolo_core.models.spec import Anchors
+from yolo_core.progress import Progress, silent
+from yolo_core.train import checkpoint, distributed, optim
+from yolo_core.train.ema import EMA
+from yolo_core.train.schedule import Phase, Schedule, ema_decay
+
+log = logging.getLogger(__name__)
+
+LOSSES = ("box", "obj", "cls")
+CHECK_EVERY = 10  # steps between looks at the losses: each look waits for the device
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the average weights are scored on the validation split: thresholds of the public protocol."""
+
+    batch: int = 16
+    conf: float = 0.001
+    iou: float = 0.65
+    max_detections: int = 300
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything `fit` needs besides the data.
+
+    phases: hyperparameters until an epoch; the last one ends the training.
+    batch, nominal_batch: images per step over all workers, and per update of the weights.
+    size: pixels, side of the training square. anchors: pixels at that size, None takes the published ones.
+    data: a digest of the data set, recorded so that a checkpoint of other data is refused.
+    precision: see `yolo_core.device.autocast_dtype`.
+    eval_every: epochs; the last epoch is always evaluated. checkpoint_every: steps; epochs end with one too.
+    """
+
+    model: str
+    phases: tuple[Phase, ...]
+    size: int
+    batch: int
+    nominal_batch: int = 64
+    seed: int = 0
+    anchors: Anchors | None = None
+    width: float = 1.0
+    depth: float = 1.0
+    multi_scale: bool = False
+    sync_bn: bool = False
+    ema_decay: float = 0.9999
+    ema_tau: float = 2000.0
+    eval_every: int = 1
+    evaluation: Evaluation = Evaluation()
+    data: str = ""
+    device: str = "auto"
+    precision: str = "auto"
+    loader_workers: int = 0
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+
+    def identity(self) -> dict[str, Any]:
+        """The part that determines the result; the rest says only how it is reached."""
+        values = dataclasses.asdict(self)
+        for name in ("loader_workers", "checkpoint_every", "keep_checkpoints"):
+            del values[name]
+        return {**values, "device": pick_device(self.device).type}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """model: the average weights of the best epoch, on the CPU, in evaluation mode.
+
+    rows: the learning curves, a row per epoch. best: epoch, fitness, AP and AP50 of the chosen weights.
+    seconds: of this process; resumed_at: the step it went on from, 0 from the start.
+    """
+
+    model: Detector
+    rows: list[dict[str, Any]]
+    best: dict[str, Any]
+    steps: int
+    images_per_second: float
+    seconds: float
+    resumed_at: int
+    device: str
+    dtype: str
+
+
+@dataclass
+class Run:
+    """A training under way. What changes from step to step is here, and in the checkpoints."""
+
+    config: TrainConfig
+    schedule: Schedule
+    device: torch.device
+    dtype: torch.dtype | None
+    model: Detector
+    wrapped: nn.Module  # the model, or its data-parallel wrapper
+    ema: EMA[Detector]
+    optimizer: SGD
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    updates: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * (len(LOSSES) + 1))  # of the epoch so far
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    unchecked: list[Tensor] = field(default_factory=list)  # losses (4,) of the latest steps, still on the device
+    images: int = 0
+    step_seconds: float = 0.0  # in steps and in waiting for their batches
+
+    @property
+    def epoch(self) -> int:
+        return self.step // self.schedule.steps_per_epoch
+
+
+def fit(
+    config: TrainConfig,
+    train_set: DetectionDataset,
+    val_set: DetectionDataset,
+    *,
+    work: Path | None = None,
+    on_log: Callable[[int, dict[str, float]], None] | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress = silent,
+) -> TrainResult:
+    """Train, going on from the newest whole checkpoint in `work` when there is one.
+
+    work: folder of the checkpoints, None for none. Every worker must see the same folder.
+    on_log(step, losses) is called on the main worker, on_epoch(row) on every worker.
+    Raises UserError for settings that do not fit the data or machine, and when the loss is no longer finite.
+    """
+    began = time.monotonic()
+    device = pick_device(config.device)
+    with _reproducible(config.seed, device):
+        run = _start(config, train_set, device)
+        if work:
+            _resume(run, work)
+        resumed_at, due = run.step, False
+        for batch in _reported(run, _batches(run, train_set), progress):
+            updated = _step(run, batch)
+            if run.step % CHECK_EVERY == 0:
+                _check(run, on_log)
+            if run.step % run.schedule.steps_per_epoch == 0:
+                _end_epoch(run, val_set, on_log, on_epoch)
+                due = True
+            due = due or run.step % config.checkpoint_every == 0
+            if work and due and updated:  # between updates there would be gradients to keep as well
+                _save(run, work)
+                due = False
+    return _result(run, time.monotonic() - began, resumed_at)
+
+
+def _reported(run: Run, batches: Iterator[Batch], progress: Progress) -> Iterator[Batch]:
+    """One report for the whole training, on the main worker."""
+    report = progress if distributed.is_main() else silent
+    return report(batches, f"train {run.config.model}", run.schedule.steps - run.step)
+
+
+@contextmanager
+def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed PyTorch; on the CPU choose the order of sums that does not depend on the timing of threads."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
+    torch.manual_seed(seed)
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        memory.fill_uninitialized_memory = False
+    else:
+        torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = fill
+
+
+def _start(config: TrainConfig, train_set: DetectionDataset, device: torch.device) -> Run:
+    """Fresh weights and the state of step 0."""
+    _check_fit(config, train_set)
+    dtype = autocast_dtype(device, config.precision)
+    classes = len(train_set.classes)
+    model = build_model(config.model, classes, config.width, config.depth, config.anchors)
+    model = model.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    ema = EMA(model)  # before the conversion, which keeps the tensors: the average has plain BatchNorm
+    if config.sync_bn:
+        distributed.synchronise_batch_norm(model, device)
+    schedule = Schedule(config.phases, _steps_per_epoch(config, train_set), config.batch, config.nominal_batch)
+    optimizer = optim.build_optimizer(model, config.phases[0].hyp, config.batch, config.nominal_batch)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    wrapped = distributed.wrap(model, device)
+    return Run(config, schedule, device, dtype, model, wrapped, ema, optimizer, scaler)
+
+
+def _check_fit(config: TrainConfig, train_set: DetectionDataset) -> None:
+    if not len(train_set):
+        raise UserError("the training split has no images; check the prepared dataset and its quarantine report")
+    if config.batch % distributed.world():
+        raise UserError(f"train.batch = {config.batch} must be a multiple of train.workers = {distributed.world()}")
+
+
+def _steps_per_epoch(config: TrainConfig, train_set: DetectionDataset) -> int:
+    return len(_epoch_batches(config, train_set, epoch=0, start_step=0))
+
+
+def _epoch_batches(config: TrainConfig, train_set: DetectionDataset, epoch: int, start_step: int):
+    hyp = next(phase.hyp for phase in config.phases if epoch < phase.epochs)
+    return train_batches(
+        train_set,
+        hyp,
+        size=config.size,
+        batch=config.batch,
+        seed=config.seed,
+        epoch=epoch,
+        start_step=start_step,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        workers=config.loader_workers,
+        multi_scale=config.multi_scale,
+        stride=max(get_spec(config.model).strides),
+    )
+
+
+def _batches(run: Run, train_set: DetectionDataset) -> Iterator[Batch]:
+    """The batches from the run's step to the end, epoch after epoch."""
+    while run.step < run.schedule.steps:
+        start = run.step % run.schedule.steps_per_epoch
+        batches = iter(_epoch_batches(run.config, train_set, run.epoch, start))
+        while (batch := _timed(run, batches)) is not None:
+            yield batch
+
+
+def _timed(run: Run, batches: Iterator[Batch]) -> Batch | None:
+    """The next batch, None at the end; waiting for it counts as time of the step."""
+    began = time.monotonic()
+    batch = next(batches, None)
+    run.step_seconds += time.monotonic() - began
+    return batch
+
+
+def _step(run: Run, batch: Batch) -> bool:
+    """Forward and backward of one batch; whether it also changed the weights. Nothing here waits for the device."""
+    began = time.monotonic()
+    phase = run.schedule.phase_at(run.epoch)
+    optim.apply(run.optimizer, run.schedule.at(run.step), _weight_decay(run, phase))
+    updates = run.schedule.updates_at(run.step)
+    images = _to_device(batch.images, run.device)
+    targets = batch.targets.to(run.device, non_blocking=True)
+    run.wrapped.train()
+    if updates:
+        _backward(run, phase, images, targets)
+        _update(run)
+    else:
+        with distributed.gradients_stay_local(run.wrapped):
+            _backward(run, phase, images, targets)
+    run.step += 1
+    run.images += len(images) * distributed.world()
+    run.step_seconds += time.monotonic() - began
+    return updates
+
+
+def _weight_decay(run: Run, phase: Phase) -> float:
+    return phase.hyp.weight_decay * optim.decay_scale(run.config.batch, run.config.nominal_batch)
+
+
+def _to_device(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 (B, 3, S, S) -> float 0..1 there; the bytes cross, not the floats."""
+    images = images.to(device, non_blocking=True)
+    return images.to(dtype=torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def _backward(run: Run, phase: Phase, images: Tensor, targets: Tensor) -> None:
+    """Add this batch's gradients; the wrapper averages over workers, the loss is a sum over images: undo that."""
+    with autocast(run.device, run.dtype):
+        raw_maps = run.wrapped(images)
+    criterion = DetectionLoss(run.model, phase.hyp, distributed.mean)
+    loss, parts = criterion([raw.float() for raw in raw_maps], targets)
+    run.scaler.scale(loss * distributed.world()).backward()
+    run.unchecked.append(torch.stack([*(parts[name].detach() for name in LOSSES), loss.detach() / len(images)]))
+
+
+def _update(run: Run) -> None:
+    """One optimizer step and one step of the average."""
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.updates += 1
+    run.ema.update(ema_decay(run.updates, run.config.ema_decay, run.config.ema_tau))
+
+
+def _check(run: Run, on_log: Callable[[int, dict[str, float]], None] | None) -> None:
+    """Look at the losses since the last look: add them to the epoch's sums, stop when one is not finite."""
+    if not run.unchecked:
+        return
+    losses = distributed.mean(torch.stack(run.unchecked)).tolist()
+    first = run.step - len(losses)
+    run.unchecked.clear()
+    for offset, values in enumerate(losses):
+        if not all(map(math.isfinite, values)):
+            raise UserError(_diverged(run, first + offset))
+        run.sums = [total + value for total, value in zip(run.sums, values, strict=True)]
+    if on_log and distributed.is_main():
+        on_log(run.step, {**_named(losses[-1]), "lr": run.schedule.at(run.step - 1).lr})
+
+
+def _diverged(run: Run, step: int) -> str:
+    hyp = run.schedule.phase_at(step // run.schedule.steps_per_epoch).hyp
+    return (
+        f"{run.config.model}: the loss is not finite at step {step} (epoch {step // run.schedule.steps_per_epoch}); "
+        f"lower train.hyp.lr0 (now {hyp.lr0:g}) or lengthen the warm-up (train.hyp.warmup_epochs)"
+    )
+
+
+def _named(values: list[float]) -> dict[str, float]:
+    return dict(zip((*LOSSES, "loss"), values, strict=True))
+
+
+def _end_epoch(
+    run: Run,
+    val_set: DetectionDataset,
+    on_log: Callable[[int, dict[str, float]], None] | None,
+    on_epoch: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    """Close the epoch's row of the curves; evaluate when it is time and keep the best average weights."""
+    _check(run, on_log)
+    steps = run.schedule.steps_per_epoch
+    epochs = run.step // steps
+    row: dict[str, Any] = {"epoch": epochs, "step": run.step, "lr": run.schedule.at(run.step - 1).lr}
+    row |= _named([total / steps for total in run.sums])
+    row |= {"AP": None, "AP50": None}
+    run.sums = [0.0] * len(run.sums)
+    if epochs % run.config.eval_every == 0 or run.step == run.schedule.steps:
+        row |= distributed.from_main(lambda: _evaluate(run, val_set))
+        _keep_if_best(run, row)
+    run.rows.append(row)
+    if on_epoch:
+        on_epoch(row)
+
+
+def _evaluate(run: Run, val_set: DetectionDataset) -> dict[str, float]:
+    """AP and AP50 of the average weights on the validation split; 0 where it has no object."""
+    detections = predict(
+        Plain(run.ema.module),
+        val_set,
+        size=run.config.size,
+        stride=max(run.model.strides),
+        device=run.device,
+        progress=silent,
+        **dataclasses.asdict(run.config.evaluation),
+    )
+    figures = score(val_set.annotation_path, detections, [image.id for image in val_set.images]).figures
+    return {name: figures[name] or 0.0 for name in ("AP", "AP50")}
+
+
+def fitness(ap: float, ap50: float) -> float:
+    """What chooses the best weights, and drives the evolution of hyperparameters."""
+    return 0.1 * ap50 + 0.9 * ap
+
+
+def _keep_if_best(run: Run, row: dict[str, Any]) -> None:
+    value = fitness(row["AP"], row["AP50"])
+    if value >= run.best.get("fitness", -1.0):  # of equals the later: it was trained longer
+        run.best = {"epoch": row["epoch"], "fitness": value, "AP": row["AP"], "AP50": row["AP50"]}
+        run.best_weights = {name: tensor.clone() for name, tensor in run.ema.module.state_dict().items()}
+
+
+def _save(run: Run, work: Path) -> None:
+    """Write a checkpoint; every worker gives its random state, the main one writes."""
+    _check(run, None)
+    random_states = distributed.gather(checkpoint.random_state())
+    if distributed.is_main():
+        tensors = {
+            "model": run.model.state_dict(),
+            "ema": run.ema.module.state_dict(),
+            "momentum": optim.momentum_state(run.optimizer, run.model),
+            "best": run.best_weights,
+        }
+        keep = run.config.keep_checkpoints
+        checkpoint.save(work, run.step, tensors, _state(run, random_states), run.config.identity(), keep)
+
+
+def _state(run: Run, random_states: list[dict[str, Any]]) -> dict[str, Any]:
+    """All that is not a tensor. The schedule follows from the step; its values stand here for the reader."""
+    return {
+        "updates": run.updates,
+        "sampler": {"epoch": run.epoch, "batch": run.step % run.schedule.steps_per_epoch},
+        "schedule": dataclasses.asdict(run.schedule.at(min(run.step, run.schedule.steps - 1))),
+        "scaler": run.scaler.state_dict(),
+        "sums": run.sums,
+        "rows": run.rows,
+        "best": run.best,
+        "random": random_states,
+        "images": run.images,
+        "step_seconds": run.step_seconds,
+    }
+
+
+def _resume(run: Run, work: Path) -> None:
+    """Put the run where the newest whole checkpoint left it."""
+    path = distributed.from_main(lambda: checkpoint.newest(work, log.warning))
+    if path is None:
+        return
+    saved = checkpoint.load(path, run.config.identity())
+    run.model.load_state_dict(saved.tensors["model"])
+    run.ema.module.load_state_dict(saved.tensors["ema"])
+    optim.load_momentum(run.optimizer, run.model, saved.tensors.get("momentum", {}))
+    run.scaler.load_state_dict(saved.state["scaler"])
+    run.best_weights = saved.tensors.get("best", {})
+    run.step, run.updates = saved.state["step"], saved.state["updates"]
+    run.sums, run.rows, run.best = saved.state["sums"], saved.state["rows"], saved.state["best"]
+    run.images, run.step_seconds = saved.state["images"], saved.state["step_seconds"]
+    states = saved.state["random"]
+    checkpoint.set_random_state(states[distributed.rank() % len(states)])
+    log.info("resumed from %s", path)
+
+
+def _result(run: Run, seconds: float, resumed_at: int) -> TrainResult:
+    run.ema.module.load_state_dict(run.best_weights)
+    return TrainResult(
+        model=run.ema.module.cpu(),
+        rows=run.rows,
+        best=run.best,
+        steps=run.step,
+        images_per_second=run.images / run.step_seconds if run.step_seconds else 0.0,
+        seconds=seconds,
+        resumed_at=resumed_at,
+        device=describe(run.device),
+        dtype=str(run.dtype or torch.float32).removeprefix("torch."),
+    )
