@@ -5,35 +5,38 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from components.layout import DATA, OUTPUTS, default_paths
 from components.params import Params
 
-# column -> (stage whose file is read, file below that stage's folder, keys down to the value)
+# row -> (stage whose file is read, file below that stage's folder, keys down to the value)
 FIGURES = {
     "AP": ("evaluate", "metrics.json", ("plain", "AP")),
     "AP50": ("evaluate", "metrics.json", ("plain", "AP50")),
-    "AP TTA": ("evaluate", "metrics.json", ("tta", "AP")),
-    "AP50 TTA": ("evaluate", "metrics.json", ("tta", "AP50")),
-    "ms, batch 1": ("benchmark", "benchmark.json", ("latency_ms_b1",)),
-    "version": ("register", "", ("version",)),
+    "AP, TTA": ("evaluate", "metrics.json", ("tta", "AP")),
+    "AP50, TTA": ("evaluate", "metrics.json", ("tta", "AP50")),
+    "ms an image, batch 1": ("benchmark", "benchmark.json", ("latency_ms_b1",)),
+    "registered version": ("register", "", ("version",)),
     "decision": ("promote", "", ("decision",)),
-    "champion": ("promote", "", ("champion_after",)),
+    "champion version": ("promote", "", ("champion_after",)),
 }
 
 
 def show(params: Params) -> None:
     """Print figures per model and the places of results; what a stage has not made yet shows as '-'."""
-    figures = Table(title="Results on the validation images")
-    figures.add_column("model")
-    for column in FIGURES:
-        figures.add_column(column, justify="right")
+    figures = Table(title="Results on the validation images", box=SIMPLE)
+    figures.add_column()
     for model in params.models:
-        figures.add_row(model, *(_text(_read(model, *source)) for source in FIGURES.values()))
+        figures.add_column(model, justify="right")
+    for row, source in FIGURES.items():
+        figures.add_row(row, *(_text(_read(model, *source)) for model in params.models))
 
-    places = Table(title="Where everything lies", show_header=False)
+    places = Table(title="Where everything lies", show_header=False, box=SIMPLE)
+    places.add_column(no_wrap=True)
+    places.add_column(overflow="fold")
     for what, where in _places(params.models[0]):
         places.add_row(what, where)
     console = Console()
@@ -71,5 +74,5 @@ def _places(model: str) -> list[tuple[str, str]]:
         ("speed", f"{out('benchmark')}/benchmark.json"),
         ("registry decision", f"{out('promote')}"),
         ("MLflow", os.environ.get("MLFLOW_TRACKING_URI") or "mlflow.db; look at it with `make ui`"),
-        ("champion as a service", f"mlflow models serve -m models:/scaled-yolov4-{model}@champion --env-manager local"),
+        ("champion", f"models:/scaled-yolov4-{model}@champion"),
     ]
