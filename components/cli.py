@@ -28,14 +28,14 @@ Model = Annotated[str, typer.Option(help="A name from `scaled-yolov4 models`; el
 
 
 def _path(meaning: str, default: str) -> Any:
-    return Annotated[Path | None, typer.Option(help=meaning, show_default=default)]
+    return typer.Option(None, help=meaning, show_default=default)
 
 
-Data = _path("Dataset folder made by `prepare`.", "data/prepared")
-Weights = _path("Trained detector.", "outputs/train/MODEL/model.safetensors")
-Anchors = _path("Anchors of the model.", "outputs/anchors/MODEL.json")
-Hyp = _path("Evolved hyperparameters.", "outputs/evolve/hyp.yaml")
-Work = _path("Unfinished work, from which a killed run goes on.", "runs")
+DATA = _path("Dataset folder made by `prepare`.", "data/prepared")
+WEIGHTS = _path("Trained detector.", "outputs/train/MODEL/model.safetensors")
+ANCHORS = _path("Anchors of the model.", "outputs/anchors/MODEL.json")
+HYP = _path("Evolved hyperparameters.", "outputs/evolve/hyp.yaml")
+WORK = _path("Unfinished work, from which a killed run goes on.", "runs")
 
 
 def _out(default: str) -> Any:
@@ -100,22 +100,22 @@ def stage(*examples: str) -> Callable[[Callable[..., None]], Callable[..., None]
     "scaled-yolov4 prepare",
     "scaled-yolov4 prepare -S prepare.source=yolo-dir -S prepare.location=/data/mine --out data/mine",
 )
-def prepare(*, out: _out("data/prepared") = None) -> None:
+def prepare(*, out: Path | None = _out("data/prepared")) -> None:
     """Check and convert images and labels into a dataset folder with a manifest."""
 
 
 @stage("scaled-yolov4 anchors", "scaled-yolov4 anchors --data data/mine -S train.size=416")
-def anchors(*, data: Data = None, out: _out("outputs/anchors") = None) -> None:
+def anchors(*, data: Path | None = DATA, out: Path | None = _out("outputs/anchors")) -> None:
     """Cluster the boxes of the training set into anchors, for every model in the parameters."""
 
 
 @stage("scaled-yolov4 evolve", "scaled-yolov4 evolve -S evolve.trials=300 -S evolve.minutes=600")
 def evolve(
     *,
-    data: Data = None,
-    anchors: _path("Folder made by `anchors`.", "outputs/anchors") = None,
-    out: _out("outputs/evolve") = None,
-    work: Work = None,
+    data: Path | None = DATA,
+    anchors: Path | None = _path("Folder made by `anchors`.", "outputs/anchors"),
+    out: Path | None = _out("outputs/evolve"),
+    work: Path | None = WORK,
 ) -> None:
     """Evolve the hyperparameters with Ray Tune; the same command goes on after a kill."""
 
@@ -127,25 +127,33 @@ def evolve(
 def train(
     *,
     model: Model = "",
-    data: Data = None,
-    anchors: Anchors = None,
-    hyp: Hyp = None,
-    out: _out("outputs/train/MODEL") = None,
-    work: Work = None,
+    data: Path | None = DATA,
+    anchors: Path | None = ANCHORS,
+    hyp: Path | None = HYP,
+    out: Path | None = _out("outputs/train/MODEL"),
+    work: Path | None = WORK,
 ) -> None:
     """Train one detector with Ray Train; the same command goes on after a kill."""
 
 
 @stage("scaled-yolov4 evaluate --model yolov4-tiny", "scaled-yolov4 evaluate -S evaluate.batch=4 --out /tmp/scores")
 def evaluate(
-    *, model: Model = "", data: Data = None, weights: Weights = None, out: _out("outputs/evaluate/MODEL") = None
+    *,
+    model: Model = "",
+    data: Path | None = DATA,
+    weights: Path | None = WEIGHTS,
+    out: Path | None = _out("outputs/evaluate/MODEL"),
 ) -> None:
     """Measure the COCO figures with and without test-time augmentation, with plots and sample pictures."""
 
 
 @stage("scaled-yolov4 export --model yolov4-tiny", "scaled-yolov4 export -S 'export.tensorrt=[fp16]'")
 def export(
-    *, model: Model = "", data: Data = None, weights: Weights = None, out: _out("outputs/export/MODEL") = None
+    *,
+    model: Model = "",
+    data: Path | None = DATA,
+    weights: Path | None = WEIGHTS,
+    out: Path | None = _out("outputs/export/MODEL"),
 ) -> None:
     """Export to ONNX (and TensorRT where present) and check the result against PyTorch."""
 
@@ -154,10 +162,10 @@ def export(
 def benchmark(
     *,
     model: Model = "",
-    data: Data = None,
-    weights: Weights = None,
-    export: _made_by("export") = None,
-    out: _out("outputs/benchmark/MODEL") = None,
+    data: Path | None = DATA,
+    weights: Path | None = WEIGHTS,
+    export: Path | None = _made_by("export"),
+    out: Path | None = _out("outputs/benchmark/MODEL"),
 ) -> None:
     """Time pre-processing, inference and post-processing in every runtime at hand."""
 
@@ -166,14 +174,14 @@ def benchmark(
 def register(
     *,
     model: Model = "",
-    data: Data = None,
-    anchors: Anchors = None,
-    hyp: Hyp = None,
-    train: _made_by("train") = None,
-    evaluate: _made_by("evaluate") = None,
-    export: _made_by("export") = None,
-    benchmark: _made_by("benchmark") = None,
-    out: _out("outputs/register/MODEL.json") = None,
+    data: Path | None = DATA,
+    anchors: Path | None = ANCHORS,
+    hyp: Path | None = HYP,
+    train: Path | None = _made_by("train"),
+    evaluate: Path | None = _made_by("evaluate"),
+    export: Path | None = _made_by("export"),
+    benchmark: Path | None = _made_by("benchmark"),
+    out: Path | None = _out("outputs/register/MODEL.json"),
 ) -> None:
     """Record parameters, figures and artifacts in MLflow and register the model there."""
 
@@ -182,9 +190,9 @@ def register(
 def promote(
     *,
     model: Model = "",
-    registered: _path("The file written by `register`.", "outputs/register/MODEL.json") = None,
-    data: Data = None,
-    out: _out("outputs/promote/MODEL.json") = None,
+    registered: Path | None = _path("The file written by `register`.", "outputs/register/MODEL.json"),
+    data: Path | None = DATA,
+    out: Path | None = _out("outputs/promote/MODEL.json"),
     rollback: Annotated[bool, typer.Option("--rollback", help="Give the previous champion its place back.")] = False,
 ) -> None:
     """Compare with the champion and set the registry's aliases."""
@@ -223,6 +231,7 @@ def _run(name: str, params_file: Path, overrides: list[str], **options: Any) -> 
     model = options.get("model") or params.models[0]
     arguments: dict[str, Any] = {**default_paths(name, model), **given}
     if "model" in options:
+        importlib.import_module("yolo_core.models").get_spec(model)  # a wrong name ends here, with the near ones
         arguments["model"] = model
     progress = importlib.import_module("components.progress").on_stderr()
     result = importlib.import_module(f"components.{name}").run(params, progress=progress, **arguments)

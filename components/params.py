@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from yolo_core.errors import UserError
-from yolo_core.hyperparameters import MEANINGS, RANGES, Hyperparameters
+from yolo_core.hyperparameters import Hyperparameters, check
 
 ModelName = Annotated[str, Field(min_length=1)]
 Size = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
@@ -24,15 +24,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-# One optional float per hyperparameter; a key left out keeps the value of the model's recipe.
-HypOverrides: type[BaseModel] = create_model(
-    "HypOverrides",
-    __base__=Section,
-    **{
-        name: (float | None, Field(None, ge=allowed.low, le=allowed.high, description=MEANINGS[name]))
-        for name, allowed in RANGES.items()
-    },
-)
+def _known_and_in_range(values: dict[str, float]) -> dict[str, float]:
+    for name, value in values.items():
+        try:
+            check(name, value)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+    return values
+
+
+# Hyperparameters by name; one left out keeps the value of the model's recipe.
+HypOverrides = Annotated[dict[str, float], AfterValidator(_known_and_in_range)]
 
 
 class DigitsParams(Section):
@@ -76,7 +78,7 @@ class SecondStage(Section):
     """Training goes on to `epochs` in all with the cosine recomputed and other hyperparameters."""
 
     epochs: int = Field(ge=1, le=100_000)
-    hyp: HypOverrides = HypOverrides()
+    hyp: HypOverrides = {}
 
 
 class TrainSettings(Section):
@@ -102,9 +104,9 @@ class ModelOverrides(Section):
     """Any of `TrainSettings` for one model."""
 
     size: Size | None = None
-    epochs: int | None = Field(None, ge=1, le=100_000)
-    batch: int | None = Field(None, ge=1, le=65_536)
-    nominal_batch: int | None = Field(None, ge=1, le=65_536)
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    batch: int | None = Field(default=None, ge=1, le=65_536)
+    nominal_batch: int | None = Field(default=None, ge=1, le=65_536)
     multi_scale: bool | None = None
     sync_bn: bool | None = None
     hyp: HypOverrides | None = None
@@ -192,9 +194,9 @@ class Params(Section):
     def train_settings(self, model: str) -> TrainSettings:
         """The training settings of one model: the common ones with its `per_model` entry on top."""
         common = self.train.model_dump(include=set(TrainSettings.model_fields))
-        own = self.train.per_model.get(model, ModelOverrides()).model_dump(exclude_unset=True)
-        hyp = {**common.pop("hyp"), **_given(own.pop("hyp", None))}
-        return TrainSettings(**{**common, **_given(own)}, hyp=hyp)
+        own = self.train.per_model.get(model, ModelOverrides()).model_dump(exclude_none=True)
+        hyp = {**common["hyp"], **own.get("hyp", {})}
+        return TrainSettings.model_validate({**common, **own, "hyp": hyp})
 
     def digest(self, *sections: str) -> str:
         """SHA-256 (hex) of the named sections, or of everything: equal parameters, equal digest."""
@@ -202,15 +204,10 @@ class Params(Section):
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _given(values: dict[str, Any] | None) -> dict[str, Any]:
-    return {key: value for key, value in (values or {}).items() if value is not None}
-
-
-def hyperparameters(base: Hyperparameters, *overrides: BaseModel | dict[str, float] | None) -> Hyperparameters:
-    """`base` (a model's recipe) with the given overrides applied in order; keys that are None are skipped."""
+def hyperparameters(base: Hyperparameters, *overrides: dict[str, float]) -> Hyperparameters:
+    """`base` (a model's recipe) with the given overrides applied in order."""
     for override in overrides:
-        values = override.model_dump() if isinstance(override, BaseModel) else override
-        base = base.replace(**_given(values))
+        base = base.replace(**override)
     return base
 
 

@@ -63,7 +63,6 @@ class Hyperparameters:
 
 
 RANGES: dict[str, Range] = {f.name: f.metadata["range"] for f in dataclasses.fields(Hyperparameters)}
-MEANINGS: dict[str, str] = {f.name: f.metadata["meaning"] for f in dataclasses.fields(Hyperparameters)}
 
 
 def check(name: str, value: float) -> None:

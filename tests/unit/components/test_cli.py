@@ -50,7 +50,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
         (["train", "-S", "train.epochs=0"], ["train.epochs", "params.yaml"]),
         (["train", "--params", "none.yaml"], ["none.yaml", "no such parameter file"]),
         (["train", "--model", "yolov4-tyni"], ["yolov4-tyni", "yolov4-tiny"]),
-        (["evaluate", "--weights", "none.safetensors"], ["none.safetensors", "train"]),
+        (["promote", "--registered", "none.json"], ["none.json", "register"]),
     ],
 )
 def test_an_error_of_the_user_is_one_line_and_exit_code_2(arguments: list[str], words: list[str], tmp_path: Path):
