@@ -15,7 +15,7 @@ from yolo_core.evaluate.tta import Plain
 from yolo_core.models import build_model
 from yolo_core.models.weights import save_detector
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 MODEL, SIZE, IMAGES = "yolov4-tiny", 96, 6
 
 

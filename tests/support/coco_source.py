@@ -10,7 +10,7 @@ from PIL import Image
 
 from components.params import Params, load
 
-PROJECT = Path(__file__).parents[3]
+PROJECT = Path(__file__).parents[2]
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]  # not contiguous, not sorted
 
 
