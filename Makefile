@@ -10,8 +10,6 @@ PARALLEL := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export DVC_NO_ANALYTICS := true
-export RAY_USAGE_STATS_ENABLED := 0
-export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 

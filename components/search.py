@@ -1,6 +1,7 @@
 """The Ray side of evolution: a Tune search that proposes from the ledger, and the trial that runs on a worker."""
 
 import logging
+import math
 import os
 import tempfile
 import time
@@ -13,7 +14,6 @@ from typing import Any, TypeVar
 
 # Read by Ray when it is imported: no usage reports, no files beside the ledger, no warnings; Ctrl-C ends the search.
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -32,6 +32,7 @@ from ray import tune  # noqa: E402
 from ray.tune.search import ConcurrencyLimiter, Searcher  # noqa: E402
 
 from components.ledger import Ledger, Record  # noqa: E402
+from components.ray_cluster import connected  # noqa: E402
 from yolo_core.errors import UserError  # noqa: E402
 from yolo_core.evolution import Individual, Mutation, propose  # noqa: E402
 from yolo_core.hyperparameters import Hyperparameters  # noqa: E402
@@ -98,7 +99,7 @@ def search(
         return
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are in the ledger, with their reasons
     proposals = Proposals(plan.config.seed, start, ledger, mutation, budget, resources.concurrent, began, on_record)
-    with _ray(resources), tempfile.TemporaryDirectory(prefix="evolve-") as storage:
+    with _cluster(resources), tempfile.TemporaryDirectory(prefix="evolve-") as storage:
         trainable = tune.with_resources(
             tune.with_parameters(Trial, plan=plan), {"CPU": resources.cpus, "GPU": resources.gpus}
         )
@@ -277,23 +278,10 @@ def _failed(reason: str, seconds: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _ray(resources: Resources) -> Iterator[None]:
-    """The cluster of RAY_ADDRESS, else one of this process on this machine; one that is already there stays."""
-    if ray.is_initialized():
-        yield
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    own = {} if address else {"include_dashboard": False, "num_cpus": _cpus(resources)}
-    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    try:
+def _cluster(resources: Resources) -> Iterator[None]:
+    """Ray with what one trial asks for: more processors than the machine has are promised, GPUs are not."""
+    with connected(math.ceil(resources.cpus), show_workers=False):
         gpus = ray.cluster_resources().get("GPU", 0)
-        if not address and resources.gpus > gpus:
+        if not os.environ.get("RAY_ADDRESS") and resources.gpus > gpus:
             raise UserError(f"evolve.gpus_per_trial = {resources.gpus:g}: this machine has {gpus:g} GPUs; ask for less")
         yield
-    finally:
-        ray.shutdown()
-
-
-def _cpus(resources: Resources) -> int:
-    """The machine's processors, or as many as one trial asks for: a trial that asks for more still runs."""
-    return max(os.cpu_count() or 1, -int(-resources.cpus // 1))

@@ -59,7 +59,6 @@ def environment() -> dict[str, str]:
     pipeline = os.environ.get(PIPELINE_VARIABLE)
     return {
         "MLFLOW_TRACKING_URI": tracking_uri(),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
         **({PIPELINE_VARIABLE: pipeline} if pipeline else {}),
     }
 
@@ -70,7 +69,6 @@ def connect() -> MlflowClient:
     Telemetry is off, MLflow and Alembic speak only of trouble, and a dead server is found out in seconds.
     """
     uri = tracking_uri()
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

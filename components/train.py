@@ -29,6 +29,7 @@ import yaml
 from components import tracking
 from components.inputs import require
 from components.params import Params, hyperparameters
+from components.ray_cluster import connected
 from yolo_core import atomic
 from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError
@@ -161,13 +162,12 @@ def _alone(place: Path, model: str) -> Iterator[None]:
 
 def _launch(job: Job, progress: Progress) -> None:
     """Run the job with Ray Train: in this process for one worker, on a Ray cluster for more or when one is named."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints what code redirects, as pycocotools' tables
     if job.params.train.workers == 1 and not os.environ.get("RAY_ADDRESS"):
         _fit_with_ray(job, lambda: _work(job, progress), workers=0)
         return
     job.mistake.unlink(missing_ok=True)
-    with _ray(job.params.train.workers):
+    with connected(job.params.train.workers, show_workers=True):
         _fit_with_ray(job, lambda: _work_remotely(job), workers=job.params.train.workers)
     if job.mistake.exists():
         raise UserError(job.mistake.read_text(encoding="utf-8"))
@@ -191,23 +191,6 @@ def _fit_with_ray(job: Job, function: Callable[[], None], workers: int) -> None:
         worker_runtime_env={"env_vars": tracking.environment()},
     )
     TorchTrainer(function, scaling_config=scaling, run_config=running).fit()
-
-
-@contextlib.contextmanager
-def _ray(workers: int) -> Iterator[None]:
-    """A connection to the cluster of RAY_ADDRESS, else a cluster of this machine for as long as the block lasts."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    named = os.environ.get("RAY_ADDRESS")
-    own: dict[str, Any] = {} if named else {"num_cpus": max(workers, os.cpu_count() or 1)}
-    ray.init(named or "local", logging_level=logging.WARNING, **own)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _work_remotely(job: Job) -> None:

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import random
 import signal
 import subprocess
@@ -313,7 +312,6 @@ def cluster() -> Iterator[None]:
     """Ray on this machine, once for the tests that need it."""
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init("local", num_cpus=WORKERS)
     yield
     ray.shutdown()

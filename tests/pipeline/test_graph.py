@@ -113,7 +113,9 @@ def imported_code(path: Path, seen: set[Path]) -> set[Path]:
 
 
 # Code that decides no figure: how stages are called, watched, recorded, drawn and told their parameters.
-UNDECIDING = {f"components/{name}.py" for name in ("__init__", "inputs", "params", "plots", "progress", "tracking")}
+UNDECIDING = {
+    f"components/{n}.py" for n in ("__init__", "inputs", "params", "plots", "progress", "ray_cluster", "tracking")
+}
 UNDECIDING |= {f"yolo_core/{n}.py" for n in ("__init__", "atomic", "device", "errors", "hyperparameters", "progress")}
 
 

@@ -1,0 +1,27 @@
+"""A connection to Ray for the length of a block: the cluster of RAY_ADDRESS, else one of this machine's own."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def connected(cpus: int, *, show_workers: bool) -> Iterator[None]:
+    """Connect, and disconnect at the end; a connection that is already there is used and stays.
+
+    cpus: what a cluster of our own offers at least; the machine's processors when those are more.
+    show_workers: whether what the workers print appears here.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    own = {} if address else {"include_dashboard": False, "num_cpus": max(cpus, os.cpu_count() or 1)}
+    ray.init(address or "local", log_to_driver=show_workers, logging_level=logging.ERROR, **own)
+    try:
+        yield
+    finally:
+        ray.shutdown()
