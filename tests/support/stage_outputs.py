@@ -17,12 +17,13 @@ from yolo_core.models.weights import save_detector
 
 MODEL = "yolov4-tiny"
 PARAMS = Path(__file__).parents[2] / "params.yaml"
+FIXED = ["promote.bootstrap_samples=200", "train.device=cpu", "train.epochs=30", "prepare.digits.image_size=320"]
 IMAGES, SIZE_PX = 12, 64
 CLASSES = ["circle", "square"]
 
 
 def load_params(*overrides: str) -> Params:
-    return parameters.load(PARAMS, ["promote.bootstrap_samples=200", "train.device=cpu", *overrides])
+    return parameters.load(PARAMS, [*FIXED, *overrides])
 
 
 def make_dataset(folder: Path, seed: int = 0) -> Path:

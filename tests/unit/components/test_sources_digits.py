@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from components import prepare
 from components.sources.digits import VAL_EVERY
 
-SMALL = ["prepare.digits.train_images=60", "prepare.digits.val_images=12"]
+SMALL = ["prepare.digits.train_images=60", "prepare.digits.val_images=12", "prepare.digits.image_size=320"]
 
 
 @pytest.fixture(scope="module")
