@@ -22,7 +22,7 @@ def refusal(*overrides: str, path: Path = QUICKSTART) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params/coco.yaml"])
+@pytest.mark.parametrize("name", ["params.yaml", "params/photos.yaml", "params/coco.yaml"])
 def test_the_committed_files_are_valid(name: str):
     parameters.load(ROOT / name)
 
