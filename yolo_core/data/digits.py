@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 
 EMPTY_FRACTION = 0.04
-MAX_OBJECTS = 5
+MAX_OBJECTS = 4
 MAX_LARGE = 2
-MIN_VISIBLE = 0.75  # of a box that others overlap
-NEIGHBOUR_FRACTION = 0.2  # of the objects are placed close to an earlier one
+MIN_VISIBLE = 0.85  # of a box that others overlap
+NEIGHBOUR_FRACTION = 0.15  # of the objects are placed close to an earlier one
 INK = 0.5  # opacity from which a pixel belongs to the glyph's box
 # Side ranges in px (square root of the box area) around COCO's limits of 32 and 96, and how often each is drawn.
-SIDE_RANGES_PX = ((24.0, 31.0), (40.0, 92.0), (98.0, 170.0))
-RANGE_WEIGHTS = (0.2, 0.5, 0.3)
+SIDE_RANGES_PX = ((26.0, 31.0), (40.0, 92.0), (98.0, 170.0))
+RANGE_WEIGHTS = (0.15, 0.5, 0.35)
 LARGEST_SIDE = 0.85  # of the image's shorter side
 
 
