@@ -2,21 +2,21 @@
 
 import hashlib
 import shutil
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+
+import requests
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
-ATTEMPTS = 6  # without any byte of progress
-BACKOFF_S = 1.0  # doubles with every attempt in a row
+ATTEMPTS = 8  # of one run; the next run goes on where this one stopped
+BACKOFF_S = 1.0  # doubles with every attempt
+MAX_BACKOFF_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Download:
 
 
 class _Interrupted(Exception):
-    """The connection failed in a way that may pass."""
+    """The transfer failed in a way that may pass."""
 
 
 def fetch(download: Download, progress: Progress) -> None:
@@ -80,54 +80,72 @@ def _have(download: Download) -> int:
 
 def _chunks(download: Download) -> Iterator[int]:
     """Append to the partial file until it is complete, going on after every interruption; yields per chunk."""
-    failures = 0
-    while _have(download) < download.size:
-        before = _have(download)
-        try:
-            yield from _attempt(download)
-            reason = "the connection closed early"
-        except _Interrupted as error:
-            reason = str(error)
-        if _have(download) > before:
-            failures = 0
-        elif _have(download) < download.size:
-            failures += 1
-        if failures >= ATTEMPTS:
-            raise UserError(f"{download.url}: {reason}; run again to go on from {_have(download) / 1e6:.1f} MB")
-        if failures:
-            time.sleep(BACKOFF_S * 2 ** (failures - 1))
+    retrying = Retrying(
+        retry=retry_if_exception_type(_Interrupted),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential(BACKOFF_S, max=MAX_BACKOFF_S),
+        reraise=True,
+    )
+    try:
+        for attempt in retrying:
+            with attempt:
+                yield from _attempt(download)
+    except _Interrupted as error:
+        raise UserError(f"{download.url}: {error}; run again to go on from {_have(download) / 1e6:.1f} MB") from None
 
 
 def _attempt(download: Download) -> Iterator[int]:
     """One request for what is missing; yields the bytes of each chunk appended."""
     offset = _have(download)
-    headers = {"User-Agent": "scaled-yolov4"}
+    if offset == download.size:
+        return
+    try:
+        with requests.get(download.url, headers=_headers(download, offset), stream=True, timeout=TIMEOUT_S) as response:
+            _check_status(download, response)
+            start = _start(response, offset)
+            _check_announced(download, response, start)
+            if not start:
+                _remember_validator(download, response)
+            yield from _append(download, response, start)
+    except requests.exceptions.ChunkedEncodingError:
+        pass  # less came than was announced
+    except requests.RequestException as error:
+        raise _Interrupted(_reason(error)) from None
+    if _have(download) < download.size:
+        raise _Interrupted("the connection closed early")
+
+
+def _headers(download: Download, offset: int) -> dict[str, str]:
+    headers = {"Accept-Encoding": "identity"}  # bytes as they lie on the server, so that offsets fit
     if offset:
         headers["Range"] = f"bytes={offset}-"
         if download.validator.exists():
             headers["If-Range"] = download.validator.read_text()
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(download.url, headers=headers), timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416:  # what we have is no beginning of what is there
-            download.partial.unlink(missing_ok=True)
-        elif error.code < 500 and error.code != 429:
-            raise UserError(f"{download.url}: the server answers {error.code} {error.reason}") from None
-        raise _Interrupted(f"the server answers {error.code} {error.reason}") from None
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        raise _Interrupted(str(getattr(error, "reason", error))) from None
-    with response:
-        start = _start(response, offset)
-        _check_announced(download, response, start)
-        if start != offset or not offset:
-            _remember_validator(download, response)
-        yield from _append(download, response, start)
+    return headers
 
 
-def _start(response: HTTPResponse, offset: int) -> int:
+def _check_status(download: Download, response: requests.Response) -> None:
+    code = response.status_code
+    if code < 400:
+        return
+    if code == 416:  # what we have is no beginning of what is there
+        download.partial.unlink(missing_ok=True)
+    elif code < 500 and code != 429:
+        raise UserError(f"{download.url}: the server answers {code} {response.reason}")
+    raise _Interrupted(f"the server answers {code} {response.reason}")
+
+
+def _reason(error: requests.RequestException) -> str:
+    """The innermost cause: requests wraps what happened in layers of its own."""
+    cause: BaseException = error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+
+
+def _start(response: requests.Response, offset: int) -> int:
     """Where the answer begins: the offset asked for, or 0 where the server sends everything."""
-    if response.status != 206:
+    if response.status_code != 206:
         return 0
     announced = response.headers.get("Content-Range", "")
     if not announced.startswith(f"bytes {offset}-"):
@@ -135,7 +153,7 @@ def _start(response: HTTPResponse, offset: int) -> int:
     return offset
 
 
-def _check_announced(download: Download, response: HTTPResponse, start: int) -> None:
+def _check_announced(download: Download, response: requests.Response, start: int) -> None:
     length = response.headers.get("Content-Length")
     if length is None or start + int(length) == download.size:
         return
@@ -143,7 +161,7 @@ def _check_announced(download: Download, response: HTTPResponse, start: int) -> 
     raise UserError(f"{download.url}: {found} bytes on the server, {download.size} expected; is it the right mirror?")
 
 
-def _remember_validator(download: Download, response: HTTPResponse) -> None:
+def _remember_validator(download: Download, response: requests.Response) -> None:
     etag = response.headers.get("ETag", "")
     if etag and not etag.startswith("W/"):  # If-Range needs a strong one
         download.validator.write_text(etag)
@@ -151,16 +169,10 @@ def _remember_validator(download: Download, response: HTTPResponse) -> None:
         download.validator.unlink(missing_ok=True)
 
 
-def _append(download: Download, response: HTTPResponse, start: int) -> Iterator[int]:
+def _append(download: Download, response: requests.Response, start: int) -> Iterator[int]:
     with download.partial.open("r+b" if start else "wb") as file:
         file.seek(start)
-        while True:
-            try:
-                chunk = response.read(CHUNK_BYTES)
-            except (HTTPException, OSError) as error:
-                raise _Interrupted(str(error) or type(error).__name__) from None
-            if not chunk:
-                return
+        for chunk in response.iter_content(CHUNK_BYTES):
             file.write(chunk)
             if file.tell() > download.size:
                 raise UserError(f"{download.url}: sends more than the {download.size} bytes expected")

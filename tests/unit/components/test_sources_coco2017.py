@@ -18,6 +18,7 @@ from yolo_core.errors import UserError
 from yolo_core.progress import silent
 
 DATA = bytes(range(256)) * 12_000  # 3.07 MB, three chunks
+MIB = download.CHUNK_BYTES
 
 
 @pytest.fixture(autouse=True)
@@ -30,11 +31,11 @@ def wanted(server: RangeServer, tmp_path, data: bytes = DATA) -> Download:
     return Download(f"{server.url}/file", tmp_path / "file", len(data), hashlib.md5(data).hexdigest())
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(tmp_path):
+def test_a_broken_connection_is_taken_up_after_the_last_whole_chunk(tmp_path):
     with RangeServer({"/file": DATA}, drop_after=1_100_000, drops=2) as server:
         fetch(wanted(server, tmp_path), silent)
     assert (tmp_path / "file").read_bytes() == DATA
-    assert server.requests == [("/file", None), ("/file", "bytes=1100000-"), ("/file", "bytes=2200000-")]
+    assert server.requests == [("/file", None), ("/file", f"bytes={MIB}-"), ("/file", f"bytes={2 * MIB}-")]
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
