@@ -1,6 +1,9 @@
 """A bucket as source, on a real S3 server (SeaweedFS) on loopback; skipped where its binary is not installed."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import boto3
 import pytest
@@ -10,7 +13,6 @@ from s3_server import s3_server, weed_binary
 from components import prepare
 from components.sources import s3
 from yolo_core.errors import UserError
-from yolo_core.progress import silent
 
 KEY, SECRET, BUCKET = "tester", "not-a-real-secret", "mlops"
 
@@ -155,21 +157,36 @@ def test_a_location_that_is_no_bucket(tmp_path, location, message):
         prepare.run(parameters("prepare.source=s3", f"prepare.location={location}"), out=tmp_path / "out")
 
 
-class Listing:
-    """The two calls of an S3 client that listing needs: no S3 server stores the keys that must be refused."""
+@pytest.fixture
+def listing(monkeypatch):
+    """A store that lists whatever keys it is told: no S3 server stores the keys that must be refused."""
+    keys: list[str] = []
 
-    def __init__(self, *keys: str) -> None:
-        self.keys = keys
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            contents = (f'<Contents><Key>{quote(k)}</Key><Size>1</Size><ETag>"x"</ETag></Contents>' for k in keys)
+            body = f"<ListBucketResult><EncodingType>url</EncodingType>{''.join(contents)}</ListBucketResult>".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
-    def get_paginator(self, _: str) -> "Listing":
-        return self
+        def log_message(self, *_: object) -> None:
+            pass
 
-    def paginate(self, **_: str):
-        yield {"Contents": [{"Key": key, "Size": 1, "ETag": '"x"'} for key in self.keys]}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield keys
+        server.shutdown()
 
 
 @pytest.mark.parametrize("key", ["p/../../evil", "p//etc/evil", "p/a/./b", "p/a\\..\\evil", "p/a//b", "p/nul\0byte"])
-def test_keys_that_would_leave_the_folder_are_refused(tmp_path, key):
+def test_keys_that_would_leave_the_folder_are_refused(listing, tmp_path, key):
+    listing += ["p/good", key]
     with pytest.raises(UserError, match="leaves the download folder"):
-        s3._mirror(Listing("p/good", key), "bucket", "p", tmp_path, "s3://bucket/p", silent)
-    assert list(tmp_path.iterdir()) == []
+        run(tmp_path, "p")
+    assert list(tmp_path.rglob("*.part")) == list(tmp_path.rglob("evil")) == list(tmp_path.rglob("good")) == []
