@@ -73,7 +73,8 @@ def metrics(model: str, size: int, images: int, scores: dict[str, CocoScore]) ->
         "size": size,
         "images": images,
         **{row: result.figures for row, result in scores.items()},
-        "per_class": scores["plain"].per_class,
+        # A list: `dvc metrics show` would give each value of a mapping a column.
+        "per_class": [{"class": name, **figures} for name, figures in scores["plain"].per_class.items()],
     }
 
 

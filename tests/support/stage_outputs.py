@@ -100,7 +100,7 @@ def make_outputs(
     header = "epoch,step,lr,box,obj,cls,loss,AP,AP50\n"
     (paths["train"] / "curves.csv").write_text(f"{header}1,5,0.1,1,2,3,6,,\n2,10,0.05,0.5,1,2,3.5,0.3,0.6\n")
     figures = {"AP": right / IMAGES, "AP50": right / IMAGES, "AP75": right / IMAGES, "AP_large": None}
-    metrics = {"model": MODEL, "size": SIZE_PX, "images": IMAGES, "plain": figures, "tta": figures, "per_class": {}}
+    metrics = {"model": MODEL, "size": SIZE_PX, "images": IMAGES, "plain": figures, "tta": figures, "per_class": []}
     _write(paths["evaluate"] / "metrics.json", metrics)
     _write(paths["evaluate"] / "detections.json", detections(data, right))
     _write(paths["export"] / "export.json", {"model": MODEL, "largest_error": 1e-5})

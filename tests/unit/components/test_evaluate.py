@@ -34,7 +34,8 @@ def test_metrics_are_complete_and_those_of_the_detections(project, out):
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics) == ["model", "size", "images", "plain", "tta", "per_class"]
     assert (metrics["model"], metrics["size"], metrics["images"]) == ("yolov4-tiny", 96, 6)
-    assert list(metrics["per_class"]) == ["one", "two"]
+    assert [list(row) for row in metrics["per_class"]] == [["class", "AP", "AP50"]] * 2
+    assert [row["class"] for row in metrics["per_class"]] == ["one", "two"]
     for row, file in (("plain", "detections.json"), ("tta", "detections_tta.json")):
         assert list(metrics[row]) == list(FIGURES)
         again = score(project.data / "annotations/instances_val.json", json.loads((out / file).read_text()))
