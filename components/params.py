@@ -16,6 +16,7 @@ from yolo_core.hyperparameters import Hyperparameters, check
 
 ModelName = Annotated[str, Field(min_length=1)]
 Size = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
+Factor = Annotated[float, Field(gt=0, le=16)]
 
 
 class Section(BaseModel):
@@ -85,11 +86,16 @@ class TrainSettings(Section):
     """The settings that may differ from model to model."""
 
     size: Size
+    width: Factor
+    depth: Factor
     epochs: int = Field(ge=1, le=100_000)
     batch: int = Field(ge=1, le=65_536)
     nominal_batch: int = Field(ge=1, le=65_536)
     multi_scale: bool
     sync_bn: bool
+    checkpointing: bool
+    weights: str | None
+    freeze: list[str]
     hyp: HypOverrides
     second_stage: SecondStage | None
 
@@ -104,11 +110,16 @@ class ModelOverrides(Section):
     """Any of `TrainSettings` for one model."""
 
     size: Size | None = None
+    width: Factor | None = None
+    depth: Factor | None = None
     epochs: int | None = Field(default=None, ge=1, le=100_000)
     batch: int | None = Field(default=None, ge=1, le=65_536)
     nominal_batch: int | None = Field(default=None, ge=1, le=65_536)
     multi_scale: bool | None = None
     sync_bn: bool | None = None
+    checkpointing: bool | None = None
+    weights: str | None = None
+    freeze: list[str] | None = None
     hyp: HypOverrides | None = None
     second_stage: SecondStage | None = None
 

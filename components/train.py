@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import fcntl
+import hashlib
 import io
 import json
 import logging
@@ -38,6 +40,7 @@ from yolo_core.models.spec import Anchors
 from yolo_core.models.weights import save_detector
 from yolo_core.progress import Progress, silent
 from yolo_core.train import Evaluation, Phase, TrainConfig, TrainResult, checkpoint, distributed, fit
+from yolo_core.train.transfer import Transfer
 
 RESULTS = ("model.safetensors", "curves.csv", "train.json")  # the last one written tells that all are there
 CURVES: tuple[str, ...] = ("epoch", "step", "lr", "box", "obj", "cls", "loss", "AP", "AP50")
@@ -91,8 +94,10 @@ def run(
 def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path | None) -> TrainConfig:
     """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones."""
     require(data / "manifest.json", "prepare")
-    settings = params.train_settings(model)
-    first = hyperparameters(get_spec(model).hyp, settings.hyp, _evolved(hyp))
+    settings, spec = params.train_settings(model), get_spec(model)
+    if settings.size % max(spec.strides):
+        raise UserError(f"train.size = {settings.size}: {model} needs a multiple of {max(spec.strides)} px")
+    first = hyperparameters(spec.hyp, settings.hyp, _evolved(hyp))
     phases = [Phase(settings.epochs, first)]
     if second := settings.second_stage:
         phases.append(Phase(second.epochs, hyperparameters(first, second.hyp)))
@@ -105,6 +110,12 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
         nominal_batch=settings.nominal_batch,
         seed=params.seed,
         anchors=_anchors(anchors, model, settings.size),
+        width=settings.width,
+        depth=settings.depth,
+        checkpointing=settings.checkpointing,
+        start_from=str(Path(settings.weights).absolute()) if settings.weights else "",
+        start_digest=_file_digest(settings.weights) if settings.weights else "",
+        freeze=tuple(settings.freeze),
         multi_scale=settings.multi_scale,
         sync_bn=settings.sync_bn,
         ema_decay=params.train.ema_decay,
@@ -128,6 +139,14 @@ def _evolved(path: Path | None) -> dict[str, float]:
         return {str(name): float(value) for name, value in values.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         raise UserError(f"{path}: not a file of hyperparameters; run `scaled-yolov4 evolve` again") from None
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"train.weights = {path}: cannot be read ({error.strerror or error})") from None
 
 
 def _anchors(path: Path, model: str, size: int) -> Anchors:
@@ -260,6 +279,13 @@ def _write(job: Job, result: TrainResult, classes: list[str], run_id: str | None
     atomic.write_json(summary, _summary(job, result, run_id, seconds))
 
 
+def _taken_over(config: TrainConfig, transfer: Transfer | None) -> dict[str, Any] | None:
+    """Which weights the training started from, and what of them fitted."""
+    if transfer is None:
+        return None
+    return {"file": config.start_from, "sha256": config.start_digest, **dataclasses.asdict(transfer)}
+
+
 def _csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     table = csv.DictWriter(text, list(CURVES), lineterminator="\n")
@@ -286,6 +312,7 @@ def _summary(job: Job, result: TrainResult, run_id: str | None, seconds: float) 
         "device": result.device,
         "precision": result.dtype,
         "workers": distributed.world(),
+        "started_from": _taken_over(config, result.transfer),
         "digest": checkpoint.digest(config.identity()),
         "mlflow_run_id": run_id,
         "versions": {

@@ -23,7 +23,7 @@ from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError
 from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import build_model, get_spec
-from yolo_core.models.weights import load_detector
+from yolo_core.models.weights import load_detector, save_detector
 from yolo_core.train import Phase, TrainConfig, checkpoint, fit, loop
 
 MODEL = "yolov4-tiny"
@@ -187,6 +187,38 @@ def test_the_result_is_a_detector_with_curves_and_a_summary(place: Path, trackin
     assert record["mlflow_run_id"]
     assert said["AP50"] == record["AP50"]
     assert [p.name for p in (place / "plain-work" / "train" / MODEL).iterdir()] == ["lock"]
+
+
+def test_fine_tuning_takes_over_what_fits_and_leaves_the_frozen_parts(
+    place: Path, tmp_path: Path, tracking: None
+) -> None:
+    torch.manual_seed(3)
+    source = build_model(MODEL, num_classes=2, width=0.25)
+    start = tmp_path / "start.safetensors"
+    save_detector(start, source, classes=["a", "b"], size=SIZE)
+    changes = ["train.epochs=1", "train.width=0.25", "train.freeze=[body.stem]", f"train.weights={start}"]
+    run(place, "tuned", *changes)
+    record = json.loads((place / "tuned" / "train.json").read_text())["started_from"]
+    assert record["file"] == str(start)
+    assert sorted({name.split(".")[0] for name in record["loaded"]}) == ["body"]
+    assert sorted(record["fresh"]) == sorted(f"head.{name}" for name in source.head.state_dict())
+    tuned = load_detector(place / "tuned" / "model.safetensors").model
+    assert equal(tuned.body.get_submodule("stem"), source.body.get_submodule("stem"))  # BatchNorm statistics as well
+    assert not equal(tuned.body.get_submodule("stage2"), source.body.get_submodule("stage2"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.weights=none.safetensors", r"train.weights = none.safetensors: cannot be read \(No such file"),
+        ("train.freeze=[body.stm]", "train.freeze: no part 'body.stm'; the model has body.stem"),
+        ("train.width=0", r"train.width = 0: .*greater than 0"),
+    ],
+)
+def test_wrong_starts_are_one_line(place: Path, tracking: None, change: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        run(place, "wrong", change)
+    assert "\n" not in str(caught.value)
 
 
 RUNNER = """

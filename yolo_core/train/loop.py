@@ -30,10 +30,12 @@ from yolo_core.evaluate.tta import Plain
 from yolo_core.losses.detection import DetectionLoss
 from yolo_core.models import Detector, build_model, get_spec
 from yolo_core.models.spec import Anchors
+from yolo_core.models.weights import load_detector
 from yolo_core.progress import Progress, silent
 from yolo_core.train import checkpoint, distributed, optim
 from yolo_core.train.ema import EMA
 from yolo_core.train.schedule import Phase, Schedule, ema_decay
+from yolo_core.train.transfer import Transfer, freeze, transfer
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ class TrainConfig:
     phases: hyperparameters until an epoch; the last one ends the training.
     batch, nominal_batch: images per step over all workers, and per update of the weights.
     size: pixels, side of the training square. anchors: pixels at that size, None takes the published ones.
+    checkpointing: whether activations are recomputed in the backward pass instead of kept.
+    start_from: a detector's file whose weights the training starts from, "" for none; start_digest: of its content.
+    freeze: dotted names of the parts that keep their weights.
     data: a digest of the data set, recorded so that a checkpoint of other data is refused.
     precision: see `yolo_core.device.autocast_dtype`.
     eval_every: epochs; the last epoch is always evaluated. checkpoint_every: steps; epochs end with one too.
@@ -74,6 +79,10 @@ class TrainConfig:
     depth: float = 1.0
     multi_scale: bool = False
     sync_bn: bool = False
+    checkpointing: bool = False
+    start_from: str = ""
+    start_digest: str = ""
+    freeze: tuple[str, ...] = ()
     ema_decay: float = 0.9999
     ema_tau: float = 2000.0
     eval_every: int = 1
@@ -88,7 +97,7 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """The part that determines the result; the rest says only how it is reached."""
         values = dataclasses.asdict(self)
-        for name in ("loader_workers", "checkpoint_every", "keep_checkpoints"):
+        for name in ("loader_workers", "checkpoint_every", "keep_checkpoints", "checkpointing", "start_from"):
             del values[name]
         return {**values, "device": pick_device(self.device).type}
 
@@ -99,6 +108,7 @@ class TrainResult:
 
     rows: the learning curves, a row per epoch. best: epoch, fitness, AP and AP50 of the chosen weights.
     seconds: of this process; resumed_at: the step it went on from, 0 from the start.
+    transfer: what was taken over from other weights.
     """
 
     model: Detector
@@ -110,6 +120,7 @@ class TrainResult:
     resumed_at: int
     device: str
     dtype: str
+    transfer: Transfer | None
 
 
 @dataclass
@@ -125,6 +136,8 @@ class Run:
     ema: EMA[Detector]
     optimizer: SGD
     scaler: torch.amp.GradScaler
+    frozen: list[nn.Module]
+    transfer: Transfer | None
     step: int = 0
     updates: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * (len(LOSSES) + 1))  # of the epoch so far
@@ -208,6 +221,9 @@ def _start(config: TrainConfig, train_set: DetectionDataset, device: torch.devic
     dtype = autocast_dtype(device, config.precision)
     classes = len(train_set.classes)
     model = build_model(config.model, classes, config.width, config.depth, config.anchors)
+    model.body.checkpointing = config.checkpointing
+    taken = transfer(model, load_detector(Path(config.start_from)).model.state_dict()) if config.start_from else None
+    frozen = freeze(model, config.freeze)
     model = model.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     ema = EMA(model)  # before the conversion, which keeps the tensors: the average has plain BatchNorm
     if config.sync_bn:
@@ -216,7 +232,7 @@ def _start(config: TrainConfig, train_set: DetectionDataset, device: torch.devic
     optimizer = optim.build_optimizer(model, config.phases[0].hyp, config.batch, config.nominal_batch)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     wrapped = distributed.wrap(model, device)
-    return Run(config, schedule, device, dtype, model, wrapped, ema, optimizer, scaler)
+    return Run(config, schedule, device, dtype, model, wrapped, ema, optimizer, scaler, frozen, taken)
 
 
 def _check_fit(config: TrainConfig, train_set: DetectionDataset) -> None:
@@ -273,7 +289,7 @@ def _step(run: Run, batch: Batch) -> bool:
     updates = run.schedule.updates_at(run.step)
     images = _to_device(batch.images, run.device)
     targets = batch.targets.to(run.device, non_blocking=True)
-    run.wrapped.train()
+    _train_mode(run)
     if updates:
         _backward(run, phase, images, targets)
         _update(run)
@@ -284,6 +300,13 @@ def _step(run: Run, batch: Batch) -> bool:
     run.images += len(images) * distributed.world()
     run.step_seconds += time.monotonic() - began
     return updates
+
+
+def _train_mode(run: Run) -> None:
+    """Training mode, but for the frozen parts: their statistics stay as well."""
+    run.wrapped.train()
+    for part in run.frozen:
+        part.eval()
 
 
 def _weight_decay(run: Run, phase: Phase) -> float:
@@ -453,4 +476,5 @@ def _result(run: Run, seconds: float, resumed_at: int) -> TrainResult:
         resumed_at=resumed_at,
         device=describe(run.device),
         dtype=str(run.dtype or torch.float32).removeprefix("torch."),
+        transfer=run.transfer,
     )
