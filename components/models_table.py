@@ -4,13 +4,13 @@ from rich.console import Console
 from rich.table import Table
 
 from yolo_core.models import build_model, get_spec, model_names
-from yolo_core.models.cost import cost
+from yolo_core.models.cost import paper_cost
 
 COLUMNS = ("model", "size", "params M", "GFLOPs", "AP", "AP50", "AP75", "FPS", "FPS on")
 
 
 def show(num_classes: int) -> None:
-    """Print every model: parameters and GFLOPs counted here, AP and speed as published."""
+    """Print every model: parameters and GFLOPs counted here the way its paper does, AP and speed as published."""
     table = Table(title=f"Detectors ({num_classes} classes; AP and FPS as published, on COCO)")
     for column in COLUMNS:
         table.add_column(
@@ -27,7 +27,7 @@ def row(name: str, num_classes: int) -> tuple[str, ...]:
 
     spec = get_spec(name)
     with torch.device("meta"):  # counting needs shapes, not weights
-        counted = cost(build_model(name, num_classes), spec.native_size)
+        counted = paper_cost(build_model(name, num_classes), spec.native_size)
     published = spec.published
     scores = (published.ap, published.ap50, published.ap75)
     return (

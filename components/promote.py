@@ -264,7 +264,7 @@ def _detect_again(
         size=loaded.size,
         batch=params.evaluate.batch,
         **suppression(params.evaluate),
-        stride=max(fused.strides),
+        stride=fused.input_stride,
         device=device,
         label="evaluate champion",
         progress=progress,

@@ -152,7 +152,8 @@ def _file_digest(path: str) -> str:
 def _anchors(path: Path, model: str, size: int) -> Anchors:
     """The anchors chosen for this model, in pixels at the training size."""
     try:
-        content = json.loads(require(path, "anchors").read_text(encoding="utf-8"))
+        # The stage makes them for the models of the parameters; this one may have been named by hand.
+        content = json.loads(require(path, f"anchors -S 'models=[{model}]'").read_text(encoding="utf-8"))
         made_for = content["model"], content["size"]
         levels = tuple(tuple((float(w), float(h)) for w, h in level) for level in content["anchors"])
     except (OSError, ValueError, KeyError, TypeError):

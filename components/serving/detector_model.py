@@ -38,7 +38,7 @@ class DetectorModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         loaded = load_detector(context.artifacts["weights"])
-        self.classes, self.size, self.stride = loaded.classes, loaded.size, max(loaded.model.strides)
+        self.classes, self.size, self.stride = loaded.classes, loaded.size, loaded.model.input_stride
         self.predictor = Plain(fuse(loaded.model).to(self.device))
 
     def predict(

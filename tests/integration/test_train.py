@@ -23,6 +23,7 @@ from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError
 from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import build_model, get_spec
+from yolo_core.models.detector import TrainingGraph
 from yolo_core.models.weights import load_detector, save_detector
 from yolo_core.train import Phase, TrainConfig, checkpoint, fit, loop
 
@@ -271,7 +272,7 @@ def test_a_second_run_on_the_same_work_is_turned_away(place: Path) -> None:
     [
         ('{"model": "yolov4-tiny", "size": 96, "anchors": [[[1, 2]]]}', "anchors of yolov4-tiny at 96 px"),
         ("{", "not a file of anchors"),
-        (None, "not found; run `scaled-yolov4 anchors`"),
+        (None, r"not found; run `scaled-yolov4 anchors -S 'models=\[yolov4-tiny\]'`"),
     ],
 )
 def test_wrong_anchors_are_named(place: Path, tmp_path: Path, content: str | None, expected: str) -> None:
@@ -305,6 +306,12 @@ TOGETHER = {
     "sync_bn": True,
     "phases": (Phase(5, Hyperparameters(warmup_epochs=1)),),
 }
+WITH_AUXILIARY_HEADS = TOGETHER | {
+    "model": "yolov7-w6",
+    "size": 128,
+    "width": 0.125,
+    "phases": (Phase(1, Hyperparameters(warmup_iterations=0)),),
+}
 
 
 def in_double(*arguments: Any) -> torch.nn.Module:
@@ -315,24 +322,37 @@ def in_double(*arguments: Any) -> torch.nn.Module:
     return model
 
 
-def one_of_the_workers(rank: int, place: Path, folder: Path) -> None:
+class InDouble(TrainingGraph):
+    """The training graph of such a model."""
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return super().forward(images.double())
+
+
+def compute_in_double(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(loop, "build_model", in_double)
+    patch.setattr(loop, "TrainingGraph", InDouble)
+
+
+def one_of_the_workers(rank: int, place: Path, folder: Path, changes: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    loop.build_model = in_double  # pyright: ignore[reportAttributeAccessIssue]
+    compute_in_double(pytest.MonkeyPatch())
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORKERS)
-    result = train_here(place, config(**TOGETHER), work=folder / "work")
+    result = train_here(place, config(**changes), work=folder / "work")
     if rank == 0:
         torch.save((result.model.state_dict(), result.rows), folder / "result.pt")
     dist.destroy_process_group()
 
 
-def test_two_workers_agree_with_one_after_20_steps(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("changes", "steps"), [(TOGETHER, 20), (WITH_AUXILIARY_HEADS, 4)], ids=["plain", "auxiliary"])
+def test_two_workers_agree_with_one(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], steps: int
 ) -> None:
-    monkeypatch.setattr(loop, "build_model", in_double)
-    alone = train_here(place, config(**TOGETHER))
-    mp.spawn(one_of_the_workers, (place, tmp_path), nprocs=WORKERS)  # pyright: ignore[reportPrivateImportUsage]
+    compute_in_double(monkeypatch)
+    alone = train_here(place, config(**changes))
+    mp.spawn(one_of_the_workers, (place, tmp_path, changes), nprocs=WORKERS)  # pyright: ignore[reportPrivateImportUsage]
     weights, rows = torch.load(tmp_path / "result.pt", weights_only=True)
-    assert alone.steps == 20
+    assert alone.steps == steps
     for name, expected in alone.model.state_dict().items():
         torch.testing.assert_close(weights[name], expected, rtol=1e-6, atol=1e-6, msg=name)
     for row, expected in zip(rows, alone.rows, strict=True):

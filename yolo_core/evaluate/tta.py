@@ -38,7 +38,7 @@ class TTA:
 
     def __init__(self, model: Detector, scales: Sequence[float], flips: Sequence[str]) -> None:
         self.plain = Plain(model)
-        self.stride = max(model.strides)
+        self.stride = model.input_stride
         self.passes = list(zip(scales, flips, strict=True))
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Assignment by anchor ratio: which cells and anchors answer for a target. Every target, anchor and level in one pass.
+"""Assignment by anchor ratio: which cells and anchors may answer for a target. Every target, anchor and level at once.
 
 A target asks every anchor whose sides differ from its own by less than a factor, in the cell that holds its centre
 and in the up to two neighbour cells nearest to the centre (arXiv 2011.08036; Scaled-YOLOv4's training code).
+For a coarser choice it asks all four neighbours (the auxiliary heads of arXiv 2207.02696, section 4.2).
 
 Results have a fixed size with a mask instead of a list of matches: the device is never asked how many there are.
 Shapes: L levels, S = 5 cells, A anchors, T targets.
@@ -16,7 +17,8 @@ from torch import Tensor
 
 # Centre, left, above, right, below, as (x, y) steps of one cell.
 _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
-_NEAR = 0.5  # a neighbour is asked when the centre lies within half a cell of it
+NEAREST = 0.5  # a neighbour is asked when the centre lies within half a cell of it: at most two are
+ALL_AROUND = 1.0  # all four are, but for a centre exactly on an edge: the cell beyond its own is a whole cell away
 
 
 @dataclass(frozen=True)
@@ -24,34 +26,43 @@ class Assignment:
     """Candidates (L, S, A, T): `valid` says which of them answer; the other tensors hold any cell of the map elsewhere.
 
     cells_xy: (L, S, 1, T, 2) column and row, float; strides: (L, 1, 1, 1, 1) pixels per cell, float;
-    rows: (L, S, A, T) index of the prediction in its level's map flattened to (B A H W), int64.
+    rows: (L, S, A, T) index of the prediction in its level's map flattened to (B A H W), int64;
+    targets: (T,) or (L, S, A, T) index of the target that a candidate answers for, int64.
     """
 
     valid: Tensor
     cells_xy: Tensor
     strides: Tensor
     rows: Tensor
+    targets: Tensor
 
 
 def assign(
-    targets: Tensor, anchors: Tensor, strides: Sequence[int], shapes: Sequence[tuple[int, int]], ratio: float
+    targets: Tensor,
+    anchors: Tensor,
+    strides: Sequence[int],
+    shapes: Sequence[tuple[int, int]],
+    ratio: float,
+    near: float = NEAREST,
 ) -> Assignment:
-    """Candidates for every target.
+    """Candidates for every target; each answers for the target that asked it.
 
     targets: (T, 6) image, class, cx, cy, w, h in pixels; anchors: (L, A, 2) pixels; strides: pixels per cell;
-    shapes: (H, W) of each level's map; ratio: sides may differ by less than this factor (hyperparameter anchor_t).
+    shapes: (H, W) of each level's map; ratio: sides may differ by less than this factor (hyperparameter anchor_t);
+    near: cells between the centre and a neighbour's edge, below which the neighbour is asked.
     """
     stride, size_wh, steps = _constants(tuple(strides), tuple(shapes), targets.device)
     centre_xy = targets[:, 2:4] / stride  # (L, 1, T, 2), in cells
     cells_xy = _clamped(centre_xy.floor() + steps, size_wh)  # (L, S, T, 2)
 
     fits = _sides_fit(targets[:, 4:6], anchors, ratio)  # (L, A, T)
-    near = _near_cells(centre_xy, size_wh)  # (L, S, T)
+    asked = _near_cells(centre_xy, size_wh, near)  # (L, S, T)
     return Assignment(
-        valid=near[:, :, None] & fits[:, None],
+        valid=asked[:, :, None] & fits[:, None],
         cells_xy=cells_xy[:, :, None],
         strides=stride[..., None],
         rows=_rows(targets[:, 0], cells_xy, size_wh, anchors.shape[1]),
+        targets=torch.arange(len(targets), device=targets.device),
     )
 
 
@@ -77,11 +88,11 @@ def _sides_fit(wh: Tensor, anchors: Tensor, ratio: float) -> Tensor:
     return torch.maximum(r, 1 / r).amax(-1) < ratio
 
 
-def _near_cells(centre_xy: Tensor, size_wh: Tensor) -> Tensor:
-    """(L, S, T): the centre's cell, and the neighbours that lie nearer than half a cell and inside the map."""
+def _near_cells(centre_xy: Tensor, size_wh: Tensor, near: float) -> Tensor:
+    """(L, S, T): the centre's cell, and the neighbours that lie nearer than `near` cells and inside the map."""
     inside = centre_xy % 1  # 0 at the cell's left or top edge
-    before = (inside < _NEAR) & (centre_xy > 1)
-    after = (inside > 1 - _NEAR) & (centre_xy < size_wh - 1)
+    before = (inside < near) & (centre_xy > 1)
+    after = (inside > 1 - near) & (centre_xy < size_wh - 1)
     own = torch.ones_like(before[..., :1])
     return torch.cat((own, before, after), -1)[:, 0].transpose(1, 2)
 

@@ -1,4 +1,8 @@
-"""The detection loss of Scaled-YOLOv4: CIoU boxes, objectness that predicts the IoU, binary cross-entropy classes."""
+"""Detection losses: CIoU boxes, objectness that predicts the IoU, binary cross-entropy classes.
+
+They differ in which predictions answer for a target: all that the anchor ratio allows (Scaled-YOLOv4), those of them
+that SimOTA chooses (YOLOv7), or its choice for two sets of heads (YOLOv7 with auxiliary heads).
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -8,16 +12,29 @@ from torch.nn import functional as F
 
 from yolo_core.boxes import ciou, cxcywh_to_xyxy
 from yolo_core.hyperparameters import Hyperparameters
-from yolo_core.losses.assign import assign
+from yolo_core.losses.assign import ALL_AROUND, NEAREST, Assignment, assign
+from yolo_core.losses.simota import match
 from yolo_core.models.decode import decode_boxes
 from yolo_core.models.detector import Detector
 
 _GAIN_LEVELS = 3  # the published gains are for three levels
-_GAIN_CLASSES = 80  # and for the classes of COCO
+_GAIN_CLASSES = 80  # for the classes of COCO
+_GAIN_SIZE = 640  # and, with SimOTA, for squares of this side in pixels
+
+_TOP = 10  # overlaps that sum to a target's number of predictions
+_GUIDED_TOP = 20  # and in training with auxiliary heads, for both sets of heads
+_AUXILIARY_WEIGHT = 0.25
+
+Parts = dict[str, Tensor]
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The mean over a single worker."""
+    return tensor
 
 
 class DetectionLoss:
-    """How far a model's raw maps are from the targets.
+    """How far a model's raw maps are from the targets; every candidate by anchor ratio answers (arXiv 2011.08036).
 
     hyp: gains `box`, `obj`, `cls` and the largest ratio `anchor_t`. The model is only read: its anchors, strides,
     box coding and loss constants.
@@ -25,9 +42,7 @@ class DetectionLoss:
     so that the workers' losses average to the loss of their batches taken together.
     """
 
-    def __init__(
-        self, model: Detector, hyp: Hyperparameters, worker_mean: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    ):
+    def __init__(self, model: Detector, hyp: Hyperparameters, worker_mean: Callable[[Tensor], Tensor] = alone):
         levels = len(model.strides)
         share = _GAIN_LEVELS / levels
         self.model = model
@@ -37,33 +52,53 @@ class DetectionLoss:
         self.obj_gain = hyp.obj * share * model.spec.loss.obj_factor
         self.cls_gain = hyp.cls * share * model.num_classes / _GAIN_CLASSES
 
-    def __call__(self, raw_maps: Sequence[Tensor], targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None = None
+    ) -> tuple[Tensor, Parts]:
         """The loss of one batch and its parts.
 
-        raw_maps: per level (B, A, H, W, 5+K), any float type; targets: (T, 6) image index, class index,
-        cx, cy, w, h in pixels of the batch's canvas; T may be 0.
+        raw_maps: what `model.training_maps` returns, per level (B, A, H, W, 5+K), any float type;
+        targets: (T, 6) image index, class index, cx, cy, w, h in pixels of the batch's canvas; T may be 0.
+        counts: targets of each image, for the losses that match image by image; None asks the device and waits.
         Returns the loss times B (scalar, float32, to be differentiated) and its parts "box", "obj", "cls" per image,
         detached. Works in float32 whatever the type of the maps.
         """
-        model = self.model
-        targets = targets.float()
+        parts = self._parts(raw_maps, targets.float(), counts)
+        loss = (parts["box"] + parts["obj"] + parts["cls"]) * len(raw_maps[0])
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+    def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None) -> Parts:
+        """The weighted parts, to be differentiated."""
+        return self._compare(raw_maps, targets, self._candidates(raw_maps, targets, NEAREST))
+
+    def _candidates(self, raw_maps: Sequence[Tensor], targets: Tensor, near: float) -> Assignment:
         shapes = [(raw.shape[2], raw.shape[3]) for raw in raw_maps]
-        found = assign(targets, model.anchors, model.strides, shapes, self.ratio)
+        return assign(targets, self.model.anchors, self.model.strides, shapes, self.ratio, near)
+
+    def _predictions(self, raw_maps: Sequence[Tensor], found: Assignment) -> tuple[Tensor, Tensor]:
+        """What the maps say at the candidates: boxes cx, cy, w, h in pixels, and logits of objectness and classes.
+
+        Shapes (L, S, A, T, 4) and (L, S, A, T, 1+K).
+        """
         rows = found.rows.flatten(1)  # (L, N), N = S A T candidates
-        valid = found.valid.flatten(1)
-        counts = self.worker_mean(valid.sum(1).float())
         raw = torch.stack([_take(m, r) for m, r in zip(raw_maps, rows, strict=True)])  # (L, N, 5+K)
         raw = raw.view(*found.valid.shape, raw.shape[-1]).float()  # (L, S, A, T, 5+K)
+        anchors = self.model.anchors[:, None, :, None]
+        boxes = decode_boxes(raw[..., :4], found.cells_xy, anchors, found.strides, self.model.spec.coding)
+        return boxes, raw[..., 4:]
 
-        anchors = model.anchors[:, None, :, None]
-        boxes = decode_boxes(raw[..., :4], found.cells_xy, anchors, found.strides, model.spec.coding)
-        overlap = ciou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets[:, 2:])).flatten(1)  # (L, N)
+    def _compare(self, raw_maps: Sequence[Tensor], targets: Tensor, found: Assignment) -> Parts:
+        """Box, objectness and class loss of the assigned predictions, times their gains."""
+        boxes, logits = self._predictions(raw_maps, found)
+        goals = targets[found.targets]  # (T, 6) or (L, S, A, T, 6)
+        valid = found.valid.flatten(1)
+        counts = self.worker_mean(valid.sum(1).float())
+        overlap = ciou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(goals[..., 2:])).flatten(1)  # (L, N)
 
-        box = _mean_of_valid(1 - overlap, valid, counts).sum() * self.box_gain
-        obj = self._objectness(raw_maps, overlap.detach().clamp(min=0), rows, valid) * self.obj_gain
-        cls = self._classes(raw[..., 5:], targets[:, 1], valid, counts) * self.cls_gain
-        parts = {"box": box.detach(), "obj": obj.detach(), "cls": cls.detach()}
-        return (box + obj + cls) * raw_maps[0].shape[0], parts
+        box = _mean_of_valid(1 - overlap, valid, counts).sum()
+        obj = self._objectness(raw_maps, overlap.detach().clamp(min=0), found.rows.flatten(1), valid)
+        cls = self._classes(logits[..., 1:], goals[..., 1], valid, counts)
+        return {"box": box * self.box_gain, "obj": obj * self.obj_gain, "cls": cls * self.cls_gain}
 
     def _objectness(self, raw_maps: Sequence[Tensor], overlap: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
         total = overlap.new_zeros(())
@@ -77,9 +112,57 @@ class DetectionLoss:
         """Mean cross-entropy per level, summed; 0 for a single class, which objectness already tells."""
         if self.model.num_classes == 1:
             return raw.new_zeros(())
-        goal = F.one_hot(class_index.long(), self.model.num_classes).to(raw.dtype).expand_as(raw)
+        classes = torch.arange(self.model.num_classes, device=raw.device)
+        goal = (class_index[..., None] == classes).to(raw.dtype).expand_as(raw)
         entropy = F.binary_cross_entropy_with_logits(raw, goal, reduction="none").mean(-1).flatten(1)
         return _mean_of_valid(entropy, valid, counts).sum()
+
+
+class SimOTALoss(DetectionLoss):
+    """The same for the candidates that SimOTA chooses (arXiv 2207.02696, as YOLOv7 trains).
+
+    size: pixels, side of the training square; the objectness gain grows with its area.
+    """
+
+    def __init__(
+        self, model: Detector, hyp: Hyperparameters, size: int, worker_mean: Callable[[Tensor], Tensor] = alone
+    ):
+        super().__init__(model, hyp, worker_mean)
+        self.obj_gain *= (size / _GAIN_SIZE) ** 2
+
+    def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None) -> Parts:
+        return self._compare(raw_maps, targets, self._matched(raw_maps, targets, counts, NEAREST, _TOP))
+
+    @torch.no_grad()
+    def _matched(
+        self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None, near: float, top: int
+    ) -> Assignment:
+        found = self._candidates(raw_maps, targets, near)
+        boxes, logits = self._predictions(raw_maps, found)
+        if counts is None:
+            counts = targets_per_image(targets, len(raw_maps[0]))
+        return match(found, boxes, logits, targets, counts, top)
+
+
+class LeadGuidedLoss(SimOTALoss):
+    """SimOTA for a model with auxiliary heads: coarse-to-fine lead guided assignment (arXiv 2207.02696, section 4.2).
+
+    The lead heads' predictions choose for both: few cells for the lead heads, more for the auxiliary heads, whose
+    loss counts a quarter.
+    """
+
+    def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None) -> Parts:
+        levels = len(self.model.strides)
+        lead, auxiliary = raw_maps[:levels], raw_maps[levels:]
+        fine = self._compare(lead, targets, self._matched(lead, targets, counts, NEAREST, _GUIDED_TOP))
+        chosen = self._matched(lead, targets, counts, ALL_AROUND, _GUIDED_TOP)
+        coarse = self._compare(auxiliary, targets, chosen)
+        return {name: fine[name] + coarse[name] * _AUXILIARY_WEIGHT for name in fine}
+
+
+def targets_per_image(targets: Tensor, images: int) -> list[int]:
+    """How many of the targets (T, 6) belong to each image of a batch; waits where the targets are on an accelerator."""
+    return torch.bincount(targets[:, 0].long(), minlength=images).tolist()
 
 
 def _take(raw_map: Tensor, rows: Tensor) -> Tensor:

@@ -16,6 +16,16 @@ def leaky() -> nn.Module:
     return nn.LeakyReLU(0.1, inplace=True)
 
 
+def mish() -> nn.Module:
+    """x tanh(softplus(x)) (arXiv 1908.08681), the activation of yolov4-csp and the large models."""
+    return nn.Mish()
+
+
+def silu() -> nn.Module:
+    """x sigmoid(x), the activation of YOLOv7."""
+    return nn.SiLU()
+
+
 class Foldable(nn.Module):
     """A block that has a simpler equal for inference."""
 
@@ -36,42 +46,46 @@ class ConvBnAct(Foldable):
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
 
-    @torch.no_grad()
     def fold(self) -> None:
         """Move the running statistics and the affine part of the normalisation into the convolution, in place."""
-        bn = self.bn
-        if not isinstance(bn, nn.BatchNorm2d):
-            return
-        assert bn.running_mean is not None
-        assert bn.running_var is not None
-        scale = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
-        weight = self.conv.weight.double() * scale[:, None, None, None]
-        bias = bn.bias.double() - bn.running_mean.double() * scale
-        self.conv.weight.copy_(weight)
-        self.conv.bias = nn.Parameter(bias.to(self.conv.weight.dtype))
-        self.bn = nn.Identity()
+        if isinstance(self.bn, nn.BatchNorm2d):
+            absorb(self.conv, self.bn)
+            self.bn = nn.Identity()
+
+
+@torch.no_grad()
+def absorb(conv: nn.Conv2d, bn: nn.BatchNorm2d, channels: slice = slice(None)) -> None:
+    """Make `conv`, which has no bias, compute what it and those `channels` of `bn` did after it, in place."""
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    scale = (bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps))[channels]
+    bias = bn.bias.double()[channels] - bn.running_mean.double()[channels] * scale
+    conv.weight.copy_(conv.weight.double() * scale[:, None, None, None])
+    conv.bias = nn.Parameter(bias.to(conv.weight.dtype))
 
 
 class CspOsa(nn.Module):
-    """One-shot aggregation on half of the channels, the stage of yolov4-tiny (arXiv 2011.08036, section 3.3).
+    """Partial one-shot aggregation, the stage of yolov4-tiny (arXiv 2011.08036, sections 3.2 and 4.2).
 
-    A 3x3 convolution to `channels`; its second half runs through `layers` 3x3 convolutions whose outputs are
-    concatenated and mixed by a 1x1 convolution. The other path crosses the stage untouched.
-    forward: (B, c_in, H, W) -> stage output (B, 2 channels, H, W), mixed path (B, channels, H, W) for the neck.
+    A 3x3 convolution to `channels`; its second half runs through `layers` 3x3 convolutions, each as wide as that half.
+    In the row of first half, second half and outputs, `crossing` halves cross the stage untouched and a 1x1
+    convolution mixes the others: the paper's COSA-1x3x, 2x2x and 3x1x have 1, 2 and 3 of four cross.
+    forward: (B, c_in, H, W) -> stage output (B, 2 channels, H, W), mixed path (B, c_mixed, H, W) for the neck.
     """
 
-    def __init__(self, c_in: int, channels: int, layers: int = 2):
+    def __init__(self, c_in: int, channels: int, layers: int = 2, crossing: int = 2):
         super().__init__()
         growth = channels // 2
-        self.growth = growth
+        layers = max(layers, crossing - 1)  # at least one to mix
+        self.crossing = crossing
+        self.c_mixed = (4 - crossing) * growth
         self.enter = ConvBnAct(c_in, channels, 3)
         self.layers = nn.ModuleList(ConvBnAct(growth, growth, 3) for _ in range(layers))
-        self.mix = ConvBnAct(layers * growth, channels, 1)
+        self.mix = ConvBnAct((2 + layers - crossing) * growth, self.c_mixed, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        entered = self.enter(x)
-        grown = [entered[:, self.growth :]]
+        grown = list(self.enter(x).chunk(2, 1))
         for layer in self.layers:
             grown.append(layer(grown[-1]))
-        mixed = self.mix(torch.cat(grown[:0:-1], 1))  # newest first, as Darknet's routes order them
-        return torch.cat((entered, mixed), 1), mixed
+        mixed = self.mix(torch.cat(grown[: self.crossing - 1 : -1], 1))  # newest first, as Darknet's routes order them
+        return torch.cat((*grown[: self.crossing], mixed), 1), mixed

@@ -25,8 +25,9 @@ def _decode_level(raw: Tensor, anchors_wh: Tensor, stride: int, coding: BoxCodin
     columns = torch.arange(width, device=raw.device, dtype=raw.dtype)
     rows = torch.arange(height, device=raw.device, dtype=raw.dtype)
     cells_xy = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)  # (H, W, 2)
-    boxes = decode_boxes(raw[..., :4], cells_xy, anchors_wh[:, None, None], stride, coding)
-    return torch.cat((boxes, raw[..., 4:].sigmoid()), -1).flatten(1, 3)
+    sigmoids = raw.contiguous().sigmoid()  # in one pass: in pieces it would be slower and round differently
+    boxes = _boxes(sigmoids[..., :4], raw[..., 2:4], cells_xy, anchors_wh[:, None, None], stride, coding)
+    return torch.cat((boxes, sigmoids[..., 4:]), -1).flatten(1, 3)
 
 
 def decode_boxes(
@@ -37,7 +38,17 @@ def decode_boxes(
     raw_xywh: (..., 4); cells_xy: (..., 2) column and row; anchors_wh: (..., 2) pixels; strides: pixels per cell;
     all broadcast against each other. Returns (..., 4): cx, cy, w, h in pixels.
     """
-    offset_xy = raw_xywh[..., :2].sigmoid() * coding.scale_xy - (coding.scale_xy - 1) / 2
-    raw_wh = raw_xywh[..., 2:]
-    factor_wh = (raw_wh.sigmoid() * 2).square() if coding.wh == "sigmoid" else raw_wh.exp()
+    return _boxes(raw_xywh.sigmoid(), raw_xywh[..., 2:], cells_xy, anchors_wh, strides, coding)
+
+
+def _boxes(
+    sigmoids_xywh: Tensor,
+    raw_wh: Tensor,
+    cells_xy: Tensor,
+    anchors_wh: Tensor,
+    strides: Tensor | int,
+    coding: BoxCoding,
+) -> Tensor:
+    offset_xy = sigmoids_xywh[..., :2] * coding.scale_xy - (coding.scale_xy - 1) / 2
+    factor_wh = (sigmoids_xywh[..., 2:] * 2).square() if coding.wh == "sigmoid" else raw_wh.exp()
     return torch.cat(((offset_xy + cells_xy) * strides, factor_wh * anchors_wh), -1)

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from yolo_core.models.blocks import Foldable
 from yolo_core.models.detector import Detector
@@ -16,7 +16,7 @@ class FoldError(ArithmeticError):
 
 
 def fuse(model: Detector, tolerance: float = TOLERANCE) -> Detector:
-    """A copy in evaluation mode, without gradients, with every foldable block folded.
+    """The graph for inference: a copy in evaluation mode, without gradients, folded, without auxiliary heads.
 
     The copy's `fold_error` is its largest difference to `model` on a random image, relative to the largest raw output
     (or to 1 when that is smaller). Raises FoldError when it is above `tolerance` or not a number.
@@ -24,9 +24,8 @@ def fuse(model: Detector, tolerance: float = TOLERANCE) -> Detector:
     folded = copy.deepcopy(model).eval()
     images = _random_image(folded)
     before = _raw(folded, images)
-    for module in folded.modules():
-        if isinstance(module, Foldable):
-            module.fold()
+    folded.drop_auxiliary()
+    fold_blocks(folded)
     folded.requires_grad_(False)
     folded.fold_error = _relative_difference(before, _raw(folded, images))
     if not folded.fold_error <= tolerance:  # also refuses NaN
@@ -34,8 +33,15 @@ def fuse(model: Detector, tolerance: float = TOLERANCE) -> Detector:
     return folded
 
 
+def fold_blocks(model: nn.Module) -> None:
+    """Fold every foldable block, in place; nothing is measured, so the model may also lie on the meta device."""
+    for module in list(model.modules()):
+        if isinstance(module, Foldable):
+            module.fold()
+
+
 def _random_image(model: Detector) -> Tensor:
-    size = 2 * max(model.strides)
+    size = 2 * model.input_stride
     like = next(model.parameters())
     return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(like)
 

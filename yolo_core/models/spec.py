@@ -8,6 +8,13 @@ from yolo_core.hyperparameters import Hyperparameters
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]  # per level, finest first: (w, h) in pixels
 
+# Of yolov4-csp, yolov4-tiny-3l, yolov7 and yolov7-x.
+COCO_ANCHORS: Anchors = (
+    ((12, 16), (19, 36), (40, 28)),
+    ((36, 75), (76, 55), (72, 146)),
+    ((142, 110), (192, 243), (459, 401)),
+)
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -65,19 +72,26 @@ class Recipe:
 
 @dataclass(frozen=True)
 class LossSpec:
-    """The loss's constants that belong to the model.
+    """The loss and its constants, which belong to the model.
 
+    kind: which predictions answer for a target: "anchor-ratio" all of fitting shape (Scaled-YOLOv4), "simota" the best
+        of them (YOLOv7), "lead-guided" the lead heads' best, for them and for auxiliary heads (YOLOv7 at 1280 px).
     balance: weight of the objectness loss per level, finest first.
     obj_factor: extra factor of the objectness gain (1.4 with four levels or more).
     """
 
     balance: tuple[float, ...]
     obj_factor: float = 1.0
+    kind: Literal["anchor-ratio", "simota", "lead-guided"] = "anchor-ratio"
 
 
 @dataclass(frozen=True)
 class Published:
-    """Printed figures: parameters in millions, GFLOPs (2 x multiply-add) at the native size, AP in percent, FPS."""
+    """Printed figures: parameters in millions, GFLOPs (2 x multiply-add) at the native size, AP in percent, FPS.
+
+    graph: what the sizes are of: the model as built, or as `fuse` leaves it.
+    with_auxiliary: whether they include auxiliary heads.
+    """
 
     source: str
     params_m: float | None = None
@@ -87,6 +101,8 @@ class Published:
     ap75: float | None = None
     fps: float | None = None
     fps_on: str | None = None
+    graph: Literal["built", "deployed"] = "built"
+    with_auxiliary: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,7 @@ class ModelSpec:
     native_size: pixels, the side of the published input.
     strides: pixels per cell, per level, finest first; anchors in pixels at the native size, in the same order.
     hyp: the hyperparameters of its recipe.
+    implicit: whether the head has implicit knowledge.
     """
 
     name: str
@@ -108,3 +125,4 @@ class ModelSpec:
     recipe: Recipe
     loss: LossSpec
     published: Published
+    implicit: bool = False

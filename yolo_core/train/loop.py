@@ -27,8 +27,10 @@ from yolo_core.errors import UserError
 from yolo_core.evaluate.coco_metrics import score
 from yolo_core.evaluate.predict import predict
 from yolo_core.evaluate.tta import Plain
+from yolo_core.losses import make_loss, targets_per_image
 from yolo_core.losses.detection import DetectionLoss
 from yolo_core.models import Detector, build_model, get_spec
+from yolo_core.models.detector import TrainingGraph
 from yolo_core.models.spec import Anchors
 from yolo_core.models.weights import load_detector
 from yolo_core.progress import Progress, silent
@@ -132,7 +134,8 @@ class Run:
     device: torch.device
     dtype: torch.dtype | None
     model: Detector
-    wrapped: nn.Module  # the model, or its data-parallel wrapper
+    losses: dict[Phase, DetectionLoss]
+    wrapped: nn.Module  # the model's training maps, or their data-parallel wrapper
     ema: EMA[Detector]
     optimizer: SGD
     scaler: torch.amp.GradScaler
@@ -231,8 +234,9 @@ def _start(config: TrainConfig, train_set: DetectionDataset, device: torch.devic
     schedule = Schedule(config.phases, _steps_per_epoch(config, train_set), config.batch, config.nominal_batch)
     optimizer = optim.build_optimizer(model, config.phases[0].hyp, config.batch, config.nominal_batch)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    wrapped = distributed.wrap(model, device)
-    return Run(config, schedule, device, dtype, model, wrapped, ema, optimizer, scaler, frozen, taken)
+    losses = {p: make_loss(model, p.hyp, size=config.size, worker_mean=distributed.mean) for p in config.phases}
+    wrapped = distributed.wrap(TrainingGraph(model), device)
+    return Run(config, schedule, device, dtype, model, losses, wrapped, ema, optimizer, scaler, frozen, taken)
 
 
 def _check_fit(config: TrainConfig, train_set: DetectionDataset) -> None:
@@ -289,13 +293,14 @@ def _step(run: Run, batch: Batch) -> bool:
     updates = run.schedule.updates_at(run.step)
     images = _to_device(batch.images, run.device)
     targets = batch.targets.to(run.device, non_blocking=True)
+    counts = targets_per_image(batch.targets, len(images))  # of the host's copy: nothing waits for the device
     _train_mode(run)
     if updates:
-        _backward(run, phase, images, targets)
+        _backward(run, phase, images, targets, counts)
         _update(run)
     else:
         with distributed.gradients_stay_local(run.wrapped):
-            _backward(run, phase, images, targets)
+            _backward(run, phase, images, targets, counts)
     run.step += 1
     run.images += len(images) * distributed.world()
     run.step_seconds += time.monotonic() - began
@@ -319,12 +324,11 @@ def _to_device(images: Tensor, device: torch.device) -> Tensor:
     return images.to(dtype=torch.float32, memory_format=torch.channels_last).div_(255)
 
 
-def _backward(run: Run, phase: Phase, images: Tensor, targets: Tensor) -> None:
+def _backward(run: Run, phase: Phase, images: Tensor, targets: Tensor, counts: list[int]) -> None:
     """Add this batch's gradients; the wrapper averages over workers, the loss is a sum over images: undo that."""
     with autocast(run.device, run.dtype):
         raw_maps = run.wrapped(images)
-    criterion = DetectionLoss(run.model, phase.hyp, distributed.mean)
-    loss, parts = criterion([raw.float() for raw in raw_maps], targets)
+    loss, parts = run.losses[phase]([raw.float() for raw in raw_maps], targets, counts)
     run.scaler.scale(loss * distributed.world()).backward()
     run.unchecked.append(torch.stack([*(parts[name].detach() for name in LOSSES), loss.detach() / len(images)]))
 
@@ -393,7 +397,7 @@ def _evaluate(run: Run, val_set: DetectionDataset) -> dict[str, float]:
         Plain(run.ema.module),
         val_set,
         size=run.config.size,
-        stride=max(run.model.strides),
+        stride=run.model.input_stride,
         device=run.device,
         progress=silent,
         **dataclasses.asdict(run.config.evaluation),

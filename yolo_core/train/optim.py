@@ -15,7 +15,7 @@ WEIGHTS, OTHERS, BIASES = 0, 1, 2  # places of the groups in the optimizer
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """(weights of convolutions and linear layers, other parameters such as BatchNorm weights, all biases)."""
+    """Weights of convolutions and linear layers; others: BatchNorm weights, implicit knowledge; all biases."""
     weights, others, biases = [], [], []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from components import params as parameters
 from yolo_core.errors import UserError
 from yolo_core.hyperparameters import RANGES, Hyperparameters
+from yolo_core.models import get_spec
 
 ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "params.yaml"
@@ -27,12 +28,17 @@ def test_the_committed_files_are_valid(name: str):
     parameters.load(ROOT / name)
 
 
-def test_coco_recipe_of_p6_is_the_published_one():
-    settings = parameters.load(ROOT / "params/coco.yaml").train_settings("yolov4-p6")
-    assert (settings.size, settings.epochs, settings.batch, settings.nominal_batch) == (1280, 300, 64, 64)
-    assert settings.second_stage is not None
-    assert settings.second_stage.epochs == 450
-    assert settings.second_stage.hyp == {"scale": 0.8, "mixup": 0.2}
+@pytest.mark.parametrize("name", ["yolov4-tiny", *parameters.load(ROOT / "params/coco.yaml").train.per_model])
+def test_the_coco_file_holds_the_recipe_of_each_model(name: str):
+    settings, spec = parameters.load(ROOT / "params/coco.yaml").train_settings(name), get_spec(name)
+    recipe = spec.recipe
+    assert (settings.size, settings.epochs, settings.batch) == (recipe.size, recipe.epochs, recipe.batch)
+    assert (settings.nominal_batch, settings.hyp) == (64, {})
+    second = settings.second_stage and spec.hyp.replace(**settings.second_stage.hyp)
+    assert second == (recipe.second_stage and recipe.second_stage.hyp)
+    assert (settings.second_stage and settings.second_stage.epochs) == (
+        recipe.second_stage and recipe.second_stage.epochs
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from yolo_core.hyperparameters import Hyperparameters
+from yolo_core.models.head import Head
 from yolo_core.train import optim
 from yolo_core.train.schedule import Values
 
@@ -12,7 +13,7 @@ HYP = Hyperparameters(lr0=0.1, momentum=0.9, weight_decay=5e-4)
 
 
 class Scaled(nn.Module):
-    """A layer with a parameter that is neither weight nor bias, as implicit knowledge is."""
+    """A layer with a parameter that is neither weight nor bias."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,6 +29,15 @@ def test_groups_hold_every_parameter_once() -> None:
     assert weights == ["0.conv.weight", "1.weight"]
     assert others == ["0.factor", "0.norm.weight"]
     assert biases == ["0.conv.bias", "0.norm.bias", "1.bias"]
+
+
+def test_implicit_knowledge_does_not_decay() -> None:
+    head = Head([8], [32], anchors_per_level=2, num_classes=1, implicit=True)
+    named = {id(p): name for name, p in head.named_parameters()}
+    weights, others, biases = ([named[id(p)] for p in group] for group in optim.parameter_groups(head))
+    assert weights == ["levels.0.weight"]
+    assert others == ["add.0.implicit", "multiply.0.implicit"]
+    assert biases == ["levels.0.bias"]
 
 
 @pytest.mark.parametrize(
