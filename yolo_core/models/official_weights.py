@@ -1,0 +1,157 @@
+"""The authors' published weights: Darknet `.weights` and PyTorch `.pt`, put into the models built here.
+
+Every tensor is matched by name and shape. No code of the file is run.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from yolo_core.errors import UserError
+from yolo_core.models import darknet_weights, official_names_v4, official_names_v7, restricted_pickle
+from yolo_core.models.blocks import BN_EPS
+from yolo_core.models.detector import Detector
+from yolo_core.models.rep import Implicit, RepConv
+from yolo_core.models.spec import DARKNET_CODING
+
+DARKNET_ORDER = {**official_names_v4.DARKNET_ORDER, **official_names_v7.DARKNET_ORDER}
+PYTORCH_NAMES = {**official_names_v4.PYTORCH_NAMES, **official_names_v7.PYTORCH_NAMES}
+
+# Darknet trained these with a box coding that its PyTorch branches do not use.
+_DARKNET_CODED = ("yolov4-tiny", "yolov4-tiny-3l")
+# What files made for inference lack: implicit knowledge and the branch of RepConv are folded in there, the auxiliary
+# heads dropped. Counters only matter to training.
+_TRAINING_ONLY = re.compile(r"\.implicit$|auxiliary|\.pointwise\.|num_batches_tracked$")
+Entry = TypeVar("Entry", bound=Callable)
+_PLACE = re.compile(r"model\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """matched: our tensors that were filled; absent: ours that the file does not have and need not have, now neutral
+    or fresh; unused: the file's tensors without a place here; anchors: whether the file brought its own."""
+
+    matched: list[str]
+    absent: list[str]
+    unused: list[str]
+    anchors: bool
+
+
+def load_official(model: Detector, path: Path) -> ImportReport:
+    """Fill `model`, in place, from a file of the authors: Darknet's by the suffix `.weights`, else PyTorch's.
+
+    A Darknet file of yolov4-tiny also changes the model's box coding to its own.
+    Raises UserError when the file is missing, damaged, names anything but tensors and layers, or holds another model.
+    """
+    path = Path(path)
+    return _load_darknet(model, path) if path.suffix == ".weights" else _load_pytorch(model, path)
+
+
+def _load_darknet(model: Detector, path: Path) -> ImportReport:
+    layers = _known(DARKNET_ORDER, "Darknet weights", model, path)(model)
+    found = darknet_weights.read(path, [(layer, model.get_submodule(layer)) for layer in layers])
+    if model.spec.family == "yolov7":
+        for layer, order in official_names_v7.darknet_input_order(model).items():
+            found[f"{layer}.conv.weight"] = found[f"{layer}.conv.weight"][:, order]
+    if model.spec.name in _DARKNET_CODED:
+        model.spec = replace(model.spec, coding=DARKNET_CODING)
+    eps = {name.removesuffix(".weight"): darknet_weights.EPS for name in found if name.endswith(".bn.weight")}
+    return _fill(model, path, _with_our_eps(found, eps), unused=[])
+
+
+def _load_pytorch(model: Detector, path: Path) -> ImportReport:
+    tree = restricted_pickle.read(path)
+    if isinstance(tree, dict) and "model" in tree:
+        tree = tree.get("ema") or tree["model"]
+    if not isinstance(tree, dict | restricted_pickle.Record):
+        raise UserError(f"{path}: holds neither a model nor its tensors")
+    theirs, eps = restricted_pickle.tensors(tree), restricted_pickle.batch_norm_eps(tree)
+    names = _names(model, theirs, path)
+    ours = {key: theirs[name] for key, name in names.items() if name in theirs}
+    used = {names[key] for key in ours}
+    default = official_names_v4.MODULE_LIST_BN_EPS if any(name.startswith("module_list.") for name in used) else BN_EPS
+    trained_with = {
+        key.removesuffix(".running_var"): eps.get(names[key].removesuffix(".running_var"), default)
+        for key in ours
+        if key.endswith(".running_var")
+    }
+    unused = [name for name in theirs if name not in used]
+    return _fill(model, path, _with_our_eps(ours, trained_with), unused, _anchors(model, theirs))
+
+
+def _known(table: Mapping[str, Entry], kind: str, model: Detector, path: Path) -> Entry:
+    """The table's entry for this model; UserError that lists those of the family that have one."""
+    name = model.spec.name
+    if name not in table:
+        near = [other for other in table if other.startswith(name)] or list(table)
+        raise UserError(f"{path}: there are no {kind} of {name}; there are of {', '.join(near)}")
+    return table[name]
+
+
+def _names(model: Detector, theirs: Mapping[str, Tensor], path: Path) -> dict[str, str]:
+    """Our tensor names -> the file's. In a file without auxiliary heads the head has an earlier place."""
+    names = _known(PYTORCH_NAMES, "PyTorch weights", model, path)(model)
+    head, last = _last_place(names.values()), _last_place(theirs)
+    if last is None or head is None or last >= head:
+        return names
+    old, new = f"model.{head}.", f"model.{last}."
+    return {key: name.replace(old, new, 1) if name.startswith(old) else name for key, name in names.items()}
+
+
+def _last_place(names: Iterable[str]) -> int | None:
+    return max((int(found[1]) for name in names if (found := _PLACE.match(name))), default=None)
+
+
+def _with_our_eps(found: Mapping[str, Tensor], eps: Mapping[str, float]) -> dict[str, Tensor]:
+    """The tensors in float32; normalisation trained with another epsilon is rescaled to the same outputs with ours."""
+    tensors = {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
+    for layer, value in eps.items():
+        if value != BN_EPS:
+            variance = tensors[f"{layer}.running_var"].double()
+            scale = ((variance + BN_EPS) / (variance + value)).sqrt()
+            tensors[f"{layer}.weight"] = (tensors[f"{layer}.weight"] * scale).float()
+    return tensors
+
+
+def _anchors(model: Detector, theirs: Mapping[str, Tensor]) -> Tensor | None:
+    """The anchors in pixels that a detection layer of the file holds; None where it has none of this model's number."""
+    held = (value for name, value in theirs.items() if name.endswith(".anchor_grid"))
+    fitting = [value for value in held if value.numel() == model.anchors.numel()]
+    return fitting[0].float().view_as(model.anchors) if fitting else None
+
+
+@torch.no_grad()
+def _fill(
+    model: Detector, path: Path, found: Mapping[str, Tensor], unused: list[str], anchors: Tensor | None = None
+) -> ImportReport:
+    """Copy the tensors after checking that all are there and fit."""
+    own = model.state_dict()
+    absent = [name for name in own if name not in found]
+    if missing := next((name for name in absent if not _TRAINING_ONLY.search(name)), None):
+        raise UserError(f"{path}: does not hold {model.spec.name}: it has nothing for {missing}")
+    for name, value in found.items():
+        if value.shape != own[name].shape:
+            raise UserError(
+                f"{path}: does not hold this {model.spec.name}: {name} is {tuple(value.shape)} there, "
+                f"{tuple(own[name].shape)} here; check the number of classes"
+            )
+    for name, value in found.items():
+        own[name].copy_(value)
+    _neutralise(model, set(absent))
+    if anchors is not None:
+        model.anchors.copy_(anchors)
+    return ImportReport(list(found), absent, unused, anchors is not None)
+
+
+def _neutralise(model: Detector, absent: set[str]) -> None:
+    """Have the parts that the file has folded into others change nothing."""
+    for name, module in model.named_modules():
+        if isinstance(module, Implicit) and f"{name}.implicit" in absent:
+            module.reset_to_neutral()
+        if isinstance(module, RepConv) and f"{name}.pointwise.conv.weight" in absent:
+            module.silence_pointwise()
