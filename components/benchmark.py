@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from components.evaluate import for_inference, load_inputs, suppression
-from components.export import canvas_size, versions
+from components.export import versions
 from components.inputs import require
 from components.params import Params
 from yolo_core import progress as progress_
@@ -26,6 +27,7 @@ from yolo_core.device import describe, pick_device
 from yolo_core.evaluate.nms import nms
 from yolo_core.evaluate.predict import to_device
 from yolo_core.evaluate.tta import Plain, Predictor
+from yolo_core.models.cost import footprint
 from yolo_core.models.detector import Detector
 
 
@@ -45,18 +47,19 @@ def run(
     weights: Path,
     export: Path,
     out: Path,
+    drop_levels: int = 0,
+    size: int | None = None,
     progress: progress_.Progress = progress_.silent,
 ) -> dict[str, Any]:
     """Write benchmark.json to `out`.
 
-    A run reads validation images from their files, letterboxes them to the training size, infers, and suppresses at
-    `export.nms_conf`, as a service would. Batch 1 is always among the batches.
+    A run reads validation images from their files, letterboxes them, infers, and suppresses at `export.nms_conf`, as a
+    service would. Batch 1 is always among the batches. drop_levels, size: as for `components.evaluate.load_inputs`.
     """
     device = pick_device(params.train.device)
-    loaded, dataset = load_inputs(model, data, weights, device=params.train.device)
+    loaded, dataset = load_inputs(model, data, weights, device=params.train.device, drop_levels=drop_levels, size=size)
     plain = require(export / "model.onnx", "export")
     fused = for_inference(loaded.model)
-    size = canvas_size(loaded.size, fused)
     threads = params.benchmark.threads or len(os.sched_getaffinity(0))
     with torch_threads(threads):
         cases = [
@@ -65,10 +68,11 @@ def run(
             for batch in sorted({1, *params.benchmark.batches})
         ]
         rows = [
-            measure(backend, batch, dataset, size, params, device)
+            measure(backend, batch, dataset, loaded.size, params, device)
             for backend, batch in progress(cases, "benchmark", total=len(cases))
         ]
-        report = {"model": model, "size": size, "device": machine(device, threads)}
+        report = {"model": model, "size": loaded.size, "device": machine(device, threads)}
+        report["graph"] = asdict(footprint(loaded.model, loaded.size))
     best = min((row for row in rows if row["batch"] == 1), key=lambda row: row["total_ms"]["p50"])
     name = f"{best['backend']} {best['precision']}"
     report |= {

@@ -1,6 +1,7 @@
 """Evaluate a trained detector on the validation images: COCO figures, plain and with test-time augmentation."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,28 @@ from yolo_core.evaluate.coco_metrics import CocoScore, score
 from yolo_core.evaluate.confusion import confusion_matrix
 from yolo_core.evaluate.predict import predict
 from yolo_core.evaluate.tta import TTA, Plain
+from yolo_core.models import pyramid
 from yolo_core.models.detector import Detector
 from yolo_core.models.fuse import fuse
 from yolo_core.models.weights import LoadedDetector, load_detector
 
 
 def run(
-    params: Params, *, model: str, data: Path, weights: Path, out: Path, progress: progress_.Progress = progress_.silent
+    params: Params,
+    *,
+    model: str,
+    data: Path,
+    weights: Path,
+    out: Path,
+    drop_levels: int = 0,
+    size: int | None = None,
+    progress: progress_.Progress = progress_.silent,
 ) -> dict[str, Any]:
     """Write metrics.json, detections.json, detections_tta.json, pr_curve.png, confusion.png and samples.jpg to `out`.
 
-    The figures are measured on the weights with folded normalisation in float32, at the size they were trained at.
+    The figures are measured on the folded model in float32, at `size`; see `load_inputs`.
     """
-    loaded, dataset = load_inputs(model, data, weights, device=params.train.device)
+    loaded, dataset = load_inputs(model, data, weights, device=params.train.device, drop_levels=drop_levels, size=size)
     settings, device = params.evaluate, pick_device(params.train.device)
     fused = for_inference(loaded.model)
     predictors = {"plain": Plain(fused), "tta": TTA(fused, settings.tta.scales, settings.tta.flips)}
@@ -41,7 +51,7 @@ def run(
             size=loaded.size,
             batch=settings.batch,
             **suppression(settings),
-            stride=max(fused.strides),
+            stride=fused.input_stride,
             device=device,
             label=f"evaluate {row}",
             progress=progress,
@@ -50,7 +60,7 @@ def run(
     }
     scores = {row: score(dataset.annotation_path, detections) for row, detections in found.items()}
 
-    write_json(out / "metrics.json", metrics(model, loaded.size, len(dataset), scores))
+    write_json(out / "metrics.json", metrics(loaded, len(dataset), scores))
     write_detections(out / "detections.json", found["plain"])
     write_detections(out / "detections_tta.json", found["tta"])
     plots.pr_curves(out / "pr_curve.png", scores["plain"], f"{model}: precision and recall at IoU .50")
@@ -66,11 +76,12 @@ def for_inference(model: Detector) -> Detector:
     return fuse(model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing overload
 
 
-def metrics(model: str, size: int, images: int, scores: dict[str, CocoScore]) -> dict[str, Any]:
+def metrics(loaded: LoadedDetector, images: int, scores: dict[str, CocoScore]) -> dict[str, Any]:
     """The content of metrics.json; figures 0..1, None where there is no truth to measure by."""
     return {
-        "model": model,
-        "size": size,
+        "model": loaded.model.spec.name,
+        "size": loaded.size,
+        "strides": list(loaded.model.strides),
         "images": images,
         **{row: result.figures for row, result in scores.items()},
         # A list: `dvc metrics show` would give each value of a mapping a column.
@@ -83,13 +94,19 @@ def suppression(settings: EvaluateParams) -> dict[str, Any]:
     return {"conf": settings.conf, "iou": settings.iou, "max_detections": settings.max_detections}
 
 
-def load_inputs(model: str, data: Path, weights: Path, device: str = "cpu") -> tuple[LoadedDetector, DetectionDataset]:
+def load_inputs(
+    model: str, data: Path, weights: Path, *, device: str = "cpu", drop_levels: int = 0, size: int | None = None
+) -> tuple[LoadedDetector, DetectionDataset]:
     """Trained weights and the validation images they are measured on.
 
-    Raises UserError when a file is missing, or the weights are of another model or other classes.
+    drop_levels: coarsest levels to go without; size: input pixels, None for those of the training.
+    Raises UserError when a file is missing, the weights are of another model or other classes, or do not allow this.
     """
     require(data, "prepare")
     loaded = load_detector(require(weights, "train"), device=pick_device(device))
+    loaded = replace(loaded, model=pyramid.drop_levels(loaded.model, drop_levels), size=size or loaded.size)
+    if loaded.size % loaded.model.input_stride:
+        raise UserError(f"--size {loaded.size}: {model} needs a multiple of {loaded.model.input_stride} px")
     if loaded.model.spec.name != model:
         raise UserError(f"{weights}: holds {loaded.model.spec.name}, not {model}; give --model or --weights to match")
     dataset = load_split(data, "val")

@@ -32,26 +32,35 @@ CHECK_BATCH = 4  # images
 
 
 def run(
-    params: Params, *, model: str, data: Path, weights: Path, out: Path, progress: progress_.Progress = progress_.silent
+    params: Params,
+    *,
+    model: str,
+    data: Path,
+    weights: Path,
+    out: Path,
+    drop_levels: int = 0,
+    size: int | None = None,
+    progress: progress_.Progress = progress_.silent,
 ) -> dict[str, Any]:
     """Write model.onnx, model_nms.onnx, engines where TensorRT runs, and export.json to `out`.
 
+    drop_levels, size: as for `components.evaluate.load_inputs`.
     Raises UserError when a file's numbers differ from PyTorch's by more than the tolerances; export.json then still
     holds what was measured.
     """
-    loaded, dataset = load_inputs(model, data, weights)
+    loaded, dataset = load_inputs(model, data, weights, drop_levels=drop_levels, size=size)
     settings, evaluation = params.export, params.evaluate
     fused = fuse(loaded.model)
-    size = canvas_size(loaded.size, fused)
     plain, with_nms = out / "model.onnx", out / "model_nms.onnx"
-    export_onnx(fused, plain, classes=loaded.classes, size=size, opset=settings.opset)
+    export_onnx(fused, plain, classes=loaded.classes, size=loaded.size, opset=settings.opset)
     add_nms(plain, with_nms, conf=settings.nms_conf, iou=evaluation.iou, max_detections=evaluation.max_detections)
 
-    check = Check(dataset.subset(_spread(len(dataset), settings.check_images)), size, evaluation, progress)
+    check = Check(dataset.subset(_spread(len(dataset), settings.check_images)), loaded.size, evaluation, progress)
     reference = Plain(fused)
     report = {
         "model": model,
-        "size": size,
+        "size": loaded.size,
+        "strides": list(fused.strides),
         "opset": settings.opset,
         "images": len(check.dataset),
         "tolerance": settings.tolerance,
@@ -150,12 +159,6 @@ def refuse_if_off(report: dict[str, Any], settings: ExportParams) -> None:
                     f"{file}: {figure.replace('_', ' ')} to PyTorch is {value:.3g}, over export.{key} = {allowed:g}; "
                     "see export.json, try another export.opset, or raise the tolerance if this is acceptable"
                 )
-
-
-def canvas_size(size: int, model: Detector) -> int:
-    """`size` rounded up to the model's largest stride, px."""
-    stride = max(model.strides)
-    return -(-size // stride) * stride
 
 
 def _engines(

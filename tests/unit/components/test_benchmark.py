@@ -8,6 +8,7 @@ import torch
 
 from components import benchmark, export
 from yolo_core.errors import UserError
+from yolo_core.models.cost import Footprint
 
 PARTS = ("preprocess_ms", "inference_ms", "postprocess_ms", "total_ms")
 
@@ -26,6 +27,7 @@ def test_the_record(project, tmp_path):
 
     assert (record["model"], record["size"], record["runs"]) == ("yolov4-tiny", 96, 3)
     assert record["device"]["threads"] == 1
+    assert Footprint(**record["graph"]).size == 96
     assert record["versions"].keys() >= {"python", "torch", "onnxruntime"}
     cases = {(row["backend"], row["precision"], row["batch"]) for row in record["rows"]}
     assert cases >= {("PyTorch", "fp32", 1), ("PyTorch", "fp32", 4)}
