@@ -34,12 +34,13 @@ test: setup  ## the tests, minutes
 test-slow: setup  ## the long tests: overfitting, several workers, serving
 	@pytest -m slow
 
-check: setup  ## lint, types, import rule, current pipeline file
+check: setup  ## lint, types, import rule, current pipeline file and scorecard
 	ruff check .
 	ruff format --check .
 	pyright
 	lint-imports
 	python -m pipelines.compile --check
+	python -m components.scorecard --check
 
 format: setup  ## format the code
 	ruff check --fix .
@@ -48,6 +49,9 @@ format: setup  ## format the code
 pipeline: setup  ## compile the Kubeflow pipeline
 	python -m pipelines.compile
 
+scorecard: setup  ## write docs/scorecard.md: printed figures beside counted ones
+	python -m components.scorecard
+
 ui: setup  ## the MLflow pages of the local registry
 	mlflow ui --backend-store-uri sqlite:///mlflow.db
 
@@ -55,4 +59,4 @@ lock: setup  ## resolve requirements.lock anew; TORCH=2.13.0 pins torch
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-annotate \
 		--no-header --upgrade $(if $(TORCH),--upgrade-package torch==$(TORCH)) pyproject.toml -o requirements.lock
 
-.PHONY: help setup run test test-slow check format pipeline ui lock
+.PHONY: help setup run test test-slow check format pipeline scorecard ui lock

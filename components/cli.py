@@ -24,6 +24,9 @@ ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
 Overrides = Annotated[list[str], typer.Option("-S", "--set", metavar="KEY=VALUE", help="Change one parameter.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
+# Options of `train` that stand for a parameter of the model it trains.
+PARAMETER_OPTIONS = {"width": "width", "depth": "depth", "start_from": "weights"}
+
 Model = Annotated[str, typer.Option(help="A name from `scaled-yolov4 models`; else the first in the parameters.")]
 
 
@@ -36,6 +39,10 @@ WEIGHTS = _path("Trained detector.", "outputs/train/MODEL/model.safetensors")
 ANCHORS = _path("Anchors of the model.", "outputs/anchors/MODEL.json")
 HYP = _path("Evolved hyperparameters.", "outputs/evolve/hyp.yaml")
 WORK = _path("Unfinished work, from which a killed run goes on.", "runs")
+
+
+DropLevels = Annotated[int, typer.Option(min=0, help="Coarsest levels of P6 or P7 to go without.")]
+Size = Annotated[int | None, typer.Option(help="Input size in pixels; else that of the training.")]
 
 
 def _out(default: str) -> Any:
@@ -122,6 +129,8 @@ def evolve(
 
 @stage(
     "scaled-yolov4 train --model yolov4-tiny",
+    "scaled-yolov4 train --model yolov4-csp --width 0.25",
+    "scaled-yolov4 train --model yolov4-p5 --start-from yolov4-p5.safetensors -S train.epochs=30",
     "scaled-yolov4 train --model yolov4-tiny -S train.workers=4 -S train.gpus_per_worker=1",
 )
 def train(
@@ -132,17 +141,25 @@ def train(
     hyp: Path | None = HYP,
     out: Path | None = _out("outputs/train/MODEL"),
     work: Path | None = WORK,
+    width: Annotated[float | None, typer.Option(help="Factor of the channels; sets train.width.")] = None,
+    depth: Annotated[float | None, typer.Option(help="Factor of the repeats; sets train.depth.")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Detector to fine-tune; sets train.weights.")] = None,
 ) -> None:
     """Train one detector with Ray Train; the same command goes on after a kill."""
 
 
-@stage("scaled-yolov4 evaluate --model yolov4-tiny", "scaled-yolov4 evaluate -S evaluate.batch=4 --out /tmp/scores")
+@stage(
+    "scaled-yolov4 evaluate --model yolov4-tiny",
+    "scaled-yolov4 evaluate --model yolov4-p7 --drop-levels 1 --size 1280 --out /tmp/scores",
+)
 def evaluate(
     *,
     model: Model = "",
     data: Path | None = DATA,
     weights: Path | None = WEIGHTS,
     out: Path | None = _out("outputs/evaluate/MODEL"),
+    drop_levels: DropLevels = 0,
+    size: Size = None,
 ) -> None:
     """Measure the COCO figures with and without test-time augmentation, with plots and sample pictures."""
 
@@ -154,6 +171,8 @@ def export(
     data: Path | None = DATA,
     weights: Path | None = WEIGHTS,
     out: Path | None = _out("outputs/export/MODEL"),
+    drop_levels: DropLevels = 0,
+    size: Size = None,
 ) -> None:
     """Export to ONNX (and TensorRT where present) and check the result against PyTorch."""
 
@@ -166,6 +185,8 @@ def benchmark(
     weights: Path | None = WEIGHTS,
     export: Path | None = _made_by("export"),
     out: Path | None = _out("outputs/benchmark/MODEL"),
+    drop_levels: DropLevels = 0,
+    size: Size = None,
 ) -> None:
     """Time pre-processing, inference and post-processing in every runtime at hand."""
 
@@ -205,6 +226,68 @@ def models(classes: Annotated[int, typer.Option(min=1, help="Number of classes."
         importlib.import_module("components.models_table").show(classes)
 
 
+@app.command(
+    "plan",
+    epilog=_examples(
+        "scaled-yolov4 plan --latency-ms 15",
+        "scaled-yolov4 plan --latency-ms 10 --device H100 --family yolov7 --params 40",
+        "scaled-yolov4 plan --latency-ms 40 --benchmark outputs/benchmark/yolov4-tiny/benchmark.json --memory 2",
+    ),
+)
+def plan(
+    *,
+    latency_ms: Annotated[float, typer.Option(help="Limit of inference at batch 1, milliseconds.")],
+    device: Annotated[str, typer.Option(help="Device to plan for, such as V100; auto is this machine's GPU.")] = "auto",
+    benchmark: Annotated[list[Path], typer.Option(metavar="FILE", help="Record to predict from; repeatable.")] = [],
+    params: Annotated[float | None, typer.Option(help="Limit of the parameters, millions.")] = None,
+    memory: Annotated[float | None, typer.Option(help="Limit of inference memory at batch 1, GiB.")] = None,
+    train_memory: Annotated[float | None, typer.Option(help="Limit of training memory on one device, GiB.")] = None,
+    train_batch: Annotated[int, typer.Option(min=1, help="Images a device trains at once.")] = 1,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 80,
+    family: Annotated[str, typer.Option(help="yolov4 or yolov7.")] = "yolov4",
+    debug: Debug = False,
+) -> None:
+    """Propose a model, input size, depth and width for a time limit, with the reasons."""
+    with _errors(debug):
+        importlib.import_module("components.plan").run(
+            limits={
+                "latency_ms": latency_ms,
+                "params_m": params,
+                "memory_gib": memory,
+                "training_gib": train_memory,
+                "training_batch": train_batch,
+            },
+            family=family,
+            device=device,
+            benchmarks=benchmark,
+            classes=classes,
+        )
+
+
+@app.command(
+    "import-weights",
+    epilog=_examples(
+        "scaled-yolov4 import-weights --model yolov4-p5 --from yolov4-p5.pt --out yolov4-p5.safetensors",
+        "scaled-yolov4 train --model yolov4-p5 --start-from yolov4-p5.safetensors",
+    ),
+)
+def import_weights(
+    *,
+    model: Annotated[str, typer.Option(help="A name from `scaled-yolov4 models`.")],
+    source: Annotated[Path, typer.Option("--from", help="The authors' file: Darknet .weights or PyTorch .pt.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    names: Annotated[Path | None, typer.Option(help="Class names, one a line; else COCO's 80.")] = None,
+    size: Annotated[int | None, typer.Option(help="Input size in pixels; else the published one.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace --out if it is there.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Turn published weights into a detector file, without running any code in them."""
+    with _errors(debug):
+        stage = importlib.import_module("components.import_weights")
+        result = stage.run(model=model, source=source, out=out, names=names, size=size, force=force)
+        print(f"import-weights: {_facts(result)} -> {out}")
+
+
 @app.command("doctor", epilog=_examples("scaled-yolov4 doctor", "scaled-yolov4 doctor --params params/coco.yaml"))
 def doctor(params: ParamsFile = Path("params.yaml"), debug: Debug = False) -> None:
     """Check this machine: one line a check, with its mend."""
@@ -229,14 +312,21 @@ def _run(name: str, params_file: Path, overrides: list[str], **options: Any) -> 
     params = _params(params_file, overrides)
     given = {key: value for key, value in options.items() if value not in (None, "")}
     model = options.get("model") or params.models[0]
+    named = {PARAMETER_OPTIONS[key]: given.pop(key) for key in PARAMETER_OPTIONS if key in given}
+    if named:
+        own = [f"train.per_model.{model}.{key}={value}" for key, value in named.items()]
+        params = _params(params_file, [*overrides, *own])
     arguments: dict[str, Any] = {**default_paths(name, model), **given}
     if "model" in options:
         importlib.import_module("yolo_core.models").get_spec(model)  # a wrong name ends here, with the near ones
         arguments["model"] = model
     progress = importlib.import_module("components.progress").on_stderr()
     result = importlib.import_module(f"components.{name}").run(params, progress=progress, **arguments)
-    facts = ", ".join(f"{key} {_short(value)}" for key, value in result.items())
-    print(f"{name}: {facts} -> {arguments['out']}", flush=True)
+    print(f"{name}: {_facts(result)} -> {arguments['out']}", flush=True)
+
+
+def _facts(result: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_short(value)}" for key, value in result.items())
 
 
 def _short(value: object) -> str:

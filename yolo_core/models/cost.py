@@ -57,7 +57,7 @@ class Footprint:
 
     params, gflops: as `deploy_cost` counts them. convolutions: how many run, one after the other.
     io: elements of the maps that the convolutions read and write (convolutional input/output, arXiv 2011.08036,
-        section 3.3), weights aside.
+        section 3), weights aside.
     weight_bytes: parameters and buffers. peak_bytes: the most that the input, the maps and the outputs take at one
         time when the operations run in turn and every map is freed after its last use, as PyTorch does. Both in
         float32; half precision takes half.

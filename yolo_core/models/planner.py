@@ -1,0 +1,403 @@
+"""Which model, input size, depth and width fit a time limit, in the order of arXiv 2011.08036, section 3.
+
+Input size and number of stages grow first and together, for they are what covers large objects and details; what time
+is left goes into depth, then into width. Costs are counted from the graphs, time is predicted from a roofline.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+
+import numpy as np
+import torch
+
+from yolo_core.errors import UserError
+from yolo_core.models.cost import Footprint, footprint, kept_bytes
+from yolo_core.models.detector import Detector
+from yolo_core.models.zoo import build_model, get_spec
+
+GIB = 2**30
+LEAST_SIZE = 0.5  # the smallest size offered of a tier, as a share of its first native size
+DEPTHS = (0.33, 0.5, 0.67, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+WIDTHS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.5)
+COMPACT = ((0.75, 0.67), (0.5, 0.33), (0.25, 0.33))  # (width, depth) tried in turn where no published graph fits
+
+# Each tier from small to large inputs; a rung starts with its leanest graph, deeper and wider published ones follow.
+# A tier is entered only where the one after it offers nothing that fits.
+Tier = tuple[tuple[str, ...], ...]
+FAMILIES: dict[str, tuple[Tier, ...]] = {
+    "yolov4": (
+        (("yolov4-tiny",), ("yolov4-tiny-3l",)),
+        (("yolov4-csp",), ("yolov4-p5",), ("yolov4-p6",), ("yolov4-p7",)),
+    ),
+    "yolov7": (
+        (("yolov7-tiny",), ("yolov7-tiny-silu",)),
+        (("yolov7", "yolov7-x"), ("yolov7-w6", "yolov7-e6", "yolov7-d6", "yolov7-e6e")),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured inference of one image: what ran, its footprint and milliseconds."""
+
+    what: str
+    footprint: Footprint
+    ms: float
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """How fast a device runs these graphs at batch 1.
+
+    gflops_per_s, gbytes_per_s, us_per_convolution: the best that was reached of arithmetic, of memory traffic and of
+        starting convolutions; None where nothing is known of it.
+    number_bytes: bytes of a number, 4 for float32.
+    corrections: (GFLOPs, measured time / roofline) of the measurements, in ascending order; between them the ratio is
+        interpolated over log GFLOPs, so that a measured graph gets its measured time.
+    """
+
+    gflops_per_s: float
+    gbytes_per_s: float | None = None
+    us_per_convolution: float | None = None
+    number_bytes: float = 2
+    corrections: tuple[tuple[float, float], ...] = ()
+
+    def ms(self, graph: Footprint) -> float:
+        """Predicted milliseconds of one image."""
+        bound = max(self.bounds_ms(graph).values())
+        if not self.corrections:
+            return bound
+        gflops, ratios = zip(*self.corrections, strict=True)
+        return bound * float(np.interp(np.log(graph.gflops), np.log(gflops), ratios))
+
+    def covers(self, graph: Footprint) -> bool:
+        """Whether the graph lies between the measured ones; beyond them a prediction is an extrapolation."""
+        if not self.corrections:
+            return False
+        return self.corrections[0][0] <= graph.gflops <= self.corrections[-1][0]
+
+    def bounds_ms(self, graph: Footprint) -> dict[str, float]:
+        """Milliseconds that arithmetic, traffic and starting the convolutions take at least."""
+        bounds = {"arithmetic": graph.gflops / self.gflops_per_s * 1e3}
+        if self.gbytes_per_s:
+            bounds["traffic"] = traffic_gb(graph, self.number_bytes) / self.gbytes_per_s * 1e3
+        if self.us_per_convolution:
+            bounds["starts"] = graph.convolutions * self.us_per_convolution / 1e3
+        return bounds
+
+
+def traffic_gb(graph: Footprint, number_bytes: float) -> float:
+    """1e9 bytes that the convolutions of one image move: maps in and out, and the weights once."""
+    return (graph.io + graph.params) * number_bytes / 1e9
+
+
+def roofline_through(measurements: Sequence[Measurement], number_bytes: float) -> Roofline:
+    """The roofline of a device on which these were measured, at least one of them."""
+    roof = Roofline(
+        gflops_per_s=max(m.footprint.gflops / m.ms * 1e3 for m in measurements),
+        gbytes_per_s=max(traffic_gb(m.footprint, number_bytes) / m.ms * 1e3 for m in measurements),
+        us_per_convolution=min(m.ms / m.footprint.convolutions * 1e3 for m in measurements),
+        number_bytes=number_bytes,
+    )
+    ratios: dict[float, float] = {}
+    for m in measurements:
+        bound = max(roof.bounds_ms(m.footprint).values())
+        ratios[m.footprint.gflops] = max(m.ms / bound, ratios.get(m.footprint.gflops, 0))
+    return replace(roof, corrections=tuple(sorted(ratios.items())))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may take; None is no limit.
+
+    latency_ms: inference at batch 1. params_m: millions. memory_gib: weights and peak activations of inference at
+    batch 1, in the roofline's precision. training_gib: on one device, see `Candidate.training_gib`.
+    Raises UserError for a limit that is not above 0.
+    """
+
+    latency_ms: float
+    params_m: float | None = None
+    memory_gib: float | None = None
+    training_gib: float | None = None
+    training_batch: int = 1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{field.name}: {value:g}; must be above 0")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph at an input size and what it takes.
+
+    training_gib: float32 weights, gradients, momentum and average, and what a batch keeps for the backward pass without
+    autocast; None where it was not asked for.
+    """
+
+    model: str
+    width: float
+    depth: float
+    graph: Footprint
+    latency_ms: float
+    memory_gib: float
+    training_gib: float | None
+
+    @property
+    def size(self) -> int:
+        return self.graph.size
+
+    @property
+    def params_m(self) -> float:
+        return self.graph.params / 1e6
+
+    @property
+    def stages(self) -> int:
+        """Halvings of the input up to the coarsest level."""
+        return max(get_spec(self.model).strides).bit_length() - 1
+
+    def __str__(self) -> str:
+        scaled = "".join(
+            f", {name} {value:g}" for name, value in (("width", self.width), ("depth", self.depth)) if value != 1
+        )
+        return f"{self.model} at {self.size} px{scaled}"
+
+
+@dataclass(frozen=True)
+class Excess:
+    """A limit and what a candidate takes of it."""
+
+    limit: str
+    unit: str
+    taken: float
+    allowed: float
+
+    @property
+    def ratio(self) -> float:
+        return self.taken / self.allowed
+
+    def __str__(self) -> str:
+        return f"{self.limit} {_short(self.taken)} {self.unit}, limit {self.allowed:g}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A candidate of one step, and why it was kept or not."""
+
+    step: str
+    candidate: Candidate
+    kept: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """training_gib: what training the choice takes, see `Candidate`."""
+
+    choice: Candidate
+    training_gib: float
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Where the figures of a graph come from; arguments: model, width, depth, classes.
+
+    inference: the footprint at native size. training: bytes per image that training keeps at native size.
+    """
+
+    inference: Callable[[str, float, float, int], Footprint]
+    training: Callable[[str, float, float, int], int]
+
+
+@cache
+def count(model: str, width: float = 1.0, depth: float = 1.0, classes: int = 80) -> Footprint:
+    """The footprint of a model at its native size."""
+    return footprint(_shapes(model, width, depth, classes), get_spec(model).native_size)
+
+
+@cache
+def count_training(model: str, width: float, depth: float, classes: int) -> int:
+    """Bytes per image that training keeps at a model's native size."""
+    return kept_bytes(_shapes(model, width, depth, classes), get_spec(model).native_size)
+
+
+def _shapes(model: str, width: float, depth: float, classes: int) -> Detector:
+    with torch.device("meta"):
+        return build_model(model, classes, width, depth)
+
+
+COUNTED = Counters(count, count_training)
+
+
+def plan(family: str, limits: Limits, roofline: Roofline, *, classes: int = 80, counters: Counters = COUNTED) -> Plan:
+    """The choice for these limits and how it came about.
+
+    Raises UserError for an unknown family, and where nothing fits: with the nearest candidate and the limit that binds.
+    """
+    return _Planner(tiers_of(family), limits, roofline, classes, counters).run()
+
+
+def tiers_of(family: str) -> tuple[Tier, ...]:
+    """The ladder of a family; UserError for an unknown one."""
+    if family not in FAMILIES:
+        raise UserError(f"family: {family!r} is not one of {', '.join(FAMILIES)}")
+    return FAMILIES[family]
+
+
+class _Planner:
+    def __init__(
+        self, tiers: tuple[Tier, ...], limits: Limits, roofline: Roofline, classes: int, counters: Counters
+    ) -> None:
+        self.tiers = tiers
+        self.limits = limits
+        self.roofline = roofline
+        self.classes = classes
+        self.counters = counters
+        self.rows: list[Row] = []
+        self.nearest: tuple[float, Candidate, Excess] | None = None
+
+    def run(self) -> Plan:
+        for width, depth in ((1.0, 1.0), *COMPACT):
+            start = self._size_and_stages(width, depth)
+            if start is not None:
+                choice = self._wider(self._deeper(self._published_siblings(start)))
+                training = self._training_gib(choice.model, choice.width, choice.depth, choice.graph)
+                return Plan(choice, training, tuple(self.rows))
+        assert self.nearest is not None
+        _, candidate, excess = self.nearest
+        raise UserError(
+            f"nothing fits: the nearest is {candidate}, and what binds is {excess}: "
+            f"{_short(excess.taken - excess.allowed)} {excess.unit} over, {_short(excess.ratio)} times the limit"
+        )
+
+    def _size_and_stages(self, width: float, depth: float) -> Candidate | None:
+        """Step 1: the largest input, with the stages that go with it, of the last tier that offers one."""
+        fitting: list[tuple[int, Candidate]] = []
+        for tier_number, tier in enumerate(self.tiers):
+            for model, sizes in _rungs(tier):
+                candidates = [self._candidate(model, size, width, depth) for size in sizes]
+                kept = [c for c in candidates if not self._excesses(c)]
+                fitting += [(tier_number, c) for c in kept]
+                self._note_rung(candidates, kept)
+                if not kept:
+                    break  # the rungs above take more of everything
+        if not fitting:
+            return None
+        _, best = max(fitting, key=lambda item: (item[0], item[1].size, item[1].stages))
+        self.rows = [
+            Row(row.step, row.candidate, row.candidate == best, _why(row, best)) if row.kept else row
+            for row in self.rows
+        ]
+        return best
+
+    def _note_rung(self, candidates: list[Candidate], kept: list[Candidate]) -> None:
+        """Of a rung's sizes the report has the largest that fits and the one that shows why it cannot be larger."""
+        largest = kept[-1] if kept else None
+        larger = [c for c in candidates if largest is None or c.size > largest.size]
+        if largest is not None:
+            self.rows.append(Row("size, stages", largest, True, ""))
+        if larger:
+            self._drop("size, stages", larger[0])
+
+    def _published_siblings(self, best: Candidate) -> Candidate:
+        """Step 2: the published graphs of the same input size, whose depth and width their authors chose."""
+        rung = next(rung for tier in self.tiers for rung in tier if rung[0] == best.model)
+        for model in rung[1:]:
+            best = self._better("published", best, self._candidate(model, best.size, best.width, best.depth))
+        return best
+
+    def _deeper(self, best: Candidate) -> Candidate:
+        for depth in (d for d in DEPTHS if d > best.depth):
+            candidate = self._candidate(best.model, best.size, best.width, depth)
+            if candidate.graph == best.graph:
+                continue  # rounding of the repeats left it as it was
+            best, before = self._better("depth", best, candidate), best
+            if best is before:
+                break
+        return best
+
+    def _wider(self, best: Candidate) -> Candidate:
+        for width in (w for w in WIDTHS if w > best.width):
+            best, before = self._better("width", best, self._candidate(best.model, best.size, width, best.depth)), best
+            if best is before:
+                break
+        return best
+
+    def _better(self, step: str, best: Candidate, candidate: Candidate) -> Candidate:
+        """The candidate where it fits, else the best so far."""
+        if self._excesses(candidate):
+            self._drop(step, candidate)
+            return best
+        self.rows.append(Row(step, candidate, True, "fits as well"))
+        return candidate
+
+    def _drop(self, step: str, candidate: Candidate) -> None:
+        reason = "; ".join(str(excess) for excess in self._excesses(candidate))
+        self.rows.append(Row(step, candidate, False, reason))
+
+    def _candidate(self, model: str, size: int, width: float, depth: float) -> Candidate:
+        graph = self.counters.inference(model, width, depth, self.classes).at(size)
+        training = None if self.limits.training_gib is None else self._training_gib(model, width, depth, graph)
+        return Candidate(
+            model,
+            width,
+            depth,
+            graph,
+            latency_ms=self.roofline.ms(graph),
+            memory_gib=(graph.weight_bytes + graph.peak_bytes) * self.roofline.number_bytes / 4 / GIB,
+            training_gib=training,
+        )
+
+    def _training_gib(self, model: str, width: float, depth: float, graph: Footprint) -> float:
+        native = self.counters.training(model, width, depth, self.classes)
+        kept = native * graph.size**2 / get_spec(model).native_size ** 2
+        states = 4 * 4 * graph.params  # weights, gradients, momentum, average; four bytes each
+        return (states + self.limits.training_batch * kept) / GIB
+
+    def _excesses(self, candidate: Candidate) -> list[Excess]:
+        """The limits that it exceeds; keeps in mind which candidate came nearest to all of them."""
+        pairs = (
+            ("latency", "ms", candidate.latency_ms, self.limits.latency_ms),
+            ("parameters", "M", candidate.params_m, self.limits.params_m),
+            ("inference memory", "GiB", candidate.memory_gib, self.limits.memory_gib),
+            ("training memory", "GiB", candidate.training_gib, self.limits.training_gib),
+        )
+        every = [
+            Excess(name, unit, taken, allowed)
+            for name, unit, taken, allowed in pairs
+            if taken is not None and allowed is not None
+        ]
+        worst = max(every, key=lambda excess: excess.ratio)
+        if self.nearest is None or worst.ratio < self.nearest[0]:
+            self.nearest = worst.ratio, candidate, worst
+        return [excess for excess in every if excess.ratio > 1]
+
+
+def _rungs(tier: Tier) -> Iterator[tuple[str, list[int]]]:
+    """The leanest graph of each rung with its sizes, from above those of the rung before to its native one.
+
+    The first rung's go down to `LEAST_SIZE` of its native size.
+    """
+    above = 0
+    for rung in tier:
+        spec = get_spec(rung[0])
+        stride = max(spec.strides)
+        least = above + 1 if above else LEAST_SIZE * spec.native_size
+        yield rung[0], [size for size in range(stride, spec.native_size + 1, stride) if size >= least]
+        above = spec.native_size
+
+
+def _why(row: Row, best: Candidate) -> str:
+    if row.candidate == best:
+        return "the largest input that fits"
+    if row.candidate.size > best.size:
+        return f"fits, but {best.model} is the larger kind"
+    return f"fits, but {best.model} takes a larger input"
