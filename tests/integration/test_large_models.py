@@ -1,0 +1,60 @@
+"""Models with more levels and auxiliary heads through the stages from training to timing, small and short."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components import anchors, benchmark, evaluate, export, prepare, train
+from components import params as params_
+from yolo_core.models.weights import load_detector
+
+SETTINGS = [
+    "prepare.digits.train_images=4",
+    "prepare.digits.val_images=2",
+    "prepare.digits.image_size=128",
+    "anchors.generations=10",
+    "train.size=128",
+    "train.width=0.125",
+    "train.depth=0.1",
+    "train.epochs=1",
+    "train.batch=2",
+    "train.device=cpu",
+    "evaluate.tta.scales=[1]",
+    "evaluate.tta.flips=[none]",
+    "export.check_images=2",
+    "benchmark.batches=[1]",
+    "benchmark.warmup=1",
+    "benchmark.runs=2",
+]
+
+
+@pytest.mark.parametrize(("name", "options"), [("yolov7-w6", {}), ("yolov4-p6", {"drop_levels": 1})])
+def test_from_training_to_timing(name: str, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    params = params_.load(Path(__file__).parents[2] / "params.yaml", [*SETTINGS, f"models=[{name}]"])
+    data, weights, exported = tmp_path / "data", tmp_path / "train/model.safetensors", tmp_path / "export"
+    prepare.run(params, out=data)
+    anchors.run(params, data=data, out=tmp_path / "anchors")
+    train.run(
+        params,
+        model=name,
+        data=data,
+        anchors=tmp_path / f"anchors/{name}.json",
+        hyp=None,
+        out=tmp_path / "train",
+        work=tmp_path / "runs",
+    )
+    model = load_detector(weights).model
+    assert (model.auxiliary is not None) == (name == "yolov7-w6")  # training goes on from the file
+
+    common = {"model": name, "data": data, "weights": weights, **options}
+    evaluate.run(params, **common, out=tmp_path / "evaluate")
+    export.run(params, **common, out=exported)
+    benchmark.run(params, **common, export=exported, out=tmp_path / "benchmark")
+    levels = len(model.strides) - options.get("drop_levels", 0)
+    assert len(json.loads((tmp_path / "evaluate/metrics.json").read_text())["strides"]) == levels
+    assert json.loads((exported / "export.json").read_text())["onnx"]["relative_error"] < 1e-3
+    assert json.loads((tmp_path / "benchmark/benchmark.json").read_text())["latency_ms_b1"] > 0
