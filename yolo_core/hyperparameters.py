@@ -52,7 +52,8 @@ class Hyperparameters:
     translate: float = _value(0.5, 0.0, 0.9, "largest shift, fraction of the image side")
     scale: float = _value(0.5, 0.0, 0.95, "largest change of size, fraction")
     flip_lr: float = _value(0.5, 0.0, 1.0, "probability of a left-right flip", evolves=False)
-    mosaic: float = _value(1.0, 0.0, 1.0, "probability of a mosaic of four images", evolves=False)
+    mosaic: float = _value(1.0, 0.0, 1.0, "probability of a mosaic", evolves=False)
+    mosaic9: float = _value(0.0, 0.0, 1.0, "share of mosaics of nine images, not four", evolves=False)
     mixup: float = _value(0.0, 0.0, 1.0, "probability of mixing in a second image, Beta(8, 8)", evolves=False)
 
     def replace(self, **values: float) -> "Hyperparameters":

@@ -1,4 +1,4 @@
-"""One training sample: mosaic of four or a letterboxed image, scaled, shifted, flipped, mixed and colour-jittered.
+"""One training sample: a mosaic or a letterboxed image, scaled, shifted, flipped, mixed and colour-jittered.
 
 The public recipe resizes each tile, pastes the tiles on a canvas of twice the size and warps that canvas. Here the
 placing, the scale, the shift and the flip are one matrix per tile, and each tile is warped once, straight into the
@@ -118,16 +118,48 @@ def training_sample(
 def _mosaic(
     dataset: DetectionDataset, hyp: Hyperparameters, size: int, flip: bool, rng: np.random.Generator, index: int
 ) -> tuple[list[Tile], int, Affine]:
-    """Image `index` and three drawn ones around a drawn centre; (tiles, plane side, affine)."""
+    """Image `index` among three or eight drawn ones; (tiles, plane side, affine)."""
+    lay = _nine if hyp.mosaic9 and rng.random() < hyp.mosaic9 else _four
+    return lay(dataset, size, rng, index), 2 * size, _affine(hyp, 2 * size, size, flip, rng)
+
+
+def _four(dataset: DetectionDataset, size: int, rng: np.random.Generator, index: int) -> list[Tile]:
+    """Four tiles that meet in a drawn centre."""
     centre_x, centre_y = (int(c) for c in rng.integers(size // 2, size + size // 2, 2, endpoint=True))
-    indices = [index, *(int(i) for i in rng.integers(len(dataset), size=3))]
     tiles = []
-    for corner, i in enumerate(indices):  # top left, top right, bottom left, bottom right of the centre
-        width, height = fitted(dataset.images[i].width, dataset.images[i].height, size)
-        x = centre_x if corner % 2 else centre_x - width
+    for corner, (i, width, height) in enumerate(_drawn(dataset, size, rng, index, 3)):
+        x = centre_x if corner % 2 else centre_x - width  # top left, top right, bottom left, bottom right
         y = centre_y if corner // 2 else centre_y - height
         tiles.append(Tile(i, x, y, width, height))
-    return tiles, 2 * size, _affine(hyp, 2 * size, size, flip, rng)
+    return tiles
+
+
+def _nine(dataset: DetectionDataset, size: int, rng: np.random.Generator, index: int) -> list[Tile]:
+    """A tile and a ring of eight around it, clockwise from above; the plane shows a drawn part of them."""
+    drawn = _drawn(dataset, size, rng, index, 8)
+    left, top = (int(offset) for offset in size - rng.integers(size, size=2))  # of the middle tile
+    w, h = zip(*((width, height) for _, width, height in drawn), strict=True)
+    corners = (
+        (0, 0),
+        (0, -h[1]),
+        (w[1], -h[2]),
+        (w[0], 0),
+        (w[0], h[3]),
+        (w[0] - w[5], h[0]),
+        (w[0] - w[5] - w[6], h[0]),
+        (-w[7], h[0] - h[7]),
+        (-w[8], h[0] - h[7] - h[8]),
+    )
+    places = zip(drawn, corners, strict=True)
+    return [Tile(i, left + x, top + y, width, height) for (i, width, height), (x, y) in places]
+
+
+def _drawn(
+    dataset: DetectionDataset, size: int, rng: np.random.Generator, index: int, others: int
+) -> list[tuple[int, int, int]]:
+    """Image `index` and drawn ones: (index, width, height) with the longer side `size`."""
+    indices = [index, *(int(i) for i in rng.integers(len(dataset), size=others))]
+    return [(i, *fitted(dataset.images[i].width, dataset.images[i].height, size)) for i in indices]
 
 
 def _single(

@@ -317,7 +317,9 @@ class YoloV7(Body):
 
 _PAPER = "arXiv 2207.02696v1"
 _V100 = "Tesla V100, batch 1"
-_HYP = Hyperparameters(lrf=0.1, cls=0.3, obj=0.7, warmup_momentum=0.8, translate=0.2, scale=0.9, mixup=0.15)
+_HYP = Hyperparameters(
+    lrf=0.1, cls=0.3, obj=0.7, warmup_momentum=0.8, translate=0.2, scale=0.9, mixup=0.15, mosaic9=0.2
+)
 _TINY_HYP = _HYP.replace(lrf=0.01, cls=0.5, obj=1.0, translate=0.1, scale=0.5, mixup=0.05)
 
 YOLOV7 = ModelSpec(

@@ -62,28 +62,32 @@ def in_public_order(
 
 def _public_canvas(data, hyp, size, rng, index, mosaic):
     """Resize every tile, paste it on the canvas, warp the canvas; labels class, xyxy_px in float64."""
-    if mosaic:
-        side = 2 * size
+    side = 2 * size if mosaic else size
+    nine = mosaic and hyp.mosaic9 and rng.random() < hyp.mosaic9
+    if nine:
+        indices = [index, *rng.integers(len(data), size=8)]
+    elif mosaic:
         xc, yc = rng.integers(size // 2, size + size // 2, 2, endpoint=True)
         indices = [index, *rng.integers(len(data), size=3)]
     else:
-        side, indices = size, [index]
+        indices = [index]
+    sizes = [fitted(data.images[i].width, data.images[i].height, size) for i in indices]
+    w, h = sizes[0]
+    if nine:
+        places = np.array(_ring(sizes, size)) - rng.integers(size, size=2)
+    elif mosaic:
+        around = ((-1, -1), (0, -1), (-1, 0), (0, 0))
+        places = [(xc + dx * w, yc + dy * h) for (dx, dy), (w, h) in zip(around, sizes, strict=True)]
+    else:
+        places = [((size - w) // 2, (size - h) // 2)]
     canvas = np.full((side, side, 3), 114, np.uint8)
     all_labels = []
-    for corner, i in enumerate(indices):
+    for i, (w, h), (x, y) in zip(indices, sizes, places, strict=True):
         record = data.images[i]
-        w, h = fitted(record.width, record.height, size)
         tile = resize(data.load(i), w, h)
-        x, y = (
-            [(xc - w, yc - h), (xc, yc - h), (xc - w, yc), (xc, yc)][corner]
-            if mosaic
-            else (
-                (size - w) // 2,
-                (size - h) // 2,
-            )
-        )
         x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, side), min(y + h, side)
-        canvas[y0:y1, x0:x1] = tile[y0 - y : y1 - y, x0 - x : x1 - x]
+        if x0 < x1 and y0 < y1:
+            canvas[y0:y1, x0:x1] = tile[y0 - y : y1 - y, x0 - x : x1 - x]
         labels = data.labels[i].astype(np.float64)
         labels[:, 1:] *= np.tile([w / record.width, h / record.height], 2)
         labels[:, 1:] += np.tile([x, y], 2)
@@ -107,6 +111,26 @@ def _public_canvas(data, hyp, size, rng, index, mosaic):
     return image, np.concatenate([labels[:, :1], cut], axis=1)[kept]
 
 
+def _ring(sizes, s):
+    """Corners of nine tiles on a canvas of 3 s: the first at (s, s), each further one beside the last, clockwise."""
+    (w0, h0), places = sizes[0], [(s, s)]
+    for number, (w, h) in enumerate(sizes[1:], start=1):
+        (wp, hp), (xp, yp) = sizes[number - 1], places[-1]
+        places.append(
+            {
+                1: (s, s - h),
+                2: (s + wp, s - h),
+                3: (s + w0, s),
+                4: (s + w0, s + hp),
+                5: (s + w0 - w, s + h0),
+                6: (xp - w, s + h0),
+                7: (s - w, s + h0 - h),
+                8: (s - w, yp - h),
+            }[number]
+        )
+    return places
+
+
 def by_tables(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
     """Colour jitter as in public detectors: one table of 256 values for each of hue, saturation and value."""
     values = np.arange(256)
@@ -120,6 +144,8 @@ RECIPES = {
     "large": Hyperparameters(),
     "large, second stage": Hyperparameters(scale=0.8, mixup=1.0),
     "csp": Hyperparameters(scale=0.9, translate=0.1),
+    "nine": Hyperparameters(mosaic9=1.0, translate=0.2, scale=0.3),
+    "nine at times, mixed": Hyperparameters(mosaic9=0.5, mixup=0.5),
     "single image": Hyperparameters(mosaic=0.0, translate=0.2),
 }
 
