@@ -36,6 +36,7 @@ def fit_model(params: Params, model: str, train_set: DetectionDataset) -> dict[s
     """The report on one model: anchors per level at the training size, which they are, and how both sets do."""
     spec = get_spec(model)
     settings = params.train_settings(model)
+    spec.checked_size(settings.size, "train.size")
     anchor_t = hyperparameters(spec.hyp, settings.hyp).anchor_t
     boxes = training_boxes(train_set, settings.size)
     if not len(boxes):

@@ -24,6 +24,7 @@ from yolo_core.deploy import tensorrt
 from yolo_core.deploy.latency import percentiles, time_parts
 from yolo_core.deploy.onnx import OnnxPredictor
 from yolo_core.device import describe, pick_device
+from yolo_core.errors import UserError
 from yolo_core.evaluate.nms import nms
 from yolo_core.evaluate.predict import to_device
 from yolo_core.evaluate.tta import Plain, Predictor
@@ -64,7 +65,7 @@ def run(
     with torch_threads(threads):
         cases = [
             (backend, batch)
-            for backend in backends(fused, plain, export, device, threads)
+            for backend in backends(fused, loaded.size, plain, export, device, threads)
             for batch in sorted({1, *params.benchmark.batches})
         ]
         rows = [
@@ -87,9 +88,12 @@ def run(
     return {"ms at batch 1": best["total_ms"]["p50"], "images/s": best["images_per_second"], "by": name}
 
 
-def backends(fused: Detector, plain: Path, export: Path, device: torch.device, threads: int) -> list[Backend]:
+def backends(
+    fused: Detector, size: int, plain: Path, export: Path, device: torch.device, threads: int
+) -> list[Backend]:
     """Every backend that can run here; float16 on CUDA alone."""
     onnx = OnnxPredictor(plain, device, threads)
+    _check_same(plain, onnx, fused, size)
     where = "CUDA" if onnx.provider.startswith("CUDA") else "CPU"
     found = [
         Backend("PyTorch", "fp32", Plain(fused)),
@@ -105,6 +109,16 @@ def backends(fused: Detector, plain: Path, export: Path, device: torch.device, t
                 if path.exists()
             ]
     return found
+
+
+def _check_same(path: Path, onnx: OnnxPredictor, model: Detector, size: int) -> None:
+    """UserError unless the exported graph is of this model, at this size and with these levels."""
+    wanted = {"model": model.spec.name, "size": size, "strides": list(model.strides)}
+    found = {name: onnx.metadata.get(name) for name in wanted}
+    if found != wanted:
+        raise UserError(
+            f"{path}: exported as {found}, to be timed as {wanted}; run `scaled-yolov4 export` with the same options"
+        )
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""The command `scaled-yolov4`: one subcommand per stage, plus `models`, `doctor` and `summary`.
+"""The command `scaled-yolov4`: one subcommand per stage, and those around them (models, plan, doctor and the like).
 
 Only Typer is imported here; a command imports what it needs when it runs, so that `--help` stays quick.
 Exit codes: 0 done, 1 a fault, 2 something the user can mend.
@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a fault, 2 something the user can mend.
 
 import importlib
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ WORK = _path("Unfinished work, from which a killed run goes on.", "runs")
 
 
 DropLevels = Annotated[int, typer.Option(min=0, help="Coarsest levels of P6 or P7 to go without.")]
-Size = Annotated[int | None, typer.Option(help="Input size in pixels; else that of the training.")]
+Size = Annotated[int | None, typer.Option(min=32, max=4096, help="Input pixels; else those of the training.")]
 
 
 def _out(default: str) -> Any:
@@ -277,7 +278,7 @@ def import_weights(
     source: Annotated[Path, typer.Option("--from", help="The authors' file: Darknet .weights or PyTorch .pt.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     names: Annotated[Path | None, typer.Option(help="Class names, one a line; else COCO's 80.")] = None,
-    size: Annotated[int | None, typer.Option(help="Input size in pixels; else the published one.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, max=4096, help="Input pixels; else as published.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace --out if it is there.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -314,8 +315,10 @@ def _run(name: str, params_file: Path, overrides: list[str], **options: Any) -> 
     model = options.get("model") or params.models[0]
     named = {PARAMETER_OPTIONS[key]: given.pop(key) for key in PARAMETER_OPTIONS if key in given}
     if named:
-        own = [f"train.per_model.{model}.{key}={value}" for key, value in named.items()]
+        own = [f"train.per_model.{model}.{key}={json.dumps(value, default=str)}" for key, value in named.items()]
         params = _params(params_file, [*overrides, *own])
+    if (given.get("drop_levels") or given.get("size")) and "out" not in given:
+        raise UserError("--drop-levels and --size: give --out as well; the results of the whole model keep their place")
     arguments: dict[str, Any] = {**default_paths(name, model), **given}
     if "model" in options:
         importlib.import_module("yolo_core.models").get_spec(model)  # a wrong name ends here, with the near ones

@@ -104,11 +104,10 @@ def load_inputs(
     """
     require(data, "prepare")
     loaded = load_detector(require(weights, "train"), device=pick_device(device))
-    loaded = replace(loaded, model=pyramid.drop_levels(loaded.model, drop_levels), size=size or loaded.size)
-    if loaded.size % loaded.model.input_stride:
-        raise UserError(f"--size {loaded.size}: {model} needs a multiple of {loaded.model.input_stride} px")
     if loaded.model.spec.name != model:
         raise UserError(f"{weights}: holds {loaded.model.spec.name}, not {model}; give --model or --weights to match")
+    wanted = loaded.size if size is None else loaded.model.spec.checked_size(size, "--size")
+    loaded = replace(loaded, model=pyramid.drop_levels(loaded.model, drop_levels), size=wanted)
     dataset = load_split(data, "val")
     if loaded.classes != dataset.classes:
         raise UserError(

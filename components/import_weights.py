@@ -22,9 +22,10 @@ def run(*, model: str, source: Path, out: Path, names: Path | None, size: int | 
         raise UserError(f"--out {out}: must end in .safetensors")
     classes = _class_names(names) if names else list(COCO_CLASSES)
     detector = build_model(model, len(classes))
+    pixels = detector.spec.native_size if size is None else detector.spec.checked_size(size, "--size")
     report = load_official(detector, source)
     made_from = {"imported_from": source.name, "absent": report.absent}
-    save_detector(out, detector, classes=classes, size=size or detector.spec.native_size, extra=made_from)
+    save_detector(out, detector, classes=classes, size=pixels, extra=made_from)
     return {
         "tensors matched": len(report.matched),
         "absent": len(report.absent),

@@ -163,7 +163,7 @@ def _record(path: Path) -> Record:
         counted = record.get("graph")  # missing in records of before: taken to be the published model
         graph = Footprint(**counted) if counted else count(record["model"]).at(record["size"])
         return Record(record["model"], record["device"]["name"], graph, times)
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: not a record of `scaled-yolov4 benchmark` ({type(error).__name__}: {error})"
         ) from None
@@ -188,7 +188,7 @@ def _print(out: Console, found: Plan, device: Device, limits: Limits) -> None:
         "",
         f"Choice: {found.choice}, {found.choice.latency_ms:.1f} of {limits.latency_ms:g} ms; training takes "
         f"{found.training_gib:.1f} GiB at batch {limits.training_batch} in float32 without checkpointing.",
-        f"Next: {_next_command(found.choice)}",
+        f"Next: {_next_commands(found.choice)}",
     ):
         out.print(line, soft_wrap=True, highlight=False)
 
@@ -206,10 +206,15 @@ def _extrapolates(found: Plan, device: Device) -> bool:
     return not all(device.roofline.covers(row.candidate.graph) for row in found.rows)
 
 
-def _next_command(choice: Candidate) -> str:
+def _next_commands(choice: Candidate) -> str:
+    """Anchors and training of the choice, whatever the parameter file says of the model."""
     dials = {"width": choice.width, "depth": choice.depth}
     options = "".join(f" --{name} {value:g}" for name, value in dials.items() if value != 1)
-    return f"scaled-yolov4 train --model {choice.model}{options} -S train.size={choice.size}"
+    size = f"-S train.per_model.{choice.model}.size={choice.size}"
+    return (
+        f"scaled-yolov4 anchors -S 'models=[{choice.model}]' {size} && "
+        f"scaled-yolov4 train --model {choice.model}{options} {size}"
+    )
 
 
 def _figures(candidate: Candidate, roofline: Roofline) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from yolo_core.models import build_model, get_spec, model_names, published, scaling, yolov7
 from yolo_core.models.blocks import CspOsa, silu
-from yolo_core.models.cost import Cost, cost, deploy_cost, without_memory
+from yolo_core.models.cost import Cost, cost, deploy_cost, paper_cost, without_memory
 from yolo_core.models.csp import CspStage, Residual
-from yolo_core.models.detector import Detector, TrainingGraph
+from yolo_core.models.detector import Detector
 from yolo_core.models.spec import Scaling
 from yolo_core.models.yolov7 import YoloV7
 
@@ -131,11 +131,7 @@ def _model(name: str, width: float = 1.0, depth: float = 1.0) -> Detector:
 
 @cache
 def _printed_graph_cost(name: str, size: int) -> Cost:
-    """The cost of the graph whose size is printed for this model."""
-    model = _model(name)
-    if model.spec.published.with_auxiliary:
-        return cost(TrainingGraph(model), size)
-    return deploy_cost(model, size) if model.spec.published.graph == "deployed" else cost(model, size)
+    return paper_cost(_model(name), size)
 
 
 def _size(name: str, params_m: float | None, gflops: float | None, counted: Cost) -> Size:

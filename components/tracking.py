@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 PIPELINE_VARIABLE = "SCALED_YOLOV4_PIPELINE_ID"
+SETTLE_S = 0.5  # longer than a store takes to show a run that another process has begun to create
 PIPELINE_TAG = "scaled_yolov4.pipeline"
 STAGE_TAG = "scaled_yolov4.stage"
 MODEL_TAG = "scaled_yolov4.model"
@@ -149,7 +150,7 @@ def pipeline_run(params: Params, data: Path) -> str:
 
 def _root(client: MlflowClient, experiment: str, pipeline: str) -> Run:
     tags = {PIPELINE_TAG: pipeline, STAGE_TAG: "pipeline"}
-    return _find_or_create(client, experiment, f"pipeline {pipeline[:16]}", tags)
+    return _find_or_create(client, experiment, f"pipeline {pipeline[:16]}", tags, settle_s=SETTLE_S)
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
@@ -184,11 +185,17 @@ def _artifact_location() -> str | None:
     return (folder / "mlartifacts").as_uri()
 
 
-def _find_or_create(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str]) -> Run:
-    """The oldest run with these tags. When two processes create it at once, both settle on the older one."""
+def _find_or_create(
+    client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str], settle_s: float = 0
+) -> Run:
+    """The oldest run with these tags. When two processes create it at once, both settle on the older one.
+
+    settle_s: how long to wait, after creating one, for an older one that is still on its way into the store.
+    """
     if found := _oldest(client, experiment, tags):
         return found
     created = client.create_run(experiment, tags={**tags, **_source_tags()}, run_name=name)
+    time.sleep(settle_s)
     oldest = _oldest(client, experiment, tags) or created
     if oldest.info.run_id != created.info.run_id:
         client.delete_run(created.info.run_id)

@@ -95,8 +95,7 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
     """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones."""
     require(data / "manifest.json", "prepare")
     settings, spec = params.train_settings(model), get_spec(model)
-    if settings.size % max(spec.strides):
-        raise UserError(f"train.size = {settings.size}: {model} needs a multiple of {max(spec.strides)} px")
+    spec.checked_size(settings.size, "train.size")
     first = hyperparameters(spec.hyp, settings.hyp, _evolved(hyp))
     phases = [Phase(settings.epochs, first)]
     if second := settings.second_stage:
@@ -153,7 +152,7 @@ def _anchors(path: Path, model: str, size: int) -> Anchors:
     """The anchors chosen for this model, in pixels at the training size."""
     try:
         # The stage makes them for the models of the parameters; this one may have been named by hand.
-        content = json.loads(require(path, f"anchors -S 'models=[{model}]'").read_text(encoding="utf-8"))
+        content = json.loads(require(path, f"anchors {_for_model(model, size)}").read_text(encoding="utf-8"))
         made_for = content["model"], content["size"]
         levels = tuple(tuple((float(w), float(h)) for w, h in level) for level in content["anchors"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -161,9 +160,14 @@ def _anchors(path: Path, model: str, size: int) -> Anchors:
     if made_for != (model, size):
         raise UserError(
             f"{path}: anchors of {made_for[0]} at {made_for[1]} px, training {model} at {size} px; "
-            "run `scaled-yolov4 anchors` again"
+            f"run `scaled-yolov4 anchors {_for_model(model, size)}`"
         )
     return levels
+
+
+def _for_model(model: str, size: int) -> str:
+    """Options that have a stage work for this model at this size, whatever the parameter file says."""
+    return f"-S 'models=[{model}]' -S train.per_model.{model}.size={size}"
 
 
 @contextlib.contextmanager

@@ -272,7 +272,10 @@ def test_a_second_run_on_the_same_work_is_turned_away(place: Path) -> None:
     [
         ('{"model": "yolov4-tiny", "size": 96, "anchors": [[[1, 2]]]}', "anchors of yolov4-tiny at 96 px"),
         ("{", "not a file of anchors"),
-        (None, r"not found; run `scaled-yolov4 anchors -S 'models=\[yolov4-tiny\]'`"),
+        (
+            None,
+            r"not found; run `scaled-yolov4 anchors -S 'models=\[yolov4-tiny\]' -S train.per_model.yolov4-tiny.size=64",
+        ),
     ],
 )
 def test_wrong_anchors_are_named(place: Path, tmp_path: Path, content: str | None, expected: str) -> None:

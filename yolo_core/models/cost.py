@@ -47,8 +47,14 @@ def deploy_cost(model: Detector, size: int) -> Cost:
 
 
 def paper_cost(model: Detector, size: int) -> Cost:
-    """The cost as the model's paper counts it: as built for Scaled-YOLOv4, as deployed for YOLOv7."""
-    return deploy_cost(model, size) if model.spec.published.graph == "deployed" else cost(model, size)
+    """The cost of the graph whose size the model's paper prints.
+
+    That is the graph as built for Scaled-YOLOv4, as deployed for YOLOv7, with auxiliary heads for yolov7-d6.
+    """
+    published = model.spec.published
+    if published.with_auxiliary:
+        return cost(TrainingGraph(model), size)
+    return deploy_cost(model, size) if published.graph == "deployed" else cost(model, size)
 
 
 @dataclass(frozen=True)

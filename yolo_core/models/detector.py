@@ -62,7 +62,7 @@ class Detector(nn.Module):
         self.width = scaling.width
         self.depth = scaling.depth
         self.strides = spec.strides
-        self.input_stride = max(spec.strides)
+        self.input_stride = spec.input_stride
         sizes = _checked_anchors(spec, spec.anchors if anchors is None else anchors)
         self.register_buffer("anchors", torch.tensor(sizes, dtype=torch.float32), persistent=False)
         self.body = body

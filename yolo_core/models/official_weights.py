@@ -111,7 +111,7 @@ def _with_our_eps(found: Mapping[str, Tensor], eps: Mapping[str, float]) -> dict
     """The tensors in float32; normalisation trained with another epsilon is rescaled to the same outputs with ours."""
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
     for layer, value in eps.items():
-        if value != BN_EPS:
+        if value != BN_EPS and f"{layer}.weight" in tensors:
             variance = tensors[f"{layer}.running_var"].double()
             scale = ((variance + BN_EPS) / (variance + value)).sqrt()
             tensors[f"{layer}.weight"] = (tensors[f"{layer}.weight"] * scale).float()

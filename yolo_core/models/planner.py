@@ -108,6 +108,16 @@ def roofline_through(measurements: Sequence[Measurement], number_bytes: float) -
     return replace(roof, corrections=tuple(sorted(ratios.items())))
 
 
+# What the fields of `Limits` are called where a person gives them.
+LIMIT_NAMES = {
+    "latency_ms": "latency (ms)",
+    "params_m": "parameters (millions)",
+    "memory_gib": "memory (GiB)",
+    "training_gib": "training memory (GiB)",
+    "training_batch": "training batch",
+}
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a candidate may take; None is no limit.
@@ -127,7 +137,7 @@ class Limits:
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and not 0 < value < math.inf:
-                raise UserError(f"{field.name}: {value:g}; must be above 0")
+                raise UserError(f"{LIMIT_NAMES[field.name]}: {value:g}; must be above 0")
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,7 @@ class Candidate:
     @property
     def stages(self) -> int:
         """Halvings of the input up to the coarsest level."""
-        return max(get_spec(self.model).strides).bit_length() - 1
+        return get_spec(self.model).input_stride.bit_length() - 1
 
     def __str__(self) -> str:
         scaled = "".join(
@@ -389,7 +399,7 @@ def _rungs(tier: Tier) -> Iterator[tuple[str, list[int]]]:
     above = 0
     for rung in tier:
         spec = get_spec(rung[0])
-        stride = max(spec.strides)
+        stride = spec.input_stride
         least = above + 1 if above else LEAST_SIZE * spec.native_size
         yield rung[0], [size for size in range(stride, spec.native_size + 1, stride) if size >= least]
         above = spec.native_size

@@ -40,6 +40,9 @@ _INERT = re.compile(
 )
 
 
+MAX_DEPTH = 30  # of layers within layers; a file may hold one that contains itself
+
+
 class Record:
     """Something of the file that is kept as data: a layer, or a number of a library's own type."""
 
@@ -97,12 +100,16 @@ def _walk(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         return
     fields = tree.fields
     for group in ("_parameters", "_buffers"):
-        yield from ((prefix + name, value) for name, value in (fields.get(group) or {}).items())
+        yield from ((f"{prefix}{name}", value) for name, value in _mapping(fields.get(group)).items())
     if isinstance(fields.get("eps"), float):
         yield f"{prefix}eps", fields["eps"]
-    for name, child in (fields.get("_modules") or {}).items():
-        if isinstance(child, Record):
+    for name, child in _mapping(fields.get("_modules")).items():
+        if isinstance(child, Record) and prefix.count(".") < MAX_DEPTH:
             yield from _walk(child, f"{prefix}{name}.")
+
+
+def _mapping(value: Any) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 class _Reader(pickle.Unpickler):

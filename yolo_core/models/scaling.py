@@ -1,7 +1,8 @@
 """The arithmetic of scaling detectors (arXiv 2011.08036, sections 3 and 4): what size, depth, width and stages cost.
 
 Letters as in the paper: a map of w x h cells, b base channels, k layers, g channels that a layer adds (growth).
-Costs are multiply-adds of the convolutions. Coefficients are exact fractions. Nothing here builds a model.
+Costs are multiply-adds of the convolutions. Coefficients are exact fractions. Nothing here builds a model. The
+planner and the scorecard use a part; the rest is there to be asked.
 """
 
 import math

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from yolo_core.errors import UserError
 from yolo_core.hyperparameters import Hyperparameters
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]  # per level, finest first: (w, h) in pixels
@@ -77,7 +78,7 @@ class LossSpec:
     kind: which predictions answer for a target: "anchor-ratio" all of fitting shape (Scaled-YOLOv4), "simota" the best
         of them (YOLOv7), "lead-guided" the lead heads' best, for them and for auxiliary heads (YOLOv7 at 1280 px).
     balance: weight of the objectness loss per level, finest first.
-    obj_factor: extra factor of the objectness gain (1.4 with four levels or more).
+    obj_factor: extra factor of the objectness gain (1.4 for P6 and P7).
     """
 
     balance: tuple[float, ...]
@@ -126,3 +127,14 @@ class ModelSpec:
     loss: LossSpec
     published: Published
     implicit: bool = False
+
+    @property
+    def input_stride(self) -> int:
+        """What both sides of an input must be multiples of, pixels."""
+        return max(self.strides)
+
+    def checked_size(self, size: int, what: str) -> int:
+        """`size` in pixels when the strides divide it; else UserError that calls it `what`."""
+        if size % self.input_stride:
+            raise UserError(f"{what} = {size}: {self.name} needs a multiple of {self.input_stride} px")
+        return size

@@ -225,7 +225,7 @@ def _start(config: TrainConfig, train_set: DetectionDataset, device: torch.devic
     classes = len(train_set.classes)
     model = build_model(config.model, classes, config.width, config.depth, config.anchors)
     model.body.checkpointing = config.checkpointing
-    taken = transfer(model, load_detector(Path(config.start_from)).model.state_dict()) if config.start_from else None
+    taken = _take_over(config, model, train_set.classes) if config.start_from else None
     frozen = freeze(model, config.freeze)
     model = model.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     ema = EMA(model)  # before the conversion, which keeps the tensors: the average has plain BatchNorm
@@ -237,6 +237,20 @@ def _start(config: TrainConfig, train_set: DetectionDataset, device: torch.devic
     losses = {p: make_loss(model, p.hyp, size=config.size, worker_mean=distributed.mean) for p in config.phases}
     wrapped = distributed.wrap(TrainingGraph(model), device)
     return Run(config, schedule, device, dtype, model, losses, wrapped, ema, optimizer, scaler, frozen, taken)
+
+
+def _take_over(config: TrainConfig, model: Detector, classes: list[str]) -> Transfer:
+    """Start from other weights; heads only where they say the same classes in the same box coding."""
+    source = load_detector(Path(config.start_from))
+    same = source.classes == classes and source.model.spec.coding == model.spec.coding
+    tensors = {name: value for name, value in source.model.state_dict().items() if same or name.startswith("body.")}
+    try:
+        taken = transfer(model, tensors)
+    except UserError as error:
+        raise UserError(f"{config.start_from}: {error}") from None
+    if distributed.is_main():
+        log.info("%s: %s", config.start_from, taken)
+    return taken
 
 
 def _check_fit(config: TrainConfig, train_set: DetectionDataset) -> None:
@@ -264,7 +278,7 @@ def _epoch_batches(config: TrainConfig, train_set: DetectionDataset, epoch: int,
         world=distributed.world(),
         workers=config.loader_workers,
         multi_scale=config.multi_scale,
-        stride=max(get_spec(config.model).strides),
+        stride=get_spec(config.model).input_stride,
     )
 
 

@@ -41,7 +41,7 @@ def test_a_plan_shows_candidates_reasons_and_the_choice():
         "the largest input that fits",
         "limit 3",
         "Choice: yolov4-tiny",
-        "Next: scaled-yolov4 train --model yolov4-tiny",
+        "Next: scaled-yolov4 anchors -S 'models=[yolov4-tiny-3l]' -S train.per_model.yolov4-tiny-3l.size=",
     ):
         assert words in result.output
 
@@ -106,11 +106,12 @@ def test_devices_are_recognised_by_whole_words(text, name):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--latency-ms", "0"], ["latency_ms", "above 0"]),
-        (["--latency-ms", "5", "--params", "-1"], ["params_m", "-1"]),
+        (["--latency-ms", "0"], ["latency (ms)", "above 0"]),
+        (["--latency-ms", "5", "--params", "-1"], ["parameters (millions)", "-1"]),
         (["--latency-ms", "5", "--device", "abacus"], ["abacus", "Tesla V100", "--benchmark"]),
         (["--latency-ms", "5", "--family", "yolov5", "--device", "2080 Ti"], ["yolov5", "yolov4, yolov7"]),
         (["--latency-ms", "5", "--benchmark", "none.json"], ["none.json", "benchmark"]),
+        (["--latency-ms", "5", "--benchmark", "/"], ["/: not a record", "IsADirectory"]),
         (["--latency-ms", "0.001", "--device", "2080 Ti"], ["nothing fits", "latency", "limit 0.001", "over"]),
     ],
 )

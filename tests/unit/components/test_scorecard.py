@@ -31,7 +31,7 @@ def test_a_size_has_one_mark_or_two():
     assert Size("x", right, None).cells() == ("x", "6.2", "6.22", "+0.02", "", "", "", "reproduced")
 
 
-def test_counted_layers_are_the_formulas_and_the_paper_contradicts_itself_once():
+def test_counted_layers_are_the_formulas_and_the_paper_contradicts_itself_in_three_places():
     marks = {row.what: row.mark for row in (*scorecard.layers().figures, *scorecard.tiny_rules().figures)}
     contradicted = {what for what, mark in marks.items() if mark == "**contradicted**"}
     assert contradicted == {
