@@ -190,7 +190,7 @@ def _print(out: Console, found: Plan, device: Device, limits: Limits) -> None:
         f"{found.training_gib:.1f} GiB at batch {limits.training_batch} in float32 without checkpointing.",
         f"Next: {_next_commands(found.choice)}",
     ):
-        out.print(line, soft_wrap=True, highlight=False)
+        out.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _reached(roofline: Roofline) -> str:
