@@ -19,7 +19,7 @@ from yolo_core.models import build_model, get_spec, model_names, published, scal
 from yolo_core.models.blocks import CspOsa, silu
 from yolo_core.models.cost import Cost, cost, deploy_cost, paper_cost, without_memory
 from yolo_core.models.csp import CspStage, Residual
-from yolo_core.models.detector import Detector
+from yolo_core.models.detector import Detector, TrainingGraph
 from yolo_core.models.spec import Scaling
 from yolo_core.models.yolov7 import YoloV7
 
@@ -131,7 +131,11 @@ def _model(name: str, width: float = 1.0, depth: float = 1.0) -> Detector:
 
 @cache
 def _printed_graph_cost(name: str, size: int) -> Cost:
-    return paper_cost(_model(name), size)
+    """The cost of the graph whose size is printed for this model."""
+    model = _model(name)
+    if model.spec.published.with_auxiliary:
+        return cost(TrainingGraph(model), size)
+    return paper_cost(model, size)
 
 
 def _size(name: str, params_m: float | None, gflops: float | None, counted: Cost) -> Size:

@@ -47,14 +47,11 @@ def deploy_cost(model: Detector, size: int) -> Cost:
 
 
 def paper_cost(model: Detector, size: int) -> Cost:
-    """The cost of the graph whose size the model's paper prints.
+    """The cost of the graph that the model's paper counts: as built for Scaled-YOLOv4, as deployed for YOLOv7.
 
-    That is the graph as built for Scaled-YOLOv4, as deployed for YOLOv7, with auxiliary heads for yolov7-d6.
+    The auxiliary heads that the paper counts for yolov7-d6 alone are left out.
     """
-    published = model.spec.published
-    if published.with_auxiliary:
-        return cost(TrainingGraph(model), size)
-    return deploy_cost(model, size) if published.graph == "deployed" else cost(model, size)
+    return deploy_cost(model, size) if model.spec.published.graph == "deployed" else cost(model, size)
 
 
 @dataclass(frozen=True)
