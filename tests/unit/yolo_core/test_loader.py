@@ -129,13 +129,14 @@ def test_a_broken_image_ends_loading_with_its_own_line(tmp_path, workers):
 
 
 def test_an_abandoned_iterator_ends_its_thread(data):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     iterator = iter(train_batches(data, HYP, size=64, batch=1, seed=0, epoch=0))
     next(iterator)
-    assert threading.active_count() == before + 1
+    (loading,) = set(threading.enumerate()) - before
     del iterator
     gc.collect()
-    assert threading.active_count() == before
+    loading.join(10)
+    assert not loading.is_alive()
 
 
 def test_loading_goes_on_while_a_batch_is_used(data, monkeypatch):
