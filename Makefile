@@ -42,6 +42,12 @@ check: setup  ## lint, types, import rule, current pipeline file and scorecard
 	python -m pipelines.compile --check
 	python -m components.scorecard --check
 
+bench: setup  ## speed beside the peers', row by row; PEERS=FOLDER names their code (see bench-peers)
+	python -m benchmarks
+
+bench-peers: setup  ## fetch the peers' code into PEERS=FOLDER, outside the repository
+	python -m benchmarks.peers.fetch $(PEERS)
+
 format: setup  ## format the code
 	ruff check --fix .
 	ruff format .
@@ -59,4 +65,4 @@ lock: setup  ## resolve requirements.lock anew; TORCH=2.13.0 pins torch
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-annotate \
 		--no-header --upgrade $(if $(TORCH),--upgrade-package torch==$(TORCH)) pyproject.toml -o requirements.lock
 
-.PHONY: help setup run test test-slow check format pipeline scorecard ui lock
+.PHONY: help setup run test test-slow check bench bench-peers format pipeline scorecard ui lock

@@ -1,0 +1,38 @@
+"""Other projects' code, called as its own users call it. It is fetched outside this repository by `make bench-peers`.
+
+PEERS names the folder that holds it. A checkout goes first on the import path of the one process that runs it, so
+packages of the same name (`models`, `utils`) never meet.
+"""
+
+import os
+from pathlib import Path
+
+from benchmarks.contender import Missing
+
+# name: repository, branch or tag. The commits that the committed figures were measured with.
+CHECKOUTS = {
+    "yolov4-csp": ("https://github.com/WongKinYiu/ScaledYOLOv4", "9336ffe48abe0df874844118d6fa47fea25b0bf5"),
+    "yolov4-large": ("https://github.com/WongKinYiu/ScaledYOLOv4", "676800364a3446900b9e8407bc880ea2127b3415"),
+    "yolov7": ("https://github.com/WongKinYiu/yolov7", "a207844b1ce82d204ab36d87d496728d3d2348e7"),
+    "YOLOX": ("https://github.com/Megvii-BaseDetection/YOLOX", "6ddff4824372906469a7fae2dc3206c7aa4bbaee"),
+}
+# Installed without their dependencies into one folder: what they need of torch, NumPy and OpenCV is ours.
+PACKAGES = ("ultralytics==8.4.190", "faster-coco-eval==1.8.0", "vernier==0.5.4")
+SITE = "site"
+
+
+def path(*names: str) -> list[str]:
+    """Folders for a contender's import path: the checkouts named, then the installed packages.
+
+    Empty where PEERS is not set: the contender's imports then fail, and it is reported as missing.
+    """
+    root = os.environ.get("PEERS")
+    return [str(Path(root) / name) for name in (*names, SITE)] if root else []
+
+
+def require(name: str) -> Path:
+    """The checkout of one peer; raises Missing where it is not."""
+    root = os.environ.get("PEERS")
+    if not root or not (Path(root) / name).is_dir():
+        raise Missing(f"{name} is not in $PEERS; run make bench-peers")
+    return Path(root) / name

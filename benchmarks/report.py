@@ -1,0 +1,110 @@
+"""What a row leaves: a table on the terminal, a JSON line, and both in `benchmarks/results.jsonl`."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.race import Result
+from yolo_core.device import describe, pick_device
+
+RESULTS = Path(__file__).parent / "results.jsonl"
+PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "hotcoco", "onnxruntime", "openvino", "ray", "mlflow")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked of one figure of ours: to be at least or at most `value`, and `ratio` times the best peer's.
+
+    better: whether more or less of the figure is better.
+    """
+
+    figure: str
+    unit: str
+    better: Literal["more", "less"]
+    value: float | None = None
+    ratio: float | None = None
+    against: str | None = None  # the peer compared with; None takes the best one
+
+
+def publish(row: str, results: Sequence[Result], goals: Sequence[Goal], **facts: Any) -> dict[str, Any]:
+    """Print the table and the JSON line of one row and keep the line; `facts` go into it (sizes, threads, floor)."""
+    ours, *peers = results
+    line = {
+        "row": row,
+        "command": f"python -m {_module()}",
+        **facts,
+        "ours": ours.figures,
+        "peers": {peer.name: peer.figures or {"missing": peer.missing} for peer in peers},
+        "goals": [_judged(goal, ours, peers) for goal in goals],
+        "machine": machine(),
+    }
+    Console().print(_table(row, results))
+    print(json.dumps(line), flush=True)
+    _keep(line)
+    return line
+
+
+def _judged(goal: Goal, ours: Result, peers: Sequence[Result]) -> dict[str, Any]:
+    """The goal, the ratio to the peer it is measured by (over 1: we are better), and whether all of it is reached."""
+    mine = ours.figures[goal.figure]
+    others = {
+        peer.name: peer.figures[goal.figure]
+        for peer in peers
+        if goal.figure in peer.figures and goal.against in (None, peer.name)
+    }
+    more = goal.better == "more"
+    rival = (max if more else min)(others, key=lambda name: others[name]) if others else None
+    ratio = None if rival is None else mine / others[rival] if more else others[rival] / mine
+    reached = goal.value is None or (mine >= goal.value if more else mine <= goal.value)
+    if goal.ratio is not None:
+        reached = reached and ratio is not None and ratio >= goal.ratio
+    return {**asdict(goal), "ours": mine, "against": rival, "times": ratio, "reached": reached}
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions of what was measured on and with."""
+    device = pick_device("auto")
+    return {
+        "device": describe(device),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES if _version(package)},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _module() -> str:
+    """The running row's module, with its arguments."""
+    spec = sys.modules["__main__"].__spec__
+    return " ".join([spec.name if spec else "benchmarks", *sys.argv[1:]])
+
+
+def _table(row: str, results: Sequence[Result]) -> Table:
+    names = list(results[0].figures)
+    table = Table("", *names, title=row, title_justify="left")
+    for result in results:
+        cells = [f"{result.figures[name]:.4g}" if name in result.figures else "-" for name in names]
+        table.add_row(result.name, *(cells if result.figures else [f"not here: {result.missing}"]))
+    return table
+
+
+def _keep(line: dict[str, Any]) -> None:
+    """The newest line of each row stays, rows in alphabetical order."""
+    known = [json.loads(text) for text in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    lines = {kept["row"]: kept for kept in [*known, line]}
+    RESULTS.write_text("".join(json.dumps(lines[row]) + "\n" for row in sorted(lines)))
