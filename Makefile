@@ -28,6 +28,10 @@ run: setup  ## from data to a promoted model: dvc repro, then where everything l
 	@dvc repro
 	@scaled-yolov4 summary
 
+retrain: setup  ## look at the data again and do what its change asks for: nothing, evaluate, fine-tune or train anew
+	@dvc repro --force --single-item prepare
+	@scaled-yolov4 retrain
+
 test: setup  ## the tests, minutes
 	@$(PARALLEL) -m 'not slow'
 
@@ -65,4 +69,4 @@ lock: setup  ## resolve requirements.lock anew; TORCH=2.13.0 pins torch
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-annotate \
 		--no-header --upgrade $(if $(TORCH),--upgrade-package torch==$(TORCH)) pyproject.toml -o requirements.lock
 
-.PHONY: help setup run test test-slow check bench bench-peers format pipeline scorecard ui lock
+.PHONY: help setup run retrain test test-slow check bench bench-peers format pipeline scorecard ui lock

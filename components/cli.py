@@ -289,6 +289,25 @@ def import_weights(
         print(f"import-weights: {_facts(result)} -> {out}")
 
 
+@app.command("retrain", epilog=_examples("scaled-yolov4 retrain --dry-run", "scaled-yolov4 retrain"))
+def retrain(
+    *,
+    data: Path | None = DATA,
+    out: Path | None = _out("outputs/retrain"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and record; do nothing.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+    overrides: Overrides = [],
+    debug: Debug = False,
+) -> None:
+    """Compare the data with the champion's and do what the change asks for, by DVC."""
+    with _errors(debug):
+        given = {key: value for key, value in {"data": data, "out": out}.items() if value}
+        progress = importlib.import_module("components.progress").on_stderr()
+        stage = importlib.import_module("components.retrain")
+        result = stage.run(_params(params, overrides), dry_run=dry_run, progress=progress, **given)
+        print(f"retrain: {_facts(result)}")
+
+
 @app.command("doctor", epilog=_examples("scaled-yolov4 doctor", "scaled-yolov4 doctor --params params/coco.yaml"))
 def doctor(params: ParamsFile = Path("params.yaml"), debug: Debug = False) -> None:
     """Check this machine: one line a check, with its mend."""

@@ -1,6 +1,7 @@
 """The manifest of a prepared dataset: what it holds, where it came from, and what was left out or changed."""
 
 import hashlib
+import json
 import math
 from collections import Counter
 from dataclasses import asdict
@@ -38,6 +39,7 @@ def build(
         "quarantine": [asdict(item) for split in splits.values() for item in split.quarantined],
         "conversions": _conversions(splits),
         "files": dict(sorted(files.items())),
+        "labels": {path: digest for name, split in splits.items() for path, digest in _labels(name, split).items()},
     }
 
 
@@ -73,6 +75,15 @@ def _describe(split: CheckedSplit, categories: list[dict[str, Any]]) -> dict[str
         "classes": {record["name"]: classes[record["id"]] for record in categories},
         "box_sizes": _box_sizes(split.annotations),
     }
+
+
+def _labels(name: str, split: CheckedSplit) -> dict[str, str]:
+    """Image path -> digest (16 hex digits) of its boxes, whatever their order."""
+    boxes: dict[int, list[str]] = {record["id"]: [] for record in split.images}
+    for record in split.annotations:
+        boxes[record["image_id"]].append(json.dumps([record["category_id"], record["bbox"], record["iscrowd"]]))
+    digests = {image: hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest() for image, rows in boxes.items()}
+    return {f"images/{name}/{record['file_name']}": digests[record["id"]][:16] for record in split.images}
 
 
 def _box_sizes(annotations: list[dict[str, Any]]) -> dict[str, Any]:

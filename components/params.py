@@ -187,6 +187,18 @@ class PromoteParams(Section):
     bootstrap_samples: int = Field(ge=100, le=1_000_000)
 
 
+class RetrainParams(Section):
+    """When changed data lead to what; `components.retrain.decide` says how the values act together."""
+
+    min_recall: float = Field(ge=0, le=1)
+    fine_tune_from: float = Field(ge=0, le=1)
+    class_shift: float = Field(ge=0, le=1)
+    size_shift: float = Field(ge=0, le=1)
+    scratch_from: float = Field(ge=0, le=1)
+    fine_tune_epochs: float = Field(gt=0, le=1)
+    price_per_hour: float = Field(ge=0)
+
+
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -201,6 +213,7 @@ class Params(Section):
     benchmark: BenchmarkParams
     register_: RegisterParams = Field(alias="register")
     promote: PromoteParams
+    retrain: RetrainParams
 
     def train_settings(self, model: str) -> TrainSettings:
         """The training settings of one model: the common ones with its `per_model` entry on top."""

@@ -6,6 +6,7 @@ record as tags, so a decision that still stands is read back rather than made ag
 """
 
 import json
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from components.inputs import require
 from components.params import Params, PromoteParams
 from components.register import EVIDENCE, VALIDATION_TAG, read_json, registered_name, validation_digest
 from yolo_core import progress as progress_
-from yolo_core.atomic import write_json
+from yolo_core.atomic import replaced, write_json
 from yolo_core.errors import UserError
 from yolo_core.evaluate.coco_metrics import CocoScore, ap_for_image_counts, score
 
@@ -218,6 +219,30 @@ def _verdict(
     }
 
 
+def champion_of(client: "MlflowClient", model: str) -> "ModelVersion | None":
+    """The version in service, None while there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(registered_name(model), CHAMPION)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+
+
+def version_weights(version: "ModelVersion", path: Path) -> Path:
+    """Write the detector file of a registered version to `path`."""
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory() as place:
+        uri = f"models:/{version.name}/{version.version}/artifacts"
+        found = Path(download_artifacts(uri, dst_path=place)) / "model.safetensors"
+        with replaced(path) as temporary:
+            shutil.copyfile(found, temporary)
+    return path
+
+
 def _evidence(client: "MlflowClient", version: "ModelVersion") -> Evidence:
     """What was stored with a version at its registration."""
     with tempfile.TemporaryDirectory() as place:
@@ -240,8 +265,6 @@ def _detect_again(
 
     Classes are matched by name; those this data does not have cannot be right here and are left out.
     """
-    from mlflow.artifacts import download_artifacts
-
     from components.evaluate import suppression
     from yolo_core.data.coco import load_split
     from yolo_core.device import pick_device
@@ -252,9 +275,7 @@ def _detect_again(
 
     dataset, device = load_split(data, "val"), pick_device(params.train.device)
     with tempfile.TemporaryDirectory() as place:
-        uri = f"models:/{version.name}/{version.version}"
-        folder = Path(download_artifacts(f"{uri}/artifacts", dst_path=place))
-        loaded = load_detector(folder / "model.safetensors", device=device)
+        loaded = load_detector(version_weights(version, Path(place, "model.safetensors")), device=device)
     ids = dict(zip(dataset.classes, dataset.category_ids, strict=True))
     dataset.category_ids = [ids.get(name, -1) for name in loaded.classes]  # of the classes it detects
     fused = fuse(loaded.model)

@@ -207,6 +207,7 @@ def log_version(params: Params, results: Results, inputs: str, client: "MlflowCl
         run.log(_headline(results))
         for name in ("manifest", "metrics", "detections", "benchmark"):
             run.artifact(results.needed()[name], EVIDENCE)
+        run.artifact(require(results.train / "train.json", "train"), EVIDENCE)
         model_uri = _log_model(run, results)
         return _register(client, run, results, inputs, model_uri)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,16 +88,24 @@ class Outputs:
 
 
 def make_outputs(
-    folder: Path, data: Path, *, right: int = IMAGES, latency_ms: float = 10.0, seed: int = 0, device: str = "cpu"
+    folder: Path,
+    data: Path,
+    *,
+    right: int = IMAGES,
+    latency_ms: float = 10.0,
+    seed: int = 0,
+    device: str = "cpu",
+    classes: Sequence[str] = CLASSES,
 ) -> Outputs:
     """Results of a detector that finds `right` of the objects and takes `latency_ms` an image."""
     outputs = Outputs(folder, data)
     paths = outputs.paths
     torch.manual_seed(seed)
-    detector = build_model(MODEL, num_classes=len(CLASSES), width=0.25)
+    detector = build_model(MODEL, num_classes=len(classes), width=0.25)
     for name in ("train", "evaluate", "export", "benchmark"):
         paths[name].mkdir(parents=True)
-    save_detector(paths["train"] / "model.safetensors", detector.eval(), classes=CLASSES, size=SIZE_PX)
+    save_detector(paths["train"] / "model.safetensors", detector.eval(), classes=list(classes), size=SIZE_PX)
+    _write(paths["train"] / "train.json", {"model": MODEL, "epochs": 10, "images_per_second": 2.0})
     header = "epoch,step,lr,box,obj,cls,loss,AP,AP50\n"
     (paths["train"] / "curves.csv").write_text(f"{header}1,5,0.1,1,2,3,6,,\n2,10,0.05,0.5,1,2,3.5,0.3,0.6\n")
     figures = {"AP": right / IMAGES, "AP50": right / IMAGES, "AP75": right / IMAGES, "AP_large": None}

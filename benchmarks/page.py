@@ -1,0 +1,65 @@
+"""`python -m benchmarks.page`: put the newest figures of every row into docs/performance.md.
+
+The page's text is written by hand. A table stands between `<!-- row: NAME -->` and `<!-- end -->`, and is made from
+the line of that row in `benchmarks/results.jsonl`; `<!-- machine -->` is the place of what they were measured on.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import RESULTS
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+TABLE = re.compile(r"<!-- row: (?P<row>\S+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def main() -> None:
+    lines = {line["row"]: line for line in map(json.loads, RESULTS.read_text().splitlines())}
+    text = PAGE.read_text()
+    shown = {match["row"] for match in TABLE.finditer(text)}
+    if shown != lines.keys():
+        unknown, absent = sorted(shown - lines.keys()), sorted(lines.keys() - shown)
+        raise SystemExit(f"error: {PAGE.name}: rows without figures {unknown}, figures without a place {absent}")
+    PAGE.write_text(
+        TABLE.sub(lambda match: f"<!-- row: {match['row']} -->\n{_part(lines[match['row']])}<!-- end -->", text)
+    )
+
+
+def _part(line: dict[str, Any]) -> str:
+    """The table of one row, its goals, and the command that measured it."""
+    names = list(line["ours"])
+    rows = [["", *names], ["---"] * (len(names) + 1), ["ours", *(_number(line["ours"][name]) for name in names)]]
+    for peer, figures in line["peers"].items():
+        if "missing" in figures:
+            rows.append([peer, f"not run: {figures['missing']}", *[""] * (len(names) - 1)])
+        else:
+            rows.append([peer, *(_number(figures.get(name)) for name in names)])
+    table = "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+    facts = "".join(f"{key.replace('_', ' ')}: {value}. " for key, value in line.items() if key not in KNOWN)
+    goals = "".join(f"- {_goal(goal)}\n" for goal in line["goals"])
+    return f"\n{table}\n{goals}- `{line['command']}`, {line['machine']['device']}. {facts}".rstrip() + "\n\n"
+
+
+KNOWN = {"row", "command", "ours", "peers", "goals", "machine"}
+
+
+def _goal(goal: dict[str, Any]) -> str:
+    """One goal in words: what was reached of what was asked."""
+    bar = {"more": "at least", "less": "at most"}[goal["better"]]
+    asked = [f"{bar} {_number(goal['value'])} {goal['unit']}"] if goal["value"] is not None else []
+    asked += [f"{goal['ratio']:g} times the best peer"] if goal["ratio"] is not None else []
+    times = f", {goal['times']:.2f} times {goal['against']}" if goal["times"] is not None else ""
+    verdict = "reached" if goal["reached"] else "**not reached**"
+    return f"{goal['figure']}: {_number(goal['ours'])} {goal['unit']}{times}; asked {' and '.join(asked)}: {verdict}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""`retrain` against a real registry: what a change of the data leads to, and what it leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coco_source import CocoFolder, encoded, pixels
+from stage_outputs import MODEL, load_params, make_outputs
+
+from components import prepare, promote, register, retrain, tracking
+
+CLASSES = ["dog", "cat"]  # by ascending category id
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CocoFolder:
+    """A source, prepared in the working folder, and a champion that was trained on it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    source = CocoFolder(tmp_path / "source")
+    prepared(source)
+    outputs = make_outputs(tmp_path / "champion", Path("data/prepared"), classes=CLASSES, right=2)
+    register.run(load_params(), model=MODEL, **outputs.paths)
+    promote.run(load_params(), model=MODEL, registered=outputs.registered, data=outputs.data, out=outputs.promoted)
+    return source
+
+
+def prepared(source: CocoFolder) -> None:
+    params = load_params("prepare.source=coco-dir", f"prepare.location={source.save()}")
+    prepare.run(params, out=Path("data/prepared"))
+
+
+def decision(*overrides: str, dry_run: bool = True) -> dict[str, Any]:
+    retrain.run(load_params("evaluate.batch=2", *overrides), dry_run=dry_run)
+    return json.loads(Path(f"outputs/retrain/{MODEL}/decision.json").read_text())
+
+
+def test_nothing_new_is_skipped_and_recorded(source: CocoFolder):
+    record = decision(dry_run=False)
+    assert (record["action"], record["champion"], record["cost"]) == ("skip", 1, None)
+    client = tracking.connect()
+    experiment = client.get_experiment_by_name("scaled-yolov4")
+    assert experiment
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`scaled_yolov4.stage` = 'retrain'")
+    assert run.data.tags["scaled_yolov4.action"] == "skip"
+    assert run.data.metrics["retrain/fraction"] == 0
+
+
+def test_one_image_more_is_evaluated_or_tuned_as_the_thresholds_say(source: CocoFolder):
+    source.add_image("9.jpg", encoded(pixels(seed=9)), (10, 10, 20, 20))
+    prepared(source)
+    few = decision("retrain.fine_tune_from=0.5", "retrain.min_recall=0", dry_run=False)
+    assert few["action"] == "evaluate"
+    assert few["diff"]["added"] == 1
+    figures = json.loads(Path(f"outputs/retrain/{MODEL}/evaluate/metrics.json").read_text())
+    assert (figures["images"], figures["size"]) == (2, 64)
+
+    tuned = decision("retrain.fine_tune_from=0.1", "retrain.min_recall=0")
+    assert tuned["action"] == "fine-tune"
+    # 30 epochs of the test's parameters x 0.3 = 9, of 5 images, at the champion's 2 images a second
+    assert tuned["cost"]["images"] == 45
+    assert tuned["cost"]["hours"] == pytest.approx(45 / 2 / 3600)
+    weights = f"outputs/retrain/{MODEL}/champion.safetensors"
+    prefix = f"train.per_model.{MODEL}"
+    assert tuned["overrides"] == [f"{prefix}.weights={weights}", f"{prefix}.epochs=9", f"{prefix}.second_stage=null"]
+    assert Path(weights).exists()
+    page = Path(f"outputs/retrain/{MODEL}/decision.md").read_text()
+    assert page.startswith(f"# {MODEL}: fine-tune\n")
+    assert "| fraction | 0.1429 |" in page
+
+
+def test_without_a_champion_it_starts_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    prepared(CocoFolder(tmp_path / "source"))
+    record = decision()
+    assert (record["action"], record["reason"]) == ("scratch", "there is no champion yet")
+    assert record["cost"]["images"] == 30 * 4
