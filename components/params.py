@@ -218,7 +218,7 @@ class Params(Section):
     def train_settings(self, model: str) -> TrainSettings:
         """The training settings of one model: the common ones with its `per_model` entry on top."""
         common = self.train.model_dump(include=set(TrainSettings.model_fields))
-        own = self.train.per_model.get(model, ModelOverrides()).model_dump(exclude_none=True)
+        own = self.train.per_model.get(model, ModelOverrides()).model_dump(exclude_unset=True)
         hyp = {**common["hyp"], **own.get("hyp", {})}
         return TrainSettings.model_validate({**common, **own, "hyp": hyp})
 

@@ -83,7 +83,7 @@ def run(
     if not dry_run:
         for model, record in records.items():
             if record["action"] == "evaluate":
-                _evaluate_champion(params, model, data, out / model, progress)
+                _evaluate_champion(params, model, data, out / model, record["weights"], progress)
         _train_again(records)
     return {model: f"{record['action']} ({record['reason']})" for model, record in records.items()}
 
@@ -108,7 +108,12 @@ def _decide_one(params: Params, model: str, data: Path, out: Path) -> dict[str, 
         version = champion_of(client, model)
         champion = _champion(client, version, out) if version else None
     found = _compared(params, model, data, champion, after) if champion else _NO_CHAMPION
-    record = {"model": model, **found, "thresholds": params.retrain.model_dump()}
+    record = {
+        "model": model,
+        **found,
+        "weights": champion and str(champion.weights),
+        "thresholds": params.retrain.model_dump(),
+    }
     epochs = _epochs(params, model, record["action"])
     record["cost"] = _cost(epochs, after, champion, params.retrain.price_per_hour) if epochs else None
     record["overrides"] = _overrides(model, epochs, champion) if champion and record["action"] == "fine-tune" else []
@@ -129,7 +134,12 @@ def _champion(client: "MlflowClient", version: "ModelVersion", out: Path) -> Cha
     with tempfile.TemporaryDirectory() as place:
         folder = Path(client.download_artifacts(str(version.run_id), EVIDENCE, place))
         manifest, training = read_json(folder / "manifest.json"), read_json(folder / "train.json")
-    return Champion(int(version.version), manifest, training, version_weights(version, out / "champion.safetensors"))
+    return Champion(
+        int(version.version),
+        manifest,
+        training,
+        version_weights(version, out / f"champion-{version.version}.safetensors"),
+    )
 
 
 def _compared(params: Params, model: str, data: Path, champion: Champion, after: dict[str, Any]) -> dict[str, Any]:
@@ -170,13 +180,15 @@ def _overrides(model: str, epochs: int, champion: Champion) -> list[str]:
     return [f"train.per_model.{model}.{key}={value}" for key, value in own.items()]
 
 
-def _evaluate_champion(params: Params, model: str, data: Path, out: Path, progress: progress_.Progress) -> None:
+def _evaluate_champion(
+    params: Params, model: str, data: Path, out: Path, weights: str, progress: progress_.Progress
+) -> None:
     """How the champion does on the data as they are now, beside the decision and in MLflow."""
-    weights = out / "champion.safetensors"
-    figures = evaluate.run(params, model=model, data=data, weights=weights, out=out / "evaluate", progress=progress)
+    place = out / "evaluate"
+    figures = evaluate.run(params, model=model, data=data, weights=Path(weights), out=place, progress=progress)
     with tracking.stage_run(params, data, "retrain", model) as record:
         record.log({f"champion/{name}": value for name, value in figures.items()})
-        record.artifact(out / "evaluate", "evaluate")
+        record.artifact(place, "evaluate")
 
 
 def _train_again(records: dict[str, dict[str, Any]]) -> None:

@@ -61,7 +61,7 @@ def test_one_image_more_is_evaluated_or_tuned_as_the_thresholds_say(source: Coco
     # 30 epochs of the test's parameters x 0.3 = 9, of 5 images, at the champion's 2 images a second
     assert tuned["cost"]["images"] == 45
     assert tuned["cost"]["hours"] == pytest.approx(45 / 2 / 3600)
-    weights = f"outputs/retrain/{MODEL}/champion.safetensors"
+    weights = f"outputs/retrain/{MODEL}/champion-1.safetensors"
     prefix = f"train.per_model.{MODEL}"
     assert tuned["overrides"] == [f"{prefix}.weights={weights}", f"{prefix}.epochs=9", f"{prefix}.second_stage=null"]
     assert Path(weights).exists()

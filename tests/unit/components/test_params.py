@@ -135,3 +135,16 @@ def test_every_hyperparameter_keeps_its_range(name: str, value: float):
 def test_an_unknown_hyperparameter_is_refused():
     with pytest.raises(UserError, match="unknown hyperparameter 'lr'"):
         Hyperparameters().replace(lr=0.1)
+
+
+def test_null_for_one_model_takes_a_common_value_away():
+    params = parameters.load(
+        ROOT / "params.yaml",
+        [
+            "train.second_stage={epochs: 500}",
+            "train.weights=w.safetensors",
+            "train.per_model={m: {second_stage: null}}",
+        ],
+    )
+    assert params.train_settings("m").second_stage is None
+    assert params.train_settings("m").weights == "w.safetensors"
