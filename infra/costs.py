@@ -1,0 +1,131 @@
+"""What the platform and a training on it would cost: python -m infra.costs prints the tables of docs/cluster.md.
+
+An estimate by arithmetic, not a measurement: work in FLOPs over what the GPUs do at an assumed share of their peak.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components import params
+from infra.checks.terraform_config import Config, load, unquoted
+from pipelines.job_sizes import JOB_SIZES, JobSize
+from yolo_core.models import get_spec
+from yolo_core.models.published import PEAK_TFLOPS
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENTS = ROOT / "infra" / "terraform" / "envs"
+RECIPES = params.load(ROOT / "params" / "coco.yaml")
+MODELS = ("yolov4-tiny", "yolov4-csp", "yolov4-p5", "yolov4-p6", "yolov4-p7", "yolov7", "yolov7-w6", "yolov7-e6e")
+
+# Assumed list prices in US dollars, us-east-1, on demand, as remembered from 2025; nothing here could look them up.
+PER_HOUR = {
+    "m7i.xlarge": 0.2016,
+    "m7i.2xlarge": 0.4032,
+    "g6.2xlarge": 0.9776,
+    "g6.12xlarge": 4.6016,
+    "g6.48xlarge": 13.3504,
+    "p4d.24xlarge": 21.9576,
+    "db.t4g.medium": 0.065,
+    "db.m7g.large": 0.168,
+    "control plane": 0.10,
+    "NAT gateway": 0.045,
+    "load balancer": 0.0225,
+    "interface endpoint": 0.01,  # in each zone
+}
+SPOT = 0.4  # of the price on demand
+HOURS_A_MONTH = 730
+
+UTILISATION = 0.35  # of the dense float16 peak, over a whole training
+BACKWARD = 2  # FLOPs of the way back, in those of the way forth
+TRAIN_IMAGES, VAL_IMAGES = 118_287, 5_000  # COCO 2017
+GPUS = {"nvidia-l4": "L4", "nvidia-a100": "A100"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """One model's training by the published recipe: where, how long (hours) and for how much (USD, on demand)."""
+
+    model: str
+    nodes: int
+    instance: str
+    hours: float
+    dollars: float
+
+
+def training(model: str) -> Training:
+    """FLOPs of all images of all epochs, forth and back, over the FLOP/s of the job's GPUs."""
+    size, recipe = JOB_SIZES[model], RECIPES.train_settings(model)
+    pool = pool_of(size, load(ENVIRONMENTS / "prod"))
+    epochs = recipe.second_stage.epochs if recipe.second_stage else recipe.epochs
+    work = forward_flops(model, recipe.size) * (1 + BACKWARD) * TRAIN_IMAGES * epochs
+    hours = work / (flops_per_second(pool) * size.all_gpus) / 3600
+    instance = unquoted(pool["instance_types"][0])
+    return Training(model, size.nodes, instance, hours, hours * size.nodes * PER_HOUR[instance])
+
+
+def evaluation_dollars(model: str) -> float:
+    """Every validation image once plainly and once at each size of the test-time augmentation, on the smallest pool."""
+    pool = load(ENVIRONMENTS / "prod").modules["platform"]["gpu_pools"]["single"]
+    passes = 1 + sum(scale**2 for scale in RECIPES.evaluate.tta.scales)
+    work = forward_flops(model, RECIPES.train_settings(model).size) * VAL_IMAGES * passes
+    return work / flops_per_second(pool) / 3600 * PER_HOUR[unquoted(pool["instance_types"][0])]
+
+
+def idle_dollars(environment: str) -> dict[str, float]:
+    """What stands there all month while nothing is trained, in USD a month."""
+    platform = load(ENVIRONMENTS / environment).modules["platform"]
+    network = load(ROOT / "infra" / "terraform" / "modules" / "network").variables
+    general, database = platform["general_pool"], platform["database"]
+    zones, endpoints = len(network["zones"]["default"]), len(network["interface_endpoints"]["default"])
+    hourly = {
+        "EKS control plane": PER_HOUR["control plane"],
+        "general nodes": general["min_nodes"] * PER_HOUR[unquoted(general["instance_types"][0])],
+        "database": PER_HOUR[unquoted(database["instance_class"])] * (2 if database["multi_az"] else 1),
+        "NAT gateways": platform["nat_gateways"] * PER_HOUR["NAT gateway"],
+        "interface endpoints": zones * endpoints * PER_HOUR["interface endpoint"],
+        "load balancer": PER_HOUR["load balancer"],
+    }
+    return {what: dollars * HOURS_A_MONTH for what, dollars in hourly.items()}
+
+
+def pool_of(size: JobSize, environment: Config) -> dict[str, Any]:
+    """The first pool on demand whose nodes have the GPUs that a job asks for."""
+    return next(
+        pool
+        for pool in environment.modules["platform"]["gpu_pools"].values()
+        if unquoted(pool["capacity_type"]) == "ON_DEMAND"
+        and pool["gpus"] == size.gpus
+        and pool["gpu_memory_gib"] >= size.gpu_memory
+    )
+
+
+def forward_flops(model: str, size: int) -> float:
+    """FLOPs of one image: the printed figure of the model, scaled from its native size."""
+    spec = get_spec(model)
+    assert spec.published.gflops is not None
+    return spec.published.gflops * 1e9 * (size / spec.native_size) ** 2
+
+
+def flops_per_second(pool: dict[str, Any]) -> float:
+    return PEAK_TFLOPS[GPUS[unquoted(pool["accelerator"])]] * 1e12 * UTILISATION
+
+
+def tables() -> str:
+    """Both tables in Markdown."""
+    idle = {environment: idle_dollars(environment) for environment in ("dev", "prod")}
+    rows = ["| a month, nothing running | dev, USD | prod, USD |", "|---|---|---|"]
+    rows += [f"| {what} | {idle['dev'][what]:.0f} | {idle['prod'][what]:.0f} |" for what in idle["dev"]]
+    rows += [f"| together | {sum(idle['dev'].values()):.0f} | {sum(idle['prod'].values()):.0f} |", ""]
+    rows += ["| model | nodes | hours of training | USD on demand | USD on spot | USD of an evaluation |"]
+    rows += ["|---|---|---|---|---|---|"]
+    for one in map(training, MODELS):
+        rows.append(
+            f"| {one.model} | {one.nodes} x {one.instance} | {one.hours:.0f} | {one.dollars:.0f} "
+            f"| {one.dollars * SPOT:.0f} | {evaluation_dollars(one.model):.2f} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(tables(), end="")
