@@ -3,11 +3,19 @@
 `dvc.yaml` declares the same paths; a test holds the two together.
 """
 
+import os
 from pathlib import Path
 
 DATA = Path("data/prepared")
 OUTPUTS = Path("outputs")
 WORK = Path("runs")
+STORE = WORK / "store"  # working copies of what lies in the object store
+OUTBOX_VARIABLE = "SCALED_YOLOV4_OUTBOX"
+
+
+def outbox() -> Path:
+    """Where results and records wait for a service that is away: SCALED_YOLOV4_OUTBOX, or runs/outbox here."""
+    return Path(os.environ.get(OUTBOX_VARIABLE) or WORK / "outbox").absolute()
 
 
 def default_paths(stage: str, model: str) -> dict[str, Path]:
@@ -18,7 +26,7 @@ def default_paths(stage: str, model: str) -> dict[str, Path]:
     registered = OUTPUTS / "register" / f"{model}.json"
     fitted = {"anchors": anchors / f"{model}.json", "hyp": evolve / "hyp.yaml"}
     paths = {
-        "prepare": {"out": DATA},
+        "prepare": {"out": DATA, "work": WORK},
         "anchors": {"data": DATA, "out": anchors},
         "evolve": {"data": DATA, "anchors": anchors, "out": evolve, "work": WORK},
         "train": {"data": DATA, **fitted, "out": train, "work": WORK},

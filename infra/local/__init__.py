@@ -1,0 +1,1 @@
+"""The object store and the tracking server on this machine's loopback: for development and for the tests."""

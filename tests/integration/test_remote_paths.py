@@ -1,0 +1,198 @@
+"""Stages whose paths lie in a real object store: fetched, worked on here, sent back, kept when the store goes away."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boto3.session import Session
+from faulty_proxy import FaultyProxy
+
+from components import params as parameters
+from components import prepare
+from components.layout import outbox
+from components.storage import client as storage_client
+from components.storage import folder, stage_paths
+from components.storage.client import connect
+from components.storage.location import Location
+from yolo_core.errors import TryAgain, UserError
+from yolo_core.progress import silent
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "prepare.digits.train_images": 12,
+    "prepare.digits.val_images": 4,
+    "prepare.digits.image_size": 96,
+    "train.size": 96,
+    "train.epochs": 1,
+    "train.batch": 4,
+}
+
+
+@pytest.fixture
+def place(store, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Location:
+    """A prefix of the test's own, and a working folder with parameters."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    return Location(store.bucket, f"runs/{request.node.name}")
+
+
+def command(*words: object, code: int = 0) -> subprocess.CompletedProcess:
+    """A stage at the shell, in the working folder."""
+    changes = [word for key, value in SMALL.items() for word in ("-S", f"{key}={value}")]
+    program = [sys.executable, "-m", "components.cli", *map(str, words), *(changes if words[0] != "sync" else [])]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def there(place: Location) -> set[str]:
+    return set(folder.listing(connect(), place))
+
+
+def test_the_stages_read_from_the_store_and_write_to_it(place: Location, tmp_path: Path):
+    done = command("prepare", "--out", f"{place}/data")
+    assert done.stdout.strip().endswith(f"-> {place}/data")
+    assert {"manifest.json", "annotations/instances_train.json"} <= there(place / "data")
+    command("anchors", "--data", f"{place}/data", "--out", f"{place}/anchors")
+    model = parameters.load(Path("params.yaml")).models[0]
+    fitted = json.loads(
+        Session().client("s3").get_object(Bucket=place.bucket, Key=f"{place.key}/anchors/{model}.json")["Body"].read()
+    )
+    command("anchors", "--data", f"{place}/data", "--out", "local")
+    assert json.loads(Path(f"local/{model}.json").read_text()) == fitted
+    assert not list(outbox().glob("*/*"))
+
+
+def run(place: Location, **changes: Any) -> dict[str, Any]:
+    """`prepare` in this process; `stage` may stand in for it."""
+    stage = changes.pop("stage", prepare.run)
+    overrides = [f"{key}={value}" for key, value in {**SMALL, **changes}.items()]
+    params = parameters.load(Path("params.yaml"), overrides)
+    return stage_paths.run("prepare", stage, params, {"out": str(place)}, silent)
+
+
+def test_a_result_waits_when_the_store_goes_away_and_is_not_computed_again(
+    place: Location, store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
+    computed = []
+    with FaultyProxy(store.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+
+        def stage(*args, **options):
+            result = prepare.run(*args, **options)
+            computed.append(result)
+            proxy.state = "refuse"
+            return result
+
+        with pytest.raises(TryAgain, match=r"waits in .*runs/outbox/results/.*: run `scaled-yolov4 sync`"):
+            run(place, stage=stage)
+        proxy.state = "through"
+        assert run(place, stage=stage) == computed[0]
+        assert len(computed) == 1
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
+    assert "manifest.json" in there(place)
+    assert not list(outbox().glob("results/*"))
+
+
+def test_sync_sends_what_waits(place: Location, store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
+    with FaultyProxy(store.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+
+        def stage(*args, **options):
+            proxy.state = "503"
+            return prepare.run(*args, **options)
+
+        with pytest.raises(TryAgain):
+            run(place, stage=stage)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
+    assert command("sync").stdout.strip() == f"sync: results -> {place}"
+    assert "manifest.json" in there(place)
+    assert command("sync").stdout == ""
+
+
+def test_other_parameters_are_computed_although_a_result_waits(place: Location, store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
+    with FaultyProxy(store.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+
+        def stage(*args, **options):
+            proxy.state = "refuse"
+            return prepare.run(*args, **options)
+
+        with pytest.raises(TryAgain):
+            run(place, stage=stage)
+        proxy.state = "through"
+        assert run(place, seed=99)["train_images"] == 12
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
+    manifest = Session().client("s3").get_object(Bucket=place.bucket, Key=f"{place.key}/manifest.json")["Body"].read()
+    assert json.loads(manifest)["source"]["seed"] == 99
+
+
+def test_what_is_not_there_is_one_line_before_any_work(place: Location):
+    done = command("anchors", "--data", f"{place}/nothing", "--out", f"{place}/anchors", code=2)
+    assert done.stderr.strip() == (
+        f"error: {place}/nothing: nothing there; run the stage that makes it, or correct the address"
+    )
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(place: Location, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+
+    def stage(*_: Any, **__: Any) -> dict[str, Any]:
+        raise AssertionError("the stage ran")
+
+    with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY does not fit AWS_ACCESS_KEY_ID"):
+        run(place, stage=stage)
+
+
+@pytest.mark.parametrize("address", ["s3:/bucket/x", "gs://bucket/x", "s3://b/../x"])
+def test_an_address_of_another_kind_is_refused(place: Location, address: str):
+    done = command("prepare", "--out", address, code=2)
+    assert done.stderr.startswith(f"error: {address}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_unfinished_work_is_kept_in_step_with_the_store(place: Location, monkeypatch: pytest.MonkeyPatch):
+    """What a stage leaves in `work` while it runs is in the store, also when it fails; the next one goes on from it."""
+    monkeypatch.setattr(stage_paths, "MIRROR_EVERY_S", 0.1)
+    params, seen = parameters.load(Path("params.yaml")), []
+
+    def stage(params: parameters.Params, *, work: Path, progress: Any) -> dict[str, Any]:
+        seen.append(sorted(path.name for path in work.glob("step-*")))
+        (work / f"step-{len(seen)}").mkdir(parents=True)
+        (work / f"step-{len(seen)}" / "state.json").write_text("{}")
+        raise UserError("killed")
+
+    for number in (1, 2):
+        with pytest.raises(UserError, match="killed"):
+            stage_paths.run("train", stage, params, {"work": f"{place}/work"}, silent)
+        assert there(place / "work") == {f"step-{each}/state.json" for each in range(1, number + 1)}
+        Path("runs").rename(f"lost-{number}")  # another machine
+    assert seen == [[], ["step-1"]]
+
+
+@pytest.mark.slow
+def test_a_training_from_the_store_to_the_store(place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    model = parameters.load(Path("params.yaml")).models[0]
+    Path("hyp.yaml").write_text("hyp: {}\n")
+    connect().put_object(Bucket=place.bucket, Key=(place / "hyp.yaml").key, Body=b"hyp: {}\n")
+    command("prepare", "--out", f"{place}/data")
+    command("anchors", "--data", f"{place}/data", "--out", f"{place}/anchors")
+    fitted = f"{place}/anchors/{model}.json"
+    first = ["train", "--data", f"{place}/data", "--anchors", fitted, "--hyp", f"{place}/hyp.yaml"]
+    command(*first, "--out", f"{place}/train", "--work", f"{place}/work")
+    assert there(place / "train") == {"model.safetensors", "curves.csv", "train.json"}
+    assert not [path for path in there(place / "work") if "step-" in path]  # finished work is gone there too
+    command(*first, "--out", "tuned", "--start-from", f"{place}/train/model.safetensors")
+    started = json.loads(Path("tuned/train.json").read_text())["started_from"]
+    assert started["file"].endswith("train/model.safetensors")
+    weights = ["--weights", f"{place}/train/model.safetensors"]
+    command("evaluate", "--data", f"{place}/data", *weights, "--out", f"{place}/evaluate")
+    assert "metrics.json" in there(place / "evaluate")

@@ -1,0 +1,190 @@
+"""A journal and its courier against receivers that are away, refuse, or lose their answer."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components import journal
+from components.journal import Courier, Entry, Journal, opened
+from yolo_core.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "FIRST_WAIT_S", 0.01)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "records.jsonl"
+
+
+class Away(Exception):
+    pass
+
+
+class Refused(Exception):
+    pass
+
+
+class Service:
+    """Keeps what it gets by number, as MLflow keeps one of equal metrics. outcomes: of the next calls, then well.
+
+    "away": nothing arrives; "answer lost": it arrives and the caller hears of a fault.
+    """
+
+    def __init__(self, *outcomes: str, refuses: frozenset[int] = frozenset()) -> None:
+        self.outcomes, self.refuses = list(outcomes), refuses
+        self.order: list[int] = []
+
+    def __call__(self, entries: list[Entry]) -> None:
+        outcome = self.outcomes.pop(0) if self.outcomes else "well"
+        if outcome == "away":
+            raise Away("no answer")
+        if self.refuses & {entry["n"] for entry in entries}:
+            raise Refused("not like this")
+        self.order += [entry["n"] for entry in entries if entry["n"] not in self.order]
+        if outcome == "answer lost":
+            raise Away("the answer was lost")
+
+
+def courier(book: Journal, service: Service) -> Courier:
+    return Courier(book, service, lambda error: isinstance(error, Refused))
+
+
+@given(outcomes=st.lists(st.sampled_from(["well", "away", "answer lost"]), max_size=6), count=st.integers(1, 8))
+def test_every_entry_arrives_once_and_in_order(tmp_path_factory: pytest.TempPathFactory, outcomes, count):
+    path = tmp_path_factory.mktemp("j") / "a.jsonl"
+    service = Service(*outcomes)
+    with pytest.MonkeyPatch.context() as patch, opened(path) as book:
+        patch.setattr(journal, "FIRST_WAIT_S", 0.001)
+        patch.setattr(journal, "LONGEST_WAIT_S", 0.001)
+        postman = courier(book, service)
+        for value in range(count):
+            book.append({"value": value})
+            postman.notice()
+        assert postman.finish(10)
+    assert service.order == list(range(1, count + 1))
+
+
+def test_what_was_not_delivered_waits_for_the_next_process(path: Path):
+    with opened(path, {"about": "x"}) as book:
+        postman = courier(book, Service(*["away"] * 1000))
+        for value in "abc":
+            book.append({"value": value})
+        assert not postman.finish(0.05)
+    assert journal.look(path)[1] == 3
+    service = Service()
+    with opened(path, {"about": "something else"}) as book:
+        assert (book.header["about"], [entry["value"] for entry in book.history]) == ("x", ["a", "b", "c"])
+        book.append({"value": "d"})
+        assert courier(book, service).finish(5)
+    assert service.order == [1, 2, 3, 4]
+    assert journal.look(path)[1] == 0
+
+
+def test_a_refused_entry_is_set_aside_with_its_reason_and_the_others_arrive(path: Path):
+    service = Service(refuses=frozenset({2}))
+    with opened(path) as book:
+        for value in "abcd":
+            book.append({"value": value})
+        assert courier(book, service).finish(10)
+    assert service.order == [1, 3, 4]
+    aside = json.loads(path.with_suffix(".refused.jsonl").read_text())
+    assert (aside["value"], aside["reason"]) == ("b", "not like this")
+    assert journal.found(path.parent) == [path]
+
+
+def test_the_last_line_that_a_kill_has_torn_is_dropped(path: Path):
+    with opened(path) as book:
+        book.append({"value": "a"})
+    with path.open("a") as file:
+        file.write('{"n": 2, "val')
+    with opened(path) as book:
+        assert [entry["value"] for entry in book.history] == ["a"]
+        book.append({"value": "b"})
+    with opened(path) as book:
+        assert [(entry["n"], entry["value"]) for entry in book.history] == [(1, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize("line", ["x", "[]", '{"value": 1}', '{"n": "1"}'])
+def test_a_damaged_line_is_named(path: Path, line: str):
+    with opened(path) as book:
+        book.append({"value": "a"})
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=r"records\.jsonl:3: damaged line"), opened(path):
+        pass
+
+
+def test_two_processes_do_not_write_one_journal(path: Path):
+    code = f"from components import journal\nfrom pathlib import Path\nwith journal.opened(Path({str(path)!r})): pass"
+    with opened(path):
+        other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "Busy" in other.stderr
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_entries_written_before_a_kill_are_there(path: Path):
+    """SIGKILL in the middle of writing: what `append` returned from is on the disk."""
+    code = "\n".join(
+        [
+            "from components import journal",
+            "from pathlib import Path",
+            f"with journal.opened(Path({str(path)!r})) as book:",
+            "    while True:",
+            "        book.append({'value': 'x' * 1000})",
+            "        print(book.last['n'], flush=True)",
+        ]
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    for _ in range(20):
+        said = int(process.stdout.readline())
+    process.send_signal(signal.SIGKILL)
+    said = max([said, *map(int, process.stdout.read().split())])
+    process.wait()
+    with opened(path) as book:
+        assert [entry["n"] for entry in book.history][:said] == list(range(1, said + 1))
+
+
+def test_a_full_disk_costs_nothing_while_the_service_is_there(path: Path, caplog: pytest.LogCaptureFixture):
+    """The limit on a file's size stands in for the full disk: the kernel refuses the write in the same place."""
+    service, limits = Service(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with opened(path) as book:
+        book.append({"value": "before"})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
+        try:
+            book.append({"value": "x" * 100})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert "wait in memory" in caplog.text
+        assert journal.look(path)[1] == 1
+        book.append({"value": "after"})  # there is room again
+        assert journal.look(path)[1] == 3
+        assert courier(book, service).finish(5)
+    assert service.order == [1, 2, 3]
+
+
+def test_waits_grow_and_end(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(journal, "FIRST_WAIT_S", 0.02)
+    service = Service(*["away"] * 1000)
+    with opened(path) as book:
+        book.append({})
+        postman = courier(book, service)
+        time.sleep(0.5)
+        attempts = 1000 - len(service.outcomes)
+        assert 3 <= attempts <= 6  # at 0, 0.02, 0.06, 0.14, 0.30 s
+        postman.finish(0)

@@ -1,0 +1,372 @@
+"""Transfers to and from a real S3 store (SeaweedFS) on loopback, through a proxy that harms them."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from boto3.session import Session
+from faulty_proxy import Fault, FaultyProxy
+
+from components.storage import client as storage_client
+from components.storage import folder, location, transfer
+from components.storage.client import connect, reaching
+from components.storage.location import Location
+from yolo_core.errors import TryAgain, UserError
+
+ROOT = Path(__file__).parents[3]
+MIB = 1 << 20
+
+
+@pytest.fixture
+def place(store, request: pytest.FixtureRequest) -> Location:
+    """A prefix of the test's own."""
+    return Location(store.bucket, f"tests/{request.node.name.replace('[', '-').replace(']', '')}")
+
+
+@pytest.fixture
+def proxy(store, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """The store is reached through it; tries come quickly one after the other."""
+    monkeypatch.setattr(transfer, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(storage_client, "ATTEMPTS", 3)
+    with FaultyProxy(store.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+
+
+def content(size: int, seed: int = 0) -> bytes:
+    return np.random.default_rng(seed).bytes(size)
+
+
+def written(path: Path, size: int, seed: int = 0) -> Path:
+    path.write_bytes(content(size, seed))
+    return path
+
+
+def there_and_back(path: Path, place: Location) -> bytes:
+    with reaching(place):
+        client = connect()
+        transfer.upload(client, path, place)
+        back = path.with_name("back")
+        transfer.download(client, place, back)
+    assert {each.name for each in path.parent.iterdir()} == {path.name, "back"}  # nothing temporary stays
+    return back.read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, transfer.PART_BYTES, transfer.PART_BYTES + 1, 3 * transfer.PART_BYTES])
+def test_a_file_comes_back_as_it_went(place: Location, tmp_path: Path, size: int):
+    path = written(tmp_path / "file", size)
+    assert there_and_back(path, place) == path.read_bytes()
+    listed = folder.listing(connect(), Location(place.bucket, "tests"))[place.key.removeprefix("tests/")]
+    assert (listed.size, listed.etag) == (size, transfer.etag(path))
+
+
+@pytest.mark.parametrize(
+    ("size", "part"),
+    [
+        (1, 8 * MIB),
+        (80_000 * MIB, 8 * MIB),  # 10,000 parts
+        (80_000 * MIB + 1, 9 * MIB),  # would be 10,001
+        (5 << 40, 525 * MIB),  # 5 TiB / 10,000 = 524.3 MiB
+    ],
+)
+def test_parts_grow_where_there_would_be_too_many(size: int, part: int):
+    assert transfer.part_bytes(size) == part
+
+
+def test_objects_that_others_put_there_are_verified_too(place: Location, tmp_path: Path):
+    """By boto3's own transfer: no SHA-256, parts of another size."""
+    path = written(tmp_path / "file", 17 * MIB)
+    config = transfer_config(5 * MIB)
+    Session().client("s3").upload_file(str(path), place.bucket, place.key, Config=config)
+    held = transfer.download(connect(), place, tmp_path / "back")
+    assert held.etag.endswith("-4")  # 5 + 5 + 5 + 2 MiB
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
+
+
+def transfer_config(part: int):
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(multipart_threshold=part, multipart_chunksize=part)
+
+
+@pytest.mark.parametrize("size", [100_000, 17 * MIB])
+@pytest.mark.parametrize("kind", ["cut", "damage"])
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_broken_and_damaged_connections_are_overcome(
+    proxy: FaultyProxy, place: Location, tmp_path: Path, size: int, kind, direction
+):
+    path = written(tmp_path / "file", size)
+    fault = Fault(kind, direction, at=50_000, times=2)  # well within the bytes of the file, after the headers
+    proxy.faults.append(fault)
+    assert there_and_back(path, place) == path.read_bytes()
+    assert fault.times == 0
+
+
+@pytest.mark.parametrize("size", [100_000, 17 * MIB])
+def test_bytes_that_always_arrive_damaged_are_refused(proxy: FaultyProxy, place: Location, tmp_path: Path, size: int):
+    path = written(tmp_path / "file", size)
+    transfer.upload(connect(), path, place)
+    proxy.faults.append(Fault("damage", "down", at=70_000, times=10**9))
+    with pytest.raises(TryAgain, match=r"checksum.*, 5 times; check the network"), reaching(place):
+        transfer.download(connect(), place, tmp_path / "back")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("state", ["refuse", "503"])
+def test_a_store_that_is_away_is_one_line_that_says_try_again(
+    proxy: FaultyProxy, place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state
+):
+    monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
+    proxy.state = state
+    with pytest.raises(TryAgain, match=rf"^{place}: .+") as caught, reaching(place):
+        transfer.upload(connect(), written(tmp_path / "file", 10), place)
+    assert "\n" not in str(caught.value)
+
+
+def killed_at(proxy: FaultyProxy, direction, count: int, code: str) -> None:
+    """Run code in a process that is killed when so many bytes have passed the proxy."""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ)
+    try:
+        proxy.wait_for(direction, count)
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def test_a_killed_upload_goes_on(proxy: FaultyProxy, place: Location, tmp_path: Path):
+    path = written(tmp_path / "file", 48 * MIB)
+    code = "from components.storage.location import *; from components.storage import client, transfer; "
+    code += "from pathlib import Path; "
+    code += f"transfer.upload(client.connect(), Path({str(path)!r}), parse({str(place)!r}))"
+    proxy.rate = 30 * MIB
+    killed_at(proxy, "up", 40 * MIB, code)
+    proxy.rate, before = None, proxy.passed["up"]
+    transfer.upload(connect(), path, place)
+    assert proxy.passed["up"] - before <= 34 * MIB  # 6 parts of 8 MiB, of which at least 2 were whole
+    transfer.download(connect(), place, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
+
+
+def test_an_upload_goes_on_with_the_parts_that_are_still_right(store, place: Location, tmp_path: Path):
+    """The file has changed since: its second part is sent again, although the store has one."""
+    path = written(tmp_path / "file", 3 * transfer.PART_BYTES)
+    client = connect()
+    key = {"Bucket": place.bucket, "Key": place.key}
+    begun = client.create_multipart_upload(**key, ChecksumAlgorithm="SHA256")["UploadId"]
+    for number in (1, 2):
+        start = (number - 1) * transfer.PART_BYTES
+        body = path.read_bytes()[start : start + transfer.PART_BYTES]
+        client.upload_part(**key, UploadId=begun, PartNumber=number, Body=body, ChecksumAlgorithm="SHA256")
+    with path.open("r+b") as file:
+        file.seek(transfer.PART_BYTES + 5)
+        file.write(b"changed")
+    sent = []
+    client.meta.events.register("before-call.s3.UploadPart", lambda params, **_: sent.append(params["url"]))
+    transfer.upload(client, path, place)
+    assert sorted(int(url.partition("partNumber=")[2].partition("&")[0]) for url in sent) == [2, 3]
+    transfer.download(client, place, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
+
+
+def test_a_killed_download_goes_on(proxy: FaultyProxy, place: Location, tmp_path: Path):
+    path, back = written(tmp_path / "file", 48 * MIB), tmp_path / "back"
+    transfer.upload(connect(), path, place)
+    code = "from components.storage.location import *; from components.storage import client, transfer; "
+    code += "from pathlib import Path; "
+    code += f"transfer.download(client.connect(), parse({str(place)!r}), Path({str(back)!r}))"
+    proxy.rate, start = 30 * MIB, proxy.passed["down"]
+    killed_at(proxy, "down", start + 40 * MIB, code)
+    assert not back.exists()
+    proxy.rate, before = None, proxy.passed["down"]
+    transfer.download(connect(), place, back)
+    assert proxy.passed["down"] - before <= 34 * MIB
+    assert back.read_bytes() == path.read_bytes()
+
+
+def test_an_object_replaced_meanwhile_is_not_mixed_with_the_old_one(store, place: Location, tmp_path: Path):
+    """Parts of an earlier version lie here: they are of no use."""
+    first, second = written(tmp_path / "first", 17 * MIB, 1), written(tmp_path / "second", 17 * MIB, 2)
+    client, back = connect(), tmp_path / "back"
+    transfer.upload(client, first, place)
+    calls = []
+
+    def stop_at_the_third(**_):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    client.meta.events.register("before-call.s3.GetObject", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        transfer.download(client, place, back)
+    client = connect()
+    transfer.upload(client, second, place)
+    transfer.download(client, place, back)
+    assert back.read_bytes() == second.read_bytes()
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from components.storage import client, transfer
+from components.storage.location import parse
+path, place = Path(sys.argv[1]), parse(sys.argv[2])
+store = client.connect()
+transfer.upload(store, path, place)
+path.unlink()
+transfer.download(store, place, path)
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(path.stat().st_size, peak.split()[1])
+"""
+
+
+def peak_mib(path: Path, place: Location) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path), str(place)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    size, kib = map(int, done.stdout.split())
+    assert size == path.stat().st_size
+    return kib / 1024
+
+
+def sparse(path: Path, size: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+def test_memory_does_not_grow_with_the_file(place: Location, tmp_path: Path):
+    assert peak_mib(sparse(tmp_path / "file", 160 * MIB), place) < 200
+
+
+@pytest.mark.slow
+def test_five_gigabytes_travel_in_less_than_300_megabytes(place: Location, tmp_path: Path):
+    try:
+        assert peak_mib(sparse(tmp_path / "file", 5_000_000_000), place) * MIB < 300e6
+    finally:
+        connect().delete_object(Bucket=place.bucket, Key=place.key)
+
+
+# Folders
+
+
+def fill(root: Path, **files: bytes) -> Path:
+    for name, data in files.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def files(root: Path) -> dict[str, bytes]:
+    paths = (path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_only_what_changed_travels(place: Location, tmp_path: Path):
+    here, there = fill(tmp_path / "a", one=b"1", sub__two=b"22", three=b"333"), tmp_path / "b"
+    assert folder.push(here, place) == 3
+    assert folder.pull(place, there) == 3
+    assert files(there) == files(here)
+    assert folder.push(here, place) == folder.pull(place, there) == 0
+    fill(here, one=b"x")  # of equal size
+    assert folder.push(here, place) == folder.pull(place, there) == 1
+    assert files(there) == files(here)
+
+
+def test_equal_files_do_not_travel_though_nothing_is_known_of_them(place: Location, tmp_path: Path):
+    here, copy = fill(tmp_path / "a", one=b"1", two=b"22"), fill(tmp_path / "b", one=b"1", two=b"xx")
+    folder.push(here, place)
+    assert folder.push(copy, place) == 1  # two
+    assert folder.pull(place, here) == 1
+
+
+def test_a_file_damaged_here_is_fetched_again(place: Location, tmp_path: Path):
+    here, there = fill(tmp_path / "a", one=b"111"), tmp_path / "b"
+    folder.push(here, place)
+    folder.pull(place, there)
+    (there / "one").write_bytes(b"1x1")
+    assert folder.pull(place, there) == 1
+    assert files(there) == {"one": b"111"}
+
+
+def test_a_push_deletes_nothing_and_says_what_it_left(
+    place: Location, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), place)
+    folder.push(fill(tmp_path / "b", one=b"1"), place)
+    assert set(folder.listing(connect(), place)) == {"one", "two"}
+    assert "1 objects there are not part of this result and stay, as two" in caplog.text
+
+
+def test_a_live_folder_takes_away_what_it_put_there_itself(place: Location, tmp_path: Path):
+    here = fill(tmp_path / "a", one=b"1", two=b"2")
+    folder.push(here, place, live=True)
+    folder.push(fill(tmp_path / "b", other=b"3"), place)
+    (here / "one").unlink()
+    folder.push(here, place, live=True)
+    assert set(folder.listing(connect(), place)) == {"two", "other"}
+
+
+def test_a_pull_removes_what_it_brought_and_nothing_else(place: Location, tmp_path: Path):
+    folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), place)
+    folder.pull(place, tmp_path / "b")
+    fill(tmp_path / "b", mine=b"3")
+    connect().delete_object(Bucket=place.bucket, Key=(place / "one").key)
+    folder.pull(place, tmp_path / "b")
+    assert files(tmp_path / "b") == {"two": b"2", "mine": b"3"}
+
+
+def test_progress_counts_files_and_parts(place: Location, tmp_path: Path):
+    seen = {}
+
+    def track(items, label, total=None):
+        seen[label] = [total, 0]
+        for item in items:
+            seen[label][1] += 1
+            yield item
+
+    here = fill(tmp_path / "a", one=b"1", two=b"22", large=bytes(17 * MIB))
+    folder.push(here, place, track)
+    assert seen == {f"upload s3://{place.bucket}": [2, 2], "upload large (parts)": [3, 3]}
+
+
+# Places
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "key"),
+    [("s3://b/k", "b", "k"), ("s3://b/a/k/", "b", "a/k"), ("s3://b", "b", ""), ("s3://b/", "b", "")],
+)
+def test_places(text: str, bucket: str, key: str):
+    assert location.parse(text) == Location(bucket, key)
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://", "s3:///x", "gs://b/x", "s3:/b/x", "s3://b/../x", "s3://b/a//x", "s3://b/a\\x"]
+)
+def test_what_is_no_place_is_refused_by_name(text: str):
+    assert location.is_remote(text)
+    with pytest.raises(UserError) as caught:
+        location.parse(text)
+    assert text in str(caught.value)
+
+
+def test_local_paths_are_no_places():
+    assert not any(location.is_remote(text) for text in ("a/b", "/a", "a:b", "s3", "./s3:/x", "C:x"))
+
+
+def test_no_secret_shows_in_an_error(proxy: FaultyProxy, place: Location, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret-key")
+    with contextlib.suppress(UserError), reaching(place):
+        connect().list_objects_v2(Bucket=place.bucket)
+        raise AssertionError
+    with pytest.raises(UserError) as caught, reaching(place):
+        folder.listing(connect(), place)
+    assert "planted" not in str(caught.value)
