@@ -1,7 +1,7 @@
 """Compile the pipeline into the YAML that is committed: `python -m pipelines.compile [--check]`.
 
-With --check nothing is written: a stale file gives exit code 1 and one line.
-For a registry or GPUs of your own: `python -m pipelines.compile --image IMAGE --gpus 1 --out mine.yaml`.
+With --check nothing is written: a stale file gives exit code 1 and one line. `scaled-yolov4 pipeline compile` is the
+same with the choices of `pipelines.target`, for a registry and GPUs of your own.
 """
 
 import argparse
@@ -9,10 +9,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pipelines.target import Target
+
 COMPILED = Path(__file__).with_name("scaled_yolov4_full.yaml")
 
 
-def compiled(image: str, gpus: int) -> str:
+def compiled(target: Target) -> str:
     """The pipeline as KFP's YAML; equal code gives equal text."""
     from kfp import compiler
 
@@ -20,8 +22,16 @@ def compiled(image: str, gpus: int) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, COMPILED.name)
-        compiler.Compiler().compile(scaled_yolov4_full(image, gpus), str(path))  # pyright: ignore[reportArgumentType]
+        compiler.Compiler().compile(scaled_yolov4_full(target), str(path))  # pyright: ignore[reportArgumentType]
         return path.read_text(encoding="utf-8")
+
+
+def is_current(out: Path, target: Target) -> bool:
+    """Whether `out` holds what would be compiled now; says so in one line where it does not."""
+    if out.exists() and out.read_text(encoding="utf-8") == compiled(target):
+        return True
+    print(f"{out}: stale; run `python -m pipelines.compile` and commit the file", file=sys.stderr)
+    return False
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,17 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="only tell whether the committed file is current")
     parser.add_argument("--out", type=Path, default=COMPILED, help="file to write or to check")
-    parser.add_argument("--image", default="scaled-yolov4:latest", help="the project's image")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs of each step that can use one")
     given = parser.parse_args(arguments)
-    text = compiled(given.image, given.gpus)
-    if not given.check:
-        given.out.write_text(text, encoding="utf-8")
-        return 0
-    if given.out.exists() and given.out.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{given.out}: stale; run `python -m pipelines.compile` and commit the file", file=sys.stderr)
-    return 1
+    if given.check:
+        return 0 if is_current(given.out, Target()) else 1
+    given.out.write_text(compiled(Target()), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":

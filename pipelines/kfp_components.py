@@ -9,7 +9,7 @@ from typing import Any
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
 
-IMAGE = "scaled-yolov4:latest"
+from pipelines.target import IMAGE
 
 
 def component(function: Callable[..., Any]) -> Callable[..., dsl.PipelineTask]:

@@ -25,10 +25,11 @@ def run(params_yaml: str, overrides: list[str], root: Path) -> Path:
     from kfp import local
 
     from pipelines.scaled_yolov4_full import scaled_yolov4_full
+    from pipelines.target import Target
 
     warnings.filterwarnings("ignore", message="(?s).*(non-Python base image|no effect in the current local runner)")
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
-    scaled_yolov4_full(retry=False)(params_yaml=params_yaml, overrides=overrides)
+    scaled_yolov4_full(Target(retries=0))(params_yaml=params_yaml, overrides=overrides)
     return max(root.glob("scaled-yolov4-full-*"), key=lambda folder: folder.stat().st_mtime)
 
 

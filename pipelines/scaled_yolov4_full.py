@@ -8,15 +8,19 @@ from functools import partial
 from kfp import dsl
 
 from pipelines import kfp_components as steps
+from pipelines import kfp_ray_components as ray_steps
 from pipelines import resources
+from pipelines.target import Target
 
 
-def scaled_yolov4_full(image: str = steps.IMAGE, gpus: int = 0, retry: bool = True):
-    """The pipeline for one image (the project's), so many GPUs in each step that can use one, with or without retries.
-
-    These are settled when it is compiled; what may differ from run to run are parameters of the pipeline.
-    """
-    fit = partial(resources.fit, image=image, gpus=gpus, retry=retry)
+def scaled_yolov4_full(target: Target = Target()):
+    """The pipeline for one target, settled when it is compiled; what may differ from run to run are its parameters."""
+    fit = partial(resources.fit, target=target)
+    train, evolve = steps.train, steps.evolve
+    if target.ray_jobs:
+        own = {"run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "image": target.image}
+        own |= {"queue": target.queue, "account": target.account}
+        train, evolve = partial(ray_steps.train, **own), partial(ray_steps.evolve, **own)
 
     @dsl.pipeline(
         name="scaled-yolov4-full",
@@ -45,11 +49,11 @@ def scaled_yolov4_full(image: str = steps.IMAGE, gpus: int = 0, retry: bool = Tr
 
         dataset = fit(steps.prepare(params=params)).outputs["dataset"]
         anchors = fit(steps.anchors(params=params, dataset=dataset)).outputs["anchors"]
-        hyp = fit(steps.evolve(params=params, dataset=dataset, anchors=anchors)).outputs["hyp"]
+        hyp = fit(evolve(params=params, dataset=dataset, anchors=anchors)).outputs["hyp"]
 
         with dsl.ParallelFor(checked.outputs["Output"], name="each model") as model:
             common = {"model": model, "params": params, "dataset": dataset}
-            detector = fit(steps.train(**common, anchors=anchors, hyp=hyp)).outputs["detector"]
+            detector = fit(train(**common, anchors=anchors, hyp=hyp)).outputs["detector"]
             evaluation = fit(steps.evaluate(**common, detector=detector)).outputs["evaluation"]
             exported = fit(steps.export(**common, detector=detector)).outputs["exported"]
             speed = fit(steps.benchmark(**common, detector=detector, exported=exported)).outputs["speed"]

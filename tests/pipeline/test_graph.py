@@ -13,7 +13,8 @@ from dvc.stage import PipelineStage
 from components import params
 from components.layout import default_paths
 from pipelines import compile as pipeline_compile
-from pipelines.resources import RESOURCES
+from pipelines.resources import resources
+from pipelines.target import Target
 
 ROOT = Path(__file__).parents[2]
 STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote"]
@@ -35,9 +36,9 @@ def base_name(stage: Any) -> str:
     return stage.name.partition("@")[0]
 
 
-def kfp_graph() -> tuple[set[str], Edges]:
+def kfp_graph(text: str = "") -> tuple[set[str], Edges]:
     """Steps and artifact edges of the compiled pipeline, the first step aside: it stands for params.yaml."""
-    spec = next(yaml.safe_load_all(pipeline_compile.COMPILED.read_text()))
+    spec = next(yaml.safe_load_all(text or pipeline_compile.COMPILED.read_text()))
     edges: Edges = set()
     names: set[str] = set()
 
@@ -70,6 +71,14 @@ def test_both_graphs_have_the_same_edges(dvc_repo: Repo) -> None:
     dvc_edges = {(base_name(producer), base_name(consumer)) for consumer, producer in dvc_repo.index.graph.edges}
     _, kfp_edges = kfp_graph()
     assert dvc_edges == kfp_edges
+
+
+def test_with_ray_jobs_it_is_the_same_graph() -> None:
+    text = pipeline_compile.compiled(Target(ray_jobs=True, gpus=1))
+    assert kfp_graph(text) == kfp_graph()
+    spec = next(yaml.safe_load_all(text))
+    for step in ("train", "evolve"):  # they only follow: the GPUs are the RayJob's
+        assert "accelerator" not in spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["resources"]
 
 
 def test_every_model_has_its_own_stages(dvc_repo: Repo) -> None:
@@ -114,9 +123,24 @@ def imported_code(path: Path, seen: set[Path]) -> set[Path]:
 
 # Code that decides no figure: how stages are called, watched, recorded, drawn and told their parameters.
 UNDECIDING = {
-    f"components/{n}.py" for n in ("__init__", "inputs", "params", "plots", "progress", "ray_cluster", "tracking")
+    f"components/{n}.py"
+    for n in (
+        "__init__",
+        "inputs",
+        "journal",
+        "layout",
+        "params",
+        "plots",
+        "progress",
+        "ray_cluster",
+        "tracking",
+        "tracking_journal",
+    )
 }
-UNDECIDING |= {f"yolo_core/{n}.py" for n in ("__init__", "atomic", "device", "errors", "hyperparameters", "progress")}
+UNDECIDING |= {
+    f"yolo_core/{n}.py" for n in ("__init__", "atomic", "compiled", "device", "errors", "hyperparameters", "progress")
+}
+UNDECIDING |= {str(path.relative_to(ROOT)) for path in ROOT.glob("components/storage/*.py")}
 
 
 def test_stages_depend_on_the_code_that_decides_their_result(dvc_repo: Repo) -> None:
@@ -159,14 +183,13 @@ def test_no_step_installs_packages_or_caches() -> None:
     assert not [task for task in steps if task.get("cachingOptions", {}).get("enableCache")]
 
 
-def test_gpus_and_image_are_settled_at_compile_time(tmp_path: Path) -> None:
-    out = tmp_path / "gpu.yaml"
-    assert pipeline_compile.main(["--image", "registry/name:1", "--gpus", "2", "--out", str(out)]) == 0
-    spec, platform = yaml.safe_load_all(out.read_text())
+def test_gpus_and_image_are_settled_at_compile_time() -> None:
+    target = Target(image="registry/name:1", gpus=2, sized_for="yolov4-csp")
+    spec, platform = yaml.safe_load_all(pipeline_compile.compiled(target))
     containers = {name: part["container"] for name, part in spec["deploymentSpec"]["executors"].items()}
     kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert {container["image"] for container in containers.values()} == {"registry/name:1"}
-    for step, row in RESOURCES.items():
+    for step, row in resources(target).items():
         accelerator = containers[f"exec-{step}"]["resources"].get("accelerator", {})
         assert accelerator.get("resourceCount") == ("2" if row.gpu else None)
         mounts = kubernetes.get(f"exec-{step}", {}).get("emptyDirMounts", [])

@@ -1,0 +1,10 @@
+"""The Kubernetes secret with the addresses and keys of S3 and MLflow."""
+
+SECRET = "scaled-yolov4"  # in the pipeline's namespace; may be absent
+SECRET_KEYS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_ENDPOINT_URL",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+)
