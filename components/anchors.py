@@ -21,7 +21,7 @@ def run(params: Params, *, data: Path, out: Path, progress: Progress = silent) -
     Raises UserError when the dataset is missing or its training images hold no boxes, and for an unknown model.
     """
     require(data / "manifest.json", "prepare")
-    train_set = load_split(data, "train", cache="none")
+    train_set = load_split(data, "train")
     models: list[str] = list(dict.fromkeys([*params.models, params.evolve.model]))
     chosen = {}
     for model in progress(models, "anchors"):

@@ -1,6 +1,5 @@
 """Evaluate a trained detector on the validation images: COCO figures, plain and with test-time augmentation."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from components import plots
 from components.inputs import require
 from components.params import EvaluateParams, Params
 from yolo_core import progress as progress_
-from yolo_core.atomic import write_json, write_text
+from yolo_core.atomic import write_json
 from yolo_core.data.coco import DetectionDataset, load_split
 from yolo_core.device import pick_device
 from yolo_core.errors import UserError
@@ -58,11 +57,13 @@ def run(
         )
         for row, predictor in predictors.items()
     }
-    scores = {row: score(dataset.annotation_path, detections) for row, detections in found.items()}
+    scores = {
+        row: score(dataset.annotation_path, detections, judge=settings.judge) for row, detections in found.items()
+    }
 
     write_json(out / "metrics.json", metrics(loaded, len(dataset), scores))
-    write_detections(out / "detections.json", found["plain"])
-    write_detections(out / "detections_tta.json", found["tta"])
+    found["plain"].write(out / "detections.json")
+    found["tta"].write(out / "detections_tta.json")
     plots.pr_curves(out / "pr_curve.png", scores["plain"], f"{model}: precision and recall at IoU .50")
     matrix = confusion_matrix(dataset, found["plain"])
     plots.confusion(out / "confusion.png", matrix, dataset.classes, f"{model}: score from .25, IoU from .45")
@@ -117,11 +118,6 @@ def load_inputs(
     if not len(dataset):
         raise UserError(f"{dataset.annotation_path}: has no images; prepare data with validation images")
     return loaded, dataset
-
-
-def write_detections(path: Path, detections: list[dict[str, Any]]) -> None:
-    """COCO results, one detection a line."""
-    write_text(path, "[\n" + ",\n".join(json.dumps(found) for found in detections) + "\n]\n")
 
 
 def _few(names: list[str]) -> str:

@@ -5,10 +5,9 @@ Matplotlib draws off screen and is imported when a plot is made. Images are RGB 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from yolo_core.boxes import xywh_to_xyxy
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.letterbox import letterbox
 from yolo_core.evaluate.coco_metrics import CocoScore
+from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.nms import suppress
 
 if TYPE_CHECKING:
@@ -93,16 +93,12 @@ def confusion(path: Path, counts: np.ndarray, classes: Sequence[str], title: str
 
 
 def sample_sheet(
-    path: Path, dataset: DetectionDataset, detections: Sequence[dict[str, Any]], columns: int = 4, rows: int = 3
+    path: Path, dataset: DetectionDataset, detections: Detections, columns: int = 4, rows: int = 3
 ) -> None:
-    """A JPEG sheet of images spread over the data set, with their detections (COCO result dicts) drawn in."""
+    """A JPEG sheet of images spread over the data set, with their detections drawn in."""
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(columns * rows, len(dataset))).round().astype(int))
-    found = defaultdict(list)
-    index = {category: k for k, category in enumerate(dataset.category_ids)}
-    for one in detections:
-        if one["score"] >= SHEET_CONF:
-            found[one["image_id"]].append((*one["bbox"], one["score"], index[one["category_id"]]))
-    tiles = [_tile(dataset, int(i), np.array(found[dataset.images[i].id]).reshape(-1, 6)) for i in chosen]
+    found = detections.where(detections.score >= SHEET_CONF).by_image()
+    tiles = [_tile(dataset, int(i), found(dataset.images[i].id)) for i in chosen]
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % columns)
     gap = 6
@@ -113,13 +109,14 @@ def sample_sheet(
         cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
-def _tile(dataset: DetectionDataset, number: int, rows: np.ndarray, side: int = 400) -> np.ndarray:
-    """One image on a square of `side` px; rows: (n, 6) x, y, w, h px, score, class."""
+def _tile(dataset: DetectionDataset, number: int, found: Detections, side: int = 400) -> np.ndarray:
+    """One image, with what was found in it, on a square of `side` px."""
     tile, placed = letterbox(dataset.load(number), (side, side), fill=245)
-    rows = rows[np.argsort(-rows[:, 4], kind="stable")]
-    boxes = placed.to_canvas(xywh_to_xyxy(rows[:, :4]))
+    found = found.where(np.argsort(-found.score, kind="stable"))
+    boxes = placed.to_canvas(xywh_to_xyxy(found.xywh_px))
     keep = suppress(boxes, np.zeros(len(boxes)), SHEET_OVERLAP, len(boxes))
-    return draw_boxes(tile, boxes[keep], rows[keep, 4], rows[keep, 5].astype(int), dataset.classes)
+    classes = np.searchsorted(dataset.category_ids, found.category_id)
+    return draw_boxes(tile, boxes[keep], found.score[keep], classes[keep], dataset.classes)
 
 
 def draw_boxes(

@@ -21,7 +21,9 @@ from components.register import EVIDENCE, VALIDATION_TAG, read_json, registered_
 from yolo_core import progress as progress_
 from yolo_core.atomic import replaced, write_json
 from yolo_core.errors import UserError
-from yolo_core.evaluate.coco_metrics import CocoScore, ap_for_image_counts, score
+from yolo_core.evaluate.coco_metrics import CocoScore, score
+from yolo_core.evaluate.detections import Detections
+from yolo_core.evaluate.resampling import ap_for_image_counts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,7 +50,7 @@ class Gain:
 class Evidence:
     """What a version was registered with. latency_ms: p50 at batch 1; device: what that was measured on."""
 
-    detections: list[dict[str, Any]]
+    detections: Detections
     latency_ms: float | None
     device: Any
 
@@ -195,7 +197,8 @@ def _verdict(
     same_images = defender.tags[VALIDATION_TAG] == version.tags[VALIDATION_TAG]
     detections = theirs.detections if same_images else _detect_again(params, defender, data, progress)
     annotations = data / "annotations" / "instances_val.json"
-    before, after = score(annotations, detections), score(annotations, mine.detections)
+    judge = params.evaluate.judge
+    before, after = (score(annotations, found, judge=judge) for found in (detections, mine.detections))
     settings = params.promote
     gain = paired_gain(
         before, after, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=params.seed
@@ -248,7 +251,8 @@ def _evidence(client: "MlflowClient", version: "ModelVersion") -> Evidence:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(client.download_artifacts(str(version.run_id), EVIDENCE, place))
         benchmark = read_json(folder / "benchmark.json")
-        return Evidence(read_json(folder / "detections.json"), benchmark.get("latency_ms_b1"), benchmark.get("device"))
+        detections = Detections.of(read_json(folder / "detections.json"))
+        return Evidence(detections, benchmark.get("latency_ms_b1"), benchmark.get("device"))
 
 
 def _latency_ratio(champion: Evidence, challenger: Evidence) -> float | None:
@@ -258,9 +262,7 @@ def _latency_ratio(champion: Evidence, challenger: Evidence) -> float | None:
     return challenger.latency_ms / champion.latency_ms
 
 
-def _detect_again(
-    params: Params, version: "ModelVersion", data: Path, progress: progress_.Progress
-) -> list[dict[str, Any]]:
+def _detect_again(params: Params, version: "ModelVersion", data: Path, progress: progress_.Progress) -> Detections:
     """Detections of a registered version's weights on the current validation images.
 
     Classes are matched by name; those this data does not have cannot be right here and are left out.
@@ -290,7 +292,7 @@ def _detect_again(
         label="evaluate champion",
         progress=progress,
     )
-    return [detection for detection in found if detection["category_id"] >= 0]
+    return found.where(found.category_id >= 0)
 
 
 def _tag(client: "MlflowClient", version: "ModelVersion", record: Record) -> None:

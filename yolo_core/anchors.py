@@ -17,11 +17,13 @@ Array = NDArray[np.floating]
 
 MIN_SIDE_PX = 2.0  # boxes with both sides below are not fitted to, and no anchor side goes below
 ENOUGH_RECALL = 0.98  # below, anchors cost boxes they can never be assigned to (authors' repository, autoanchor)
-MUTATION_CLIP = (0.3, 3.0)  # smallest and largest factor of one mutation
-GRID_STEP = 0.06  # of ln(side): boxes closer than this share one weighted point when candidates are screened
+LEAST_LOG_SIDE = np.float32(np.log(MIN_SIDE_PX))
+GRID_STEP = 0.045  # of ln(side): boxes closer than this share one weighted point when generations are scored
 GRID_FROM = 4096  # boxes; fewer are cheap enough to score one by one
-STARTS = 3  # refinement ends in one of several local optima; the best of this many is taken
-KMEANS_SAMPLE = 10_000  # boxes drawn for each start, plenty for its centres
+STARTS = 8  # refinement ends in one of many local optima; the best of this many is taken
+GROWTH = 1.5  # of the spread of mutations with each success
+LEAST_SPREAD = 0.003  # of ln(side)
+KMEANS_SAMPLE = 4000  # boxes drawn for each start, plenty for its centres
 BLOCK = 8192  # boxes scored at a time, so that the work stays in the processor's cache
 
 
@@ -39,12 +41,16 @@ class Quality:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Iterations of k-means, generations of refinement, probability and spread of a mutation."""
+    """Iterations of k-means; generations of refinement from each start.
+
+    mutation_probability: of an anchor, to be changed by a generation; mutation_sigma: the largest spread of the
+    changes, standard deviation of ln(side).
+    """
 
     kmeans_iterations: int = 30
     generations: int = 1000
-    mutation_probability: float = 0.9
-    mutation_sigma: float = 0.1
+    mutation_probability: float = 0.2
+    mutation_sigma: float = 0.3
 
 
 def best_ratio(boxes_wh: ArrayLike, anchors_wh: ArrayLike) -> Array:
@@ -132,47 +138,53 @@ def kmeans(boxes_wh: ArrayLike, count: int, *, iterations: int, rng: np.random.G
 def refine(
     boxes_wh: ArrayLike, anchors_wh: ArrayLike, *, anchor_t: float, settings: FitSettings, rng: np.random.Generator
 ) -> Array:
-    """(A, 2) anchors after generations of mutation, each kept when the exact fitness on all boxes has grown.
+    """(A, 2) anchors after generations of mutation, each kept when fitness has grown; never worse than those given.
 
-    Candidates are screened on a grid of ln(w), ln(h) that holds the boxes as weighted points; only those that grow
-    there are scored on the boxes themselves.
+    Generations are scored on a grid of ln(w), ln(h) that holds the boxes as weighted points; a generation changes some
+    anchors, and only their distances are computed anew. The spread of the changes follows what succeeds: it grows with
+    a success and shrinks with a failure so that one in five keeps it (Rechenberg's rule).
     """
     boxes = _log_columns(boxes_wh)
     weights = np.ones(boxes.shape[1], np.float32)
-    grid, grid_weights = _grid(boxes) if len(weights) > GRID_FROM else (boxes, weights)
+    points, weights = _grid(boxes) if len(weights) > GRID_FROM else (boxes, weights)
     limit = float(np.log(anchor_t))
-    factors = _mutations(len(np.asarray(anchors_wh)), settings, rng)
-    best = np.asarray(anchors_wh, np.float64)
-    best_screened = _fitness(grid, grid_weights, best, limit)
-    best_exact = _fitness(boxes, weights, best, limit)
-    for factor in factors:
-        candidate = np.maximum(best * factor, MIN_SIDE_PX)
-        screened = _fitness(grid, grid_weights, candidate, limit)
-        if screened <= best_screened:
-            continue
-        exact = screened if grid is boxes else _fitness(boxes, weights, candidate, limit)
-        if exact > best_exact:
-            best, best_screened, best_exact = candidate, screened, exact
-    return best
+    anchors = _log_columns(anchors_wh).T  # (A, 2)
+    distances = _distances(points, anchors)
+    best, spread = _fitness(distances, weights, limit), settings.mutation_sigma
+    for changed, direction in zip(*_mutations(len(anchors), settings, rng), strict=True):
+        candidates = np.maximum(anchors[changed] + np.float32(spread) * direction[changed], LEAST_LOG_SIDE)
+        before, distances[changed] = distances[changed], _distances(points, candidates)
+        fitness = _fitness(distances, weights, limit)
+        if fitness > best:
+            anchors[changed], best = candidates, fitness
+            spread = min(spread * GROWTH, settings.mutation_sigma)
+        else:
+            distances[changed] = before
+            spread *= GROWTH**-0.25
+            if spread < LEAST_SPREAD:  # nothing more to gain close by: look farther again
+                spread = settings.mutation_sigma
+    start, found = np.asarray(anchors_wh, np.float64), np.exp(anchors.astype(np.float64))
+    return max(start, found, key=lambda sides: quality(boxes_wh, sides, anchor_t).fitness)
 
 
-def _mutations(count: int, settings: FitSettings, rng: np.random.Generator) -> Array:
-    """(generations, count, 2) factors; each generation changes at least one side.
-
-    A generation draws its own strength from 0 to 1, so that coarse and fine steps are tried all along.
-    """
-    shape = (settings.generations, count, 2)
-    draw = rng.random(shape)
-    changes = draw <= np.maximum(settings.mutation_probability, draw.min(axis=(1, 2), keepdims=True))
-    strength = rng.random((settings.generations, 1, 1)) * settings.mutation_sigma
-    return np.clip(1 + changes * strength * rng.standard_normal(shape), *MUTATION_CLIP)
+def _mutations(count: int, settings: FitSettings, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Which anchors each generation changes: (generations, count), at least one; where to: (generations, count, 2)."""
+    draw = rng.random((settings.generations, count))
+    changed = draw <= np.maximum(settings.mutation_probability, draw.min(axis=1, keepdims=True))
+    return changed, rng.standard_normal((settings.generations, count, 2), np.float32)
 
 
-def _fitness(log_boxes: Array, weights: Array, anchors_wh: Array, limit: float) -> float:
-    """Weighted mean of exp(-distance), 0 from `limit` on."""
-    distance = _distance(log_boxes, _log_columns(anchors_wh))
-    np.copyto(distance, np.inf, where=distance >= limit)
-    return float(np.dot(np.exp(-distance), weights) / weights.sum())
+def _distances(points: Array, anchors: Array) -> Array:
+    """(A, N) the larger side difference of each of (A, 2) anchors to each of (2, N) points, all in logarithms."""
+    wide, high = np.abs(points[:, None] - anchors.T[:, :, None])
+    return np.maximum(wide, high, out=wide)
+
+
+def _fitness(distances: Array, weights: Array, limit: float) -> float:
+    """Weighted mean over points of exp(-distance) to the nearest anchor, 0 from `limit` on."""
+    nearest = distances.min(axis=0)
+    np.copyto(nearest, np.inf, where=nearest >= limit)
+    return float(np.dot(np.exp(-nearest), weights) / weights.sum())
 
 
 def _distance(log_boxes: Array, log_anchors: Array) -> Array:

@@ -1,39 +1,35 @@
-"""COCO scoring: the 12 figures, per-class AP and precision-recall curves, judged by pycocotools.
+"""COCO scoring: the 12 figures, per-class AP and precision-recall curves.
 
-A `CocoScore` also keeps, per class, which detections of which image were right, so that AP over a resampled set of
-images follows by counting alone, without matching again: `ap_for_image_counts` (used by the paired bootstrap).
+Two judges give the same numbers: hotcoco, fast, and pycocotools, the reference. A `CocoScore` can also tell, per
+class, which detections of which image were right (`matches`); the paired bootstrap counts them.
 
-Shapes: I images, K classes, T = 10 IoU thresholds (.50 to .95), R = 101 recall points, D detections of one class,
-S resamples.
+Shapes: I images, K classes, T = 10 IoU thresholds (.50 to .95), R = 101 recall points, 4 area ranges (all, small,
+medium, large), 3 limits of detections an image (1, 10, 100).
 """
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+
+from yolo_core.evaluate.detections import Detections
+from yolo_core.evaluate.resampling import ClassMatches
+from yolo_core.evaluate.truth import Truth, positions, read_truth
 
 FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
            "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")  # fmt: skip
-_CHUNK = 2_000_000  # numbers of one working array of `ap_for_image_counts`
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_POINTS = np.linspace(0, 1, 101)
+
+Judge = Literal["hotcoco", "pycocotools"]
 
 
-@dataclass(frozen=True)
-class ClassMatches:
-    """The detections of one class over all images, by falling score (at most 100 per image)."""
-
-    image: np.ndarray  # (D,) index into `CocoScore.image_ids`
-    right: np.ndarray  # (T, D) bool: matched to a truth
-    ignored: np.ndarray  # (T, D) bool: matched to a crowd, counts for nothing
-    truths: np.ndarray  # (I,) number of truths per image
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CocoScore:
     figures: dict[str, float | None]  # the 12 names of `FIGURES`, 0..1; None where there is no truth
     per_class: dict[str, dict[str, float | None]]  # class name: AP, AP50
@@ -41,110 +37,121 @@ class CocoScore:
     recall_points: np.ndarray  # (R,)
     classes: list[str]
     image_ids: list[int]
-    matches: list[ClassMatches]  # one per class
+    match: Callable[[], list[ClassMatches]]  # matches detections and truths
+
+    @cached_property
+    def matches(self) -> list[ClassMatches]:
+        """One per class, found when they are first asked for."""
+        return self.match()
 
 
 def score(
-    annotation_path: Path | str, detections: Sequence[dict[str, Any]], image_ids: Iterable[int] | None = None
+    annotation_path: Path | str,
+    detections: Detections,
+    image_ids: Iterable[int] | None = None,
+    judge: Judge = "hotcoco",
 ) -> CocoScore:
-    """Score COCO result dicts (image_id, category_id, bbox xywh px, score) against an instances file.
+    """Score detections against an instances file.
 
     image_ids: only these images count (default: all of the file); detections on others are left out.
     """
+    return _JUDGES[judge](annotation_path, detections, image_ids)
+
+
+def _hotcoco(path: Path | str, detections: Detections, image_ids: Iterable[int] | None) -> CocoScore:
+    truth = read_truth(path, image_ids)
+    precision, recall = _accumulated(truth, detections)
+    return CocoScore(
+        figures=dict(zip(FIGURES, map(_or_none, _summary(precision, recall)), strict=True)),
+        per_class=_per_class(truth.classes, precision[..., 0, -1]),
+        precision=precision[..., 0, -1],
+        recall_points=RECALL_POINTS,
+        classes=truth.classes,
+        image_ids=truth.image_ids.tolist(),
+        match=lambda: _match(truth, detections),
+    )
+
+
+def _match(truth: Truth, detections: Detections) -> list[ClassMatches]:
+    from yolo_core.evaluate.matching import match  # here, since its compiler is slow to import
+
+    return match(truth, detections, IOU_THRESHOLDS)
+
+
+def _accumulated(truth: Truth, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+    """Precision (T, R, K, 4, 3) and recall (T, K, 4, 3) of hotcoco, which is given columns and positions for ids."""
+    import hotcoco
+
+    image, on_image = positions(detections.image_id, truth.image_ids)
+    category, of_class = positions(detections.category_id, truth.category_ids)
+    rows = np.column_stack((image, detections.xywh_px, detections.score, category))[on_image & of_class]
+    expected = hotcoco.COCO.from_arrays(
+        [{"id": i, "width": 0, "height": 0, "file_name": ""} for i in range(len(truth.image_ids))],
+        [{"id": k, "name": name} for k, name in enumerate(truth.classes)],
+        truth.image,
+        truth.category,
+        truth.xywh_px,
+        area=truth.area,
+        iscrowd=truth.crowd,
+    )
+    judge = hotcoco.COCOeval(expected, expected.load_res(rows), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    result: Any = judge.eval
+    return result["precision"], result["recall"]
+
+
+def _summary(precision: np.ndarray, recall: np.ndarray) -> list[float]:
+    """The 12 figures as pycocotools averages them; -1 where there is nothing to average."""
+
+    def mean(values: np.ndarray) -> float:
+        known = values[values > -1]
+        return known.mean() if len(known) else -1
+
+    every, areas = precision[..., 0, -1], range(1, precision.shape[3])
+    return [
+        *(mean(values) for values in (every, every[0], every[5])),  # thresholds all, .50, .75
+        *(mean(precision[..., area, -1]) for area in areas),
+        *(mean(recall[..., 0, limit]) for limit in range(recall.shape[-1])),
+        *(mean(recall[..., area, -1]) for area in areas),
+    ]
+
+
+def _pycocotools(path: Path | str, detections: Detections, image_ids: Iterable[int] | None) -> CocoScore:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotation_path))
+        truth = COCO(str(path))
         chosen = sorted(truth.getImgIds() if image_ids is None else set(image_ids))
-        judge = COCOeval(truth, _results(truth, detections, set(chosen)), "bbox")
+        mine = detections.where(np.isin(detections.image_id, chosen)).records()
+        judge = COCOeval(truth, truth.loadRes(mine) if mine else _nothing(truth), "bbox")  # pyright: ignore[reportArgumentType]
         judge.params.imgIds = chosen
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    # precision: (T, R, K, area ranges, detection limits) -> all areas, 100 detections
-    precision = judge.eval["precision"][:, :, :, 0, -1]
+    precision = judge.eval["precision"][..., 0, -1]
     classes = [category["name"] for category in truth.loadCats(judge.params.catIds)]
     return CocoScore(
-        figures={name: _or_none(value) for name, value in zip(FIGURES, judge.stats, strict=True)},
-        per_class={
-            name: {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[0, :, k])} for k, name in enumerate(classes)
-        },
+        figures=dict(zip(FIGURES, map(_or_none, judge.stats), strict=True)),
+        per_class=_per_class(classes, precision),
         precision=precision,
         recall_points=np.asarray(judge.params.recThrs),
         classes=classes,
         image_ids=chosen,
-        matches=_matches(judge),
+        match=lambda: _matched_by(judge),
     )
 
 
-def ap_for_image_counts(result: CocoScore, counts: np.ndarray) -> np.ndarray:
-    """AP over resampled multisets of the scored images.
-
-    counts: (S, I) or (I,) whole numbers: how many times each image of `result.image_ids` is in the resample.
-    Returns (S,) or a scalar array: what pycocotools would call AP for that multiset; NaN where it holds no truth.
-    """
-    many = np.atleast_2d(np.asarray(counts, np.int64))
-    if many.shape[1] != len(result.image_ids):
-        raise ValueError(f"counts are for {many.shape[1]} images, the score has {len(result.image_ids)}")
-    total, present = np.zeros(len(many)), np.zeros(len(many))
-    for matches in result.matches:
-        truths = many @ matches.truths  # (S,)
-        total += np.where(truths > 0, _class_ap(matches, many, truths, result.recall_points), 0)
-        present += truths > 0
-    with np.errstate(invalid="ignore"):
-        ap = total / present
-    return ap if np.ndim(counts) == 2 else ap[0]
+def _nothing(truth: Any) -> Any:
+    """No detections, as pycocotools holds them; it does not load an empty list itself."""
+    empty = type(truth)()
+    empty.dataset = {**truth.dataset, "annotations": []}
+    empty.createIndex()
+    return empty
 
 
-def _class_ap(matches: ClassMatches, counts: np.ndarray, truths: np.ndarray, recall_points: np.ndarray) -> np.ndarray:
-    """AP of one class for each resample: (S,)."""
-    ap = np.zeros(len(counts))
-    if not len(matches.image):
-        return ap
-    step = max(1, _CHUNK // len(matches.image))
-    for start in range(0, len(counts), step):
-        part = slice(start, start + step)
-        weights = counts[part][:, matches.image]  # (s, D)
-        needed = _truths_needed(truths[part], recall_points)
-        detected = weights.cumsum(1)
-        rows = zip(matches.right, matches.ignored, strict=True)
-        ap[part] = np.mean([_curve_mean(weights, detected, *row, needed) for row in rows], 0)
-    return ap
-
-
-def _curve_mean(
-    weights: np.ndarray, detected: np.ndarray, right: np.ndarray, ignored: np.ndarray, needed: np.ndarray
-) -> np.ndarray:
-    """Mean interpolated precision of one class at one IoU threshold: (s,).
-
-    The interpolated curve is set by its points at right detections alone, so only those columns are worked on.
-    weights, detected: (s, D) multiplicity of each detection and its running sum; right, ignored: (D,) bool;
-    needed: (s, R) right detections that reach each recall point.
-    """
-    at = np.flatnonzero(right & ~ignored)
-    found = weights[:, at].cumsum(1)  # (s, P) right detections up to each of the P points
-    seen = detected[:, at]
-    if ignored.any():
-        skipped = np.flatnonzero(ignored)
-        before = np.pad(weights[:, skipped].cumsum(1), ((0, 0), (1, 0)))
-        seen = seen - before[:, np.searchsorted(skipped, at)]
-    precision = found / (seen + np.spacing(1))  # the same guard against 0/0 as pycocotools
-    envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # a recall that is never reached has precision 0
-    # One search for all rows: each row is lifted above the one before it.
-    lift = np.arange(len(weights))[:, None] * (max(found.max(initial=0), needed.max()) + 1)
-    place = np.searchsorted((found + lift).ravel(), (needed + lift).ravel()).reshape(needed.shape)
-    place = np.minimum(place - np.arange(len(weights))[:, None] * len(at), len(at))
-    return np.take_along_axis(envelope, place, 1).mean(1)
-
-
-def _truths_needed(truths: np.ndarray, recall_points: np.ndarray) -> np.ndarray:
-    """The least n with n / truths >= recall point, in the floating-point arithmetic of pycocotools: (s, R)."""
-    some = np.maximum(truths, 1)[:, None]
-    n = np.ceil(some * recall_points).astype(np.int64)
-    n = np.where((n - 1) / some >= recall_points, n - 1, n)
-    return np.where(n / some < recall_points, n + 1, n)
-
-
-def _matches(judge: COCOeval) -> list[ClassMatches]:
+def _matched_by(judge: Any) -> list[ClassMatches]:
     """Take what pycocotools matched (its flat list is ordered by class, area range, image) apart by class."""
     images, areas = len(judge.params.imgIds), len(judge.params.areaRng)
     thresholds = len(judge.params.iouThrs)
@@ -164,15 +171,11 @@ def _matches(judge: COCOeval) -> list[ClassMatches]:
     return result
 
 
-def _results(truth: COCO, detections: Sequence[dict[str, Any]], images: set[int]) -> COCO:
-    """The detections as a COCO object; pycocotools itself refuses an empty list and writes into the dicts it gets."""
-    mine = [dict(found) for found in detections if found["image_id"] in images]
-    if mine:
-        return truth.loadRes(mine)  # pyright: ignore[reportArgumentType] - it takes lists as well as file names
-    empty = COCO()
-    empty.dataset = {**truth.dataset, "annotations": []}
-    empty.createIndex()
-    return empty
+def _per_class(classes: Sequence[str], precision: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """AP and AP50 of each class from (T, R, K) precision."""
+    return {
+        name: {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[0, :, k])} for k, name in enumerate(classes)
+    }
 
 
 def _or_none(value: float) -> float | None:
@@ -181,3 +184,6 @@ def _or_none(value: float) -> float | None:
 
 def _mean(precision: np.ndarray) -> float | None:
     return float(precision.mean()) if precision.size and precision.min() > -1 else None
+
+
+_JUDGES = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}

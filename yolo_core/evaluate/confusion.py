@@ -3,37 +3,30 @@
 Shapes: K classes, G truths and D detections of one image.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import torch
 
 from yolo_core.boxes import box_iou, xywh_to_xyxy
 from yolo_core.data.coco import DetectionDataset
+from yolo_core.evaluate.detections import Detections
 
 
 def confusion_matrix(
-    dataset: DetectionDataset, detections: Sequence[dict[str, Any]], conf: float = 0.25, iou: float = 0.45
+    dataset: DetectionDataset, detections: Detections, conf: float = 0.25, iou: float = 0.45
 ) -> np.ndarray:
     """Counts (K+1, K+1): row = true class, column = predicted class; the last of each is the background.
 
-    Detections (COCO result dicts) under `conf` are left out. In each image, truths and detections are paired one to
+    Detections under `conf` are left out. In each image, truths and detections are paired one to
     one whatever their class, the largest overlap first, down to `iou`. A truth without partner counts in the last
     column, a detection without partner in the last row.
     """
     background = len(dataset.classes)
     counts = np.zeros((background + 1, background + 1), np.int64)
-    index = {category: k for k, category in enumerate(dataset.category_ids)}
-    found = defaultdict(list)
-    for detection in detections:
-        if detection["score"] >= conf:
-            found[detection["image_id"]].append((index[detection["category_id"]], *detection["bbox"]))
+    found = detections.where(detections.score >= conf).by_image()
     for record, labels in zip(dataset.images, dataset.labels, strict=True):
-        rows = np.array(found[record.id], np.float64).reshape(-1, 5)  # class, x, y, w, h
-        true, predicted = labels[:, 0].astype(int), rows[:, 0].astype(int)
-        overlaps = box_iou(torch.from_numpy(labels[:, 1:5]).double(), torch.from_numpy(xywh_to_xyxy(rows[:, 1:5])))
+        here = found(record.id)
+        true, predicted = labels[:, 0].astype(int), np.searchsorted(dataset.category_ids, here.category_id)
+        overlaps = box_iou(torch.from_numpy(labels[:, 1:5]).double(), torch.from_numpy(xywh_to_xyxy(here.xywh_px)))
         pairs = pair_up(overlaps.numpy(), iou)
         np.add.at(counts, (true[pairs[:, 0]], predicted[pairs[:, 1]]), 1)
         counts[:, background] += np.bincount(np.delete(true, pairs[:, 0]), minlength=background + 1)

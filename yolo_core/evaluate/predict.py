@@ -1,17 +1,18 @@
-"""Run any predictor over a data set: letterbox, decode, suppress, back to image pixels, as COCO results."""
+"""Run any predictor over a data set: letterbox, decode, suppress, back to image pixels."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from yolo_core import progress as progress_
+from yolo_core.boxes import xyxy_to_xywh
 from yolo_core.data.coco import DetectionDataset, ImageRecord
 from yolo_core.data.letterbox import Letterbox
 from yolo_core.data.loader import EvalBatch, val_batches
 from yolo_core.device import autocast as autocast_to
+from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.nms import nms
 from yolo_core.evaluate.tta import Predictor
 
@@ -32,8 +33,8 @@ def predict(
     autocast: torch.dtype | None = None,
     label: str = "evaluate",
     progress: progress_.Progress = progress_.silent,
-) -> list[dict[str, Any]]:
-    """Detections on every image of `dataset`: COCO result dicts, in the order of the data set.
+) -> Detections:
+    """Detections on every image of `dataset`, in its order and by falling score within an image.
 
     size: longer side of the canvas, px; rect: canvases only as high and wide as their batch needs, multiples of
     `stride`, else all are size x size (for predictors of one fixed shape); autocast: precision of the forward pass.
@@ -41,14 +42,14 @@ def predict(
     """
     device = torch.device(device)
     batches = val_batches(dataset, size=size, batch=batch, stride=stride, rect=rect)
-    found: dict[int, list[dict[str, Any]]] = {}
+    found: dict[int, Detections] = {}
     for part in progress(batches, label, total=-(-len(dataset) // batch)):
         images = to_device(part.images, device)
         with autocast_to(device, autocast):
             decoded = predictor(images)
         kept = nms(decoded, conf, iou, max_detections)
         found.update(batch_results(part, kept, dataset))
-    return [detection for index in sorted(found) for detection in found[index]]
+    return Detections.joined(found[index] for index in sorted(found))
 
 
 def to_device(images: Tensor, device: torch.device | str) -> Tensor:
@@ -57,12 +58,10 @@ def to_device(images: Tensor, device: torch.device | str) -> Tensor:
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
-def batch_results(
-    part: EvalBatch, kept: Sequence[Tensor], dataset: DetectionDataset
-) -> dict[int, list[dict[str, Any]]]:
-    """What was kept on each canvas of a batch, as COCO result dicts by index in the data set."""
+def batch_results(part: EvalBatch, kept: Sequence[Tensor], dataset: DetectionDataset) -> dict[int, Detections]:
+    """What was kept on each canvas of a batch, by index in the data set."""
     return {
-        index: as_coco(rows.numpy(), letterbox, dataset.images[index], dataset.category_ids)
+        index: on_image(rows.numpy(), letterbox, dataset.images[index], dataset.category_ids)
         for index, letterbox, rows in zip(part.indices, part.letterboxes, kept, strict=True)
     }
 
@@ -76,14 +75,12 @@ def to_image(rows: np.ndarray, letterbox: Letterbox, width: int, height: int) ->
     return rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
 
 
-def as_coco(
-    rows: np.ndarray, letterbox: Letterbox, record: ImageRecord, category_ids: list[int]
-) -> list[dict[str, Any]]:
-    """Detections (n, 6) of one canvas as COCO result dicts, rounded to 0.001 px and a millionth of score."""
+def on_image(rows: np.ndarray, letterbox: Letterbox, record: ImageRecord, category_ids: Sequence[int]) -> Detections:
+    """Detections (n, 6) of one canvas on its image, rounded to 0.001 px and a millionth of score."""
     rows = to_image(rows.astype(np.float64), letterbox, record.width, record.height)
-    xywh_px = np.concatenate((rows[:, :2], rows[:, 2:4] - rows[:, :2]), 1).round(3).tolist()
-    scores, classes = rows[:, 4].round(6).tolist(), rows[:, 5].astype(int).tolist()
-    return [
-        {"image_id": record.id, "category_id": category_ids[k], "bbox": box, "score": value}
-        for box, value, k in zip(xywh_px, scores, classes, strict=True)
-    ]
+    return Detections(
+        image_id=np.full(len(rows), record.id, np.int64),
+        category_id=np.asarray(category_ids, np.int64)[rows[:, 5].astype(int)],
+        xywh_px=xyxy_to_xywh(rows[:, :4]).round(3),
+        score=rows[:, 4].round(6),
+    )

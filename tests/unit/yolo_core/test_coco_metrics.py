@@ -1,50 +1,25 @@
-"""COCO figures of planted detections, and AP over resampled images against pycocotools itself."""
+"""COCO figures of planted detections, and the two judges against each other to the last digit."""
 
-import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted import Found, Truth, detections, write_truth
 
-from yolo_core.evaluate.coco_metrics import FIGURES, ap_for_image_counts, score
+from yolo_core.evaluate.coco_metrics import FIGURES, score
+from yolo_core.evaluate.resampling import ap_for_image_counts
 
-
-def write_truth(path, annotations, images, categories=((1, "cat"), (7, "dog"))):
-    content = {
-        "images": [{"id": i, "width": 640, "height": 640, "file_name": f"{i}.jpg"} for i in images],
-        "categories": [{"id": i, "name": name} for i, name in categories],
-        "annotations": [
-            {"id": n + 1, "image_id": i, "category_id": c, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
-            for n, (i, c, box, crowd) in enumerate(annotations)
-        ],
-    }
-    path.write_text(json.dumps(content))
-    return path
+JUDGES = pytest.mark.parametrize("judge", ["hotcoco", "pycocotools"])
+EDGES = (8.0, 32.0, 96.0)  # sides of boxes; small ends at 32 x 32 px2, medium at 96 x 96
 
 
-def detection(image, category, box, value):
-    return {"image_id": image, "category_id": category, "bbox": list(box), "score": value}
-
-
-def random_case(seed, images=12):
-    """Truths (some crowds) and detections around and beside them; scores all differ."""
-    rng = np.random.default_rng(seed)
-    truths, found = [], []
-    for image in range(1, images + 1):
-        for _ in range(rng.integers(0, 6)):
-            box = [*rng.uniform(0, 500, 2), *np.exp(rng.uniform(2, 5, 2))]
-            category = int(rng.choice([1, 7]))
-            truths.append((image, category, [round(float(v), 2) for v in box], int(rng.random() < 0.15)))
-            for _ in range(rng.integers(0, 4)):
-                moved = np.array(box) + rng.normal(0, 0.08, 4) * [box[2], box[3], box[2], box[3]]
-                other = int(rng.choice([1, 7])) if rng.random() < 0.2 else category
-                found.append(detection(image, other, moved.tolist(), float(rng.random())))
-        found.append(detection(image, 7, [*rng.uniform(0, 500, 2), 40, 30], float(rng.random())))
-    return truths, found
-
-
-def test_perfect_detections(tmp_path):
+@JUDGES
+def test_perfect_detections(judge, tmp_path):
     truth = write_truth(tmp_path / "t.json", [(1, 1, [0, 0, 20, 20], 0), (2, 7, [5, 5, 50, 50], 0)], [1, 2])
-    result = score(truth, [detection(1, 1, [0, 0, 20, 20], 0.9), detection(2, 7, [5, 5, 50, 50], 0.8)])
+    result = score(truth, detections((1, 1, [0, 0, 20, 20], 0.9), (2, 7, [5, 5, 50, 50], 0.8)), judge=judge)
     # 400 px2 is small (< 32 x 32), 2500 px2 is medium (< 96 x 96), nothing is large.
     expected = dict.fromkeys(FIGURES, pytest.approx(1.0)) | {"AP_large": None, "AR_large": None}
     assert result.figures == expected
@@ -53,10 +28,11 @@ def test_perfect_detections(tmp_path):
     }
 
 
-def test_one_right_one_missed_one_false(tmp_path, capsys):
+@JUDGES
+def test_one_right_one_missed_one_false(judge, tmp_path, capsys):
     """Two cats, one found at IoU 0.8, one false alarm of higher score; no dog anywhere."""
     truth = write_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0), (1, 1, [100, 0, 10, 10], 0)], [1, 2])
-    result = score(truth, [detection(1, 1, [0, 0, 10, 8], 0.6), detection(2, 1, [0, 0, 10, 10], 0.9)])
+    result = score(truth, detections((1, 1, [0, 0, 10, 8], 0.6), (2, 1, [0, 0, 10, 10], 0.9)), judge=judge)
     # Precision 1/2 up to recall 1/2, then 0: 51 of 101 recall points x 0.5, at the 7 thresholds .50 to .80.
     assert result.figures["AP50"] == pytest.approx(51 / 101 / 2)
     assert result.figures["AP"] == pytest.approx(51 / 101 / 2 * 7 / 10)
@@ -65,46 +41,69 @@ def test_one_right_one_missed_one_false(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_no_detections_and_no_truth(tmp_path):
+@JUDGES
+def test_no_detections_and_no_truth(judge, tmp_path):
     truth = write_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0)], [1, 2])
-    assert score(truth, []).figures["AP"] == 0
-    nothing = score(truth, [], image_ids=[2])
+    assert score(truth, detections(), judge=judge).figures["AP"] == 0
+    nothing = score(truth, detections(), image_ids=[2], judge=judge)
     assert set(nothing.figures.values()) == {None}
     assert np.isnan(ap_for_image_counts(nothing, np.array([1])))
 
 
-def test_only_the_chosen_images_count(tmp_path):
+@JUDGES
+def test_only_the_chosen_images_count(judge, tmp_path):
     truth = write_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0), (2, 1, [0, 0, 10, 10], 0)], [1, 2])
-    found = [detection(1, 1, [0, 0, 10, 10], 0.9), detection(2, 1, [50, 50, 10, 10], 0.95)]
-    assert score(truth, found, image_ids=[1]).figures["AP"] == pytest.approx(1)
-    assert score(truth, found, image_ids=[2]).figures["AP"] == 0
-    assert found[0].keys() == {"image_id", "category_id", "bbox", "score"}, "the caller's dicts stay as they were"
+    found = detections((1, 1, [0, 0, 10, 10], 0.9), (2, 1, [50, 50, 10, 10], 0.95))
+    assert score(truth, found, image_ids=[1], judge=judge).figures["AP"] == pytest.approx(1)
+    assert score(truth, found, image_ids=[2], judge=judge).figures["AP"] == 0
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_counts_of_one_give_the_same_ap(tmp_path, seed):
-    truths, found = random_case(seed)
-    result = score(write_truth(tmp_path / "t.json", truths, range(1, 13)), found)
-    assert ap_for_image_counts(result, np.ones(12, int)) == pytest.approx(result.figures["AP"], abs=1e-12)
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[Truth], list[float], list[Found], list[int] | None]:
+    """Truths with their areas, detections, and the images that count (None: all five).
+
+    Scores repeat, boxes coincide, areas lie on and beside the edges of the ranges; image 5 and category 3 are without
+    truth, category 9 and image 8 are unknown to the file.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    grid = draw(st.sampled_from([1.0, 4.0, 0.37]))
+
+    def box(near: list[float] | None = None) -> list[float]:
+        if near is not None and rng.random() < 0.7:
+            return [float(v) for v in np.array(near) + rng.integers(-2, 3, 4) * grid * (1, 1, 0.5, 0.5)]
+        sides = rng.choice(EDGES, 2) if rng.random() < 0.7 else rng.uniform(4, 120, 2).round(2)
+        return [*(float(v) for v in rng.integers(0, 12, 2) * grid), *(float(v) for v in sides)]
+
+    truths = [
+        (int(rng.integers(1, 5)), int(rng.choice([1, 7])), box(), int(rng.random() < 0.2))
+        for _ in range(draw(st.integers(0, 25)))
+    ]
+    areas = [w * h + float(rng.choice([0, 0, 0, -0.5, 0.5])) for _, _, (_, _, w, h), _ in truths]
+    scores = draw(st.sampled_from([[0.5], [0.25, 0.5, 0.75], np.linspace(0.01, 0.99, 99).round(2).tolist()]))
+    found = []
+    for _ in range(draw(st.sampled_from([0, 1, 10, 60, 450]))):
+        image, category, near, _ = truths[rng.integers(len(truths))] if truths else (1, 1, None, 0)
+        if rng.random() < 0.2:
+            image, category = int(rng.choice([1, 2, 5, 8])), int(rng.choice([1, 3, 7, 9]))
+        found.append((image, category, box(near), float(rng.choice(scores))))
+    return truths, areas, found, draw(st.sampled_from([None, None, [1, 5], [2, 3, 4], [5], []]))
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_counts_equal_pycocotools_on_the_resampled_set(tmp_path, seed):
-    """Each resample is written out as a data set of its own, an image drawn twice standing in it twice."""
-    truths, found = random_case(seed)
-    result = score(write_truth(tmp_path / "t.json", truths, range(1, 13)), found)
-    draws = np.random.default_rng(seed).integers(0, 12, (4, 12))
-    expected = []
-    for draw in draws:
-        copies = list(enumerate(draw + 1, start=1))
-        many = [(new, *truth[1:]) for new, old in copies for truth in truths if truth[0] == old]
-        again = [{**one, "image_id": new} for new, old in copies for one in found if one["image_id"] == old]
-        expected.append(score(write_truth(tmp_path / "r.json", many, range(1, 13)), again).figures["AP"])
-    counts = np.stack([np.bincount(draw, minlength=12) for draw in draws])
-    assert ap_for_image_counts(result, counts) == pytest.approx(np.array(expected), abs=1e-12)
-
-
-def test_counts_of_the_wrong_length_are_refused(tmp_path):
-    result = score(write_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0)], [1, 2]), [])
-    with pytest.raises(ValueError, match="3 images, the score has 2"):
-        ap_for_image_counts(result, np.ones(3, int))
+@settings(max_examples=250, deadline=None)
+@given(cases())
+def test_the_judges_agree_to_the_last_digit(case):
+    truths, areas, found, images = case
+    categories = ((7, "dog"), (1, "cat"), (3, "cow"))
+    with tempfile.TemporaryDirectory() as folder:
+        truth = write_truth(Path(folder) / "t.json", truths, range(1, 6), categories, areas)
+        fast, reference = (score(truth, detections(*found), images, judge) for judge in ("hotcoco", "pycocotools"))
+    assert fast.figures == reference.figures
+    assert fast.per_class == reference.per_class
+    assert (fast.classes, fast.image_ids) == (reference.classes, reference.image_ids)
+    assert np.array_equal(fast.precision, reference.precision)
+    assert np.array_equal(fast.recall_points, reference.recall_points)
+    for mine, theirs in zip(fast.matches, reference.matches, strict=True):
+        assert np.array_equal(mine.image, theirs.image)
+        assert np.array_equal(mine.right, theirs.right)
+        assert np.array_equal(mine.ignored, theirs.ignored)
+        assert np.array_equal(mine.truths, theirs.truths)

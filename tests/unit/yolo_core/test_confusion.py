@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from yolo_core.data.coco import load_split
 from yolo_core.evaluate.confusion import confusion_matrix, pair_up
+from yolo_core.evaluate.detections import Detections
 
 
 def detection(category, box, score, image=1):
@@ -34,7 +35,7 @@ def test_right_wrong_missed_and_made_up(tmp_path):
         detection(3, [70, 70, 9, 9], 0.2),  # under the score of .25: not there
         detection(3, [10, 10, 30, 30], 0.6, image=2),  # made up
     ]
-    counts = confusion_matrix(load_split(tmp_path, "val"), found)
+    counts = confusion_matrix(load_split(tmp_path, "val"), Detections.of(found))
     assert counts.tolist() == [[1, 1, 0], [0, 1, 1], [2, 1, 0]]  # rows: true cat, dog, background
 
 

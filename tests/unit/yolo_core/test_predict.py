@@ -26,12 +26,12 @@ def dataset(tmp_path):
 @pytest.mark.parametrize("rect", [True, False])
 def test_boxes_come_back_to_their_images(dataset, rect):
     found = predict(find_spot, dataset, **SETTINGS, rect=rect)
-    assert [one["image_id"] for one in found] == [1, 2, 3, 4, 5]
-    assert {one["category_id"] for one in found} == {5}
-    for one, ((width, height), box) in zip(found, SCENES, strict=True):
+    assert found.image_id.tolist() == [1, 2, 3, 4, 5]
+    assert set(found.category_id.tolist()) == {5}
+    for xywh, ((width, height), box) in zip(found.xywh_px.tolist(), SCENES, strict=True):
         # An edge is found to one pixel of the canvas, whose longer side is 128 px.
-        assert one["bbox"] == pytest.approx(box, abs=2 * max(width, height) / 128)
-        x, y, w, h = one["bbox"]
+        assert xywh == pytest.approx(box, abs=2 * max(width, height) / 128)
+        x, y, w, h = xywh
         assert x >= 0
         assert y >= 0
         assert x + w <= width + 1e-3
@@ -41,7 +41,7 @@ def test_boxes_come_back_to_their_images(dataset, rect):
 
 def test_boxes_outside_the_image_are_dropped(dataset):
     outside = torch.tensor([[-50.0, -50, 20, 20, 1, 1]])
-    assert predict(lambda images: outside.expand(len(images), 1, 6), dataset, **SETTINGS) == []
+    assert len(predict(lambda images: outside.expand(len(images), 1, 6), dataset, **SETTINGS)) == 0
 
 
 def test_progress_counts_batches(dataset):

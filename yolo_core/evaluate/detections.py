@@ -1,0 +1,66 @@
+"""Detections of a data set as columns, and as COCO's result format."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolo_core.atomic import write_text
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """D detections, row by row.
+
+    image_id, category_id: (D,) int64, as in the annotation file; xywh_px: (D, 4) float64; score: (D,) float64.
+    """
+
+    image_id: np.ndarray
+    category_id: np.ndarray
+    xywh_px: np.ndarray
+    score: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @classmethod
+    def of(cls, records: Sequence[dict[str, Any]]) -> "Detections":
+        """From COCO result dicts: image_id, category_id, bbox (xywh px), score; KeyError where one is missing."""
+        return cls(
+            np.array([one["image_id"] for one in records], np.int64),
+            np.array([one["category_id"] for one in records], np.int64),
+            np.array([one["bbox"] for one in records], np.float64).reshape(-1, 4),
+            np.array([one["score"] for one in records], np.float64),
+        )
+
+    @classmethod
+    def joined(cls, parts: Iterable["Detections"]) -> "Detections":
+        """All rows of several, in their order."""
+        columns = zip(*((p.image_id, p.category_id, p.xywh_px, p.score) for p in (cls.of([]), *parts)), strict=True)
+        return cls(*map(np.concatenate, columns))
+
+    def by_image(self) -> "Callable[[int], Detections]":
+        """A function from an image id to its rows, in their order."""
+        order = np.argsort(self.image_id, kind="stable")
+        ids = self.image_id[order]
+        return lambda image: self.where(order[np.searchsorted(ids, image) : np.searchsorted(ids, image, "right")])
+
+    def where(self, chosen: np.ndarray) -> "Detections":
+        """The rows that a mask (D,) or indices choose."""
+        return Detections(self.image_id[chosen], self.category_id[chosen], self.xywh_px[chosen], self.score[chosen])
+
+    def records(self) -> list[dict[str, Any]]:
+        """As COCO result dicts."""
+        names = ("image_id", "category_id", "bbox", "score")
+        return [dict(zip(names, row, strict=True)) for row in self._rows()]
+
+    def write(self, path: Path) -> None:
+        """A JSON file of COCO results, one detection a line. Equal detections give equal bytes."""
+        text = '{"image_id": %d, "category_id": %d, "bbox": %r, "score": %r}'  # a finite number's repr is its JSON
+        write_text(path, "[\n" + ",\n".join([text % row for row in self._rows()]) + "\n]\n")
+
+    def _rows(self) -> Iterable[tuple[int, int, list[float], float]]:
+        columns = (self.image_id, self.category_id, self.xywh_px, self.score)
+        return zip(*(column.tolist() for column in columns), strict=True)

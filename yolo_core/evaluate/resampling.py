@@ -1,0 +1,95 @@
+"""AP over resampled sets of the scored images, by counting alone: what was matched once is not matched again.
+
+Shapes: I images, T IoU thresholds, R recall points, D detections of one class, S resamples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from yolo_core.evaluate.coco_metrics import CocoScore
+
+_CHUNK = 2_000_000  # numbers of one working array of `ap_for_image_counts`
+
+
+@dataclass(frozen=True)
+class ClassMatches:
+    """The detections of one class over all images, by falling score (at most 100 per image)."""
+
+    image: np.ndarray  # (D,) index into `CocoScore.image_ids`
+    right: np.ndarray  # (T, D) bool: matched to a truth
+    ignored: np.ndarray  # (T, D) bool: matched to a crowd, counts for nothing
+    truths: np.ndarray  # (I,) number of truths per image
+
+
+def ap_for_image_counts(result: CocoScore, counts: np.ndarray) -> np.ndarray:
+    """AP over resampled multisets of the scored images.
+
+    counts: (S, I) or (I,) whole numbers: how many times each image of `result.image_ids` is in the resample.
+    Returns (S,) or a scalar array: what pycocotools would call AP for that multiset; NaN where it holds no truth.
+    """
+    many = np.atleast_2d(np.asarray(counts, np.int64))
+    if many.shape[1] != len(result.image_ids):
+        raise ValueError(f"counts are for {many.shape[1]} images, the score has {len(result.image_ids)}")
+    total, present = np.zeros(len(many)), np.zeros(len(many))
+    for matches in result.matches:
+        truths = many @ matches.truths  # (S,)
+        total += np.where(truths > 0, _class_ap(matches, many, truths, result.recall_points), 0)
+        present += truths > 0
+    with np.errstate(invalid="ignore"):
+        ap = total / present
+    return ap if np.ndim(counts) == 2 else ap[0]
+
+
+def _class_ap(matches: ClassMatches, counts: np.ndarray, truths: np.ndarray, recall_points: np.ndarray) -> np.ndarray:
+    """AP of one class for each resample: (S,)."""
+    ap = np.zeros(len(counts))
+    if not len(matches.image):
+        return ap
+    step = max(1, _CHUNK // len(matches.image))
+    for start in range(0, len(counts), step):
+        part = slice(start, start + step)
+        weights = counts[part][:, matches.image]  # (s, D)
+        needed = _truths_needed(truths[part], recall_points)
+        detected = weights.cumsum(1)
+        rows = zip(matches.right, matches.ignored, strict=True)
+        ap[part] = np.mean([_curve_mean(weights, detected, *row, needed) for row in rows], 0)
+    return ap
+
+
+def _curve_mean(
+    weights: np.ndarray, detected: np.ndarray, right: np.ndarray, ignored: np.ndarray, needed: np.ndarray
+) -> np.ndarray:
+    """Mean interpolated precision of one class at one IoU threshold: (s,).
+
+    The interpolated curve is set by its points at right detections alone, so only those columns are worked on.
+    weights, detected: (s, D) multiplicity of each detection and its running sum; right, ignored: (D,) bool;
+    needed: (s, R) right detections that reach each recall point.
+    """
+    at = np.flatnonzero(right & ~ignored)
+    found = weights[:, at].cumsum(1)  # (s, P) right detections up to each of the P points
+    seen = detected[:, at]
+    if ignored.any():
+        skipped = np.flatnonzero(ignored)
+        before = np.pad(weights[:, skipped].cumsum(1), ((0, 0), (1, 0)))
+        seen = seen - before[:, np.searchsorted(skipped, at)]
+    precision = found / (seen + np.spacing(1))  # the same guard against 0/0 as pycocotools
+    envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # a recall that is never reached has precision 0
+    # One search for all rows: each row is lifted above the one before it.
+    lift = np.arange(len(weights))[:, None] * (max(found.max(initial=0), needed.max()) + 1)
+    place = np.searchsorted((found + lift).ravel(), (needed + lift).ravel()).reshape(needed.shape)
+    place = np.minimum(place - np.arange(len(weights))[:, None] * len(at), len(at))
+    return np.take_along_axis(envelope, place, 1).mean(1)
+
+
+def _truths_needed(truths: np.ndarray, recall_points: np.ndarray) -> np.ndarray:
+    """The least n with n / truths >= recall point, in the floating-point arithmetic of pycocotools: (s, R)."""
+    some = np.maximum(truths, 1)[:, None]
+    n = np.ceil(some * recall_points).astype(np.int64)
+    n = np.where((n - 1) / some >= recall_points, n - 1, n)
+    return np.where(n / some < recall_points, n + 1, n)
