@@ -1,47 +1,214 @@
-"""Decoded images held in memory, shared by the loader threads and forked loader processes of one trainer."""
+"""Decoded images held between epochs: in memory, or in a file that every process on the machine shares."""
 
+import fcntl
+import logging
 import mmap
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from yolo_core import atomic
+from yolo_core.progress import Progress, silent
+
+log = logging.getLogger(__name__)
+
 ALIGNMENT = 64  # bytes; each image starts on a cache line
+HEADER = 2 * ALIGNMENT  # bytes
+SUFFIX = ".pixels"
+RESERVE = 1 << 30  # bytes of the disk that are left free for everything else
+CHUNK = 16  # images that a building thread takes at a time
+NOT_HELD = "images are decoded each time they are needed"
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """How decoded images are held.
+
+    kind: in a file of `folder` ("disk"), in the memory of one trainer ("ram"), or not ("none").
+    limit: most bytes, in memory of one split, on disk of the whole folder; a split that does not fit is not held.
+    content: a digest of the image files. Without one, their sizes and times of change stand for it.
+    """
+
+    kind: Literal["disk", "ram", "none"] = "ram"
+    limit: int = 1 << 30
+    folder: Path | None = None
+    content: str = ""
+
+
+class Slots:
+    """Where the images of the given (H, W, 3) shapes lie in one block of bytes that begins with a header."""
+
+    def __init__(self, shapes: Sequence[Shape]):
+        self.shapes = shapes
+        sizes = (-(-h * w * c // ALIGNMENT) * ALIGNMENT for h, w, c in shapes)
+        *self.starts, self.bytes = accumulate(sizes, initial=HEADER)
+
+    def view(self, block: mmap.mmap, index: int) -> np.ndarray:
+        return np.ndarray(self.shapes[index], np.uint8, block, self.starts[index])
 
 
 class RamCache:
-    """A fixed arena with one slot per image, filled lazily.
+    """Images in anonymous shared memory, filled lazily.
 
-    The arena is anonymous shared memory: a loader process forked after its creation reads and fills the same pages,
-    so images outlive the processes of one epoch and are held once whatever the number of workers. Pages that were
-    never written take no memory. Images whose slot would end beyond `limit` bytes have none.
+    A loader process forked after its creation reads and fills the same pages, so images outlive the processes of one
+    epoch and are held once whatever the number of workers. Pages that were never written take no memory.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, int, int]], limit: int):
-        """`shapes`: (H, W, 3) of every image; `limit`: most bytes to hold."""
-        self._shapes = shapes
-        sizes = [-(-h * w * c // ALIGNMENT) * ALIGNMENT for h, w, c in shapes]
-        ends = np.cumsum(sizes, dtype=np.int64)
-        self._slots = int(np.searchsorted(ends, limit, side="right"))
-        self._starts = np.concatenate([[0], ends])
-        self.capacity = int(self._starts[self._slots])
-        self._pixels = np.frombuffer(mmap.mmap(-1, max(self.capacity, 1)), np.uint8)
-        self._filled = np.frombuffer(mmap.mmap(-1, max(self._slots, 1)), np.uint8)
+    def __init__(self, shapes: Sequence[Shape]):
+        self._slots = Slots(shapes)
+        self._block = mmap.mmap(-1, self._slots.bytes)
+        self._filled = mmap.mmap(-1, max(len(shapes), 1))
 
     def get(self, index: int) -> np.ndarray | None:
-        """The image, read-only (H, W, 3) uint8, or None when it is not held."""
-        if index >= self._slots or not self._filled[index]:
+        """The image, read-only (H, W, 3) uint8, or None when it was not put yet."""
+        if not self._filled[index]:
             return None
-        view = self._slot(index)
+        view = self._slots.view(self._block, index)
         view.flags.writeable = False
         return view
 
     def put(self, index: int, image: np.ndarray) -> None:
-        """Hold the image if it has a slot. Two writers of one slot write the same bytes, so neither needs a lock."""
-        if index < self._slots:
-            self._slot(index)[:] = image
-            self._filled[index] = 1  # after the pixels: a reader sees all of them or none
+        """Hold the image. Two writers of one slot write the same bytes, so neither needs a lock."""
+        self._slots.view(self._block, index)[:] = image
+        self._filled[index] = 1  # after the pixels: a reader sees all of them or none
 
-    def _slot(self, index: int) -> np.ndarray:
-        shape = self._shapes[index]
-        start = self._starts[index]
-        return self._pixels[start : start + shape[0] * shape[1] * shape[2]].reshape(shape)
+
+class DiskCache:
+    """Images in a file mapped into memory: the system holds its pages once for all processes, and drops them when
+    memory is short."""
+
+    def __init__(self, path: Path, key: str, slots: Slots):
+        """Raises FileNotFoundError, and ValueError for a file that is not whole."""
+        self._slots = slots
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != slots.bytes:
+                raise ValueError(f"has {found} bytes instead of {slots.bytes}")
+            self._block = mmap.mmap(file.fileno(), slots.bytes, prot=mmap.PROT_READ)
+        if self._block[:HEADER] != _header(key):
+            raise ValueError("does not begin as such a file does")
+
+    def get(self, index: int) -> np.ndarray:
+        """The image, read-only (H, W, 3) uint8."""
+        return self._slots.view(self._block, index)
+
+    def put(self, index: int, image: np.ndarray) -> None:
+        """Nothing: every image is there."""
+
+
+ImageCache = RamCache | DiskCache
+
+
+def ram_cache(shapes: Sequence[Shape], limit: int) -> RamCache | None:
+    """A cache in memory, or None and a warning when it would exceed `limit` bytes."""
+    needed = Slots(shapes).bytes
+    if needed <= limit:
+        return RamCache(shapes)
+    log.warning("%s of decoded images are more than the limit of %s: %s", _gib(needed), _gib(limit), NOT_HELD)
+    return None
+
+
+def disk_cache(
+    folder: Path,
+    key: str,
+    shapes: Sequence[Shape],
+    decode: Callable[[int], np.ndarray],
+    limit: int,
+    progress: Progress = silent,
+) -> DiskCache | None:
+    """The cache of this key in `folder`, built with all cores if it is not there.
+
+    key: hexadecimal digest of everything that determines the pixels. decode(index): an image of the given shape.
+    The file appears whole or not at all; one process builds and others wait for it; what a killed builder left is
+    removed; a damaged file is replaced. Returns None and warns when the folder's files would exceed `limit` bytes or
+    the disk lacks room: nothing is evicted. Raises what `decode` raises.
+    """
+    path, slots = folder / f"{key[:32]}{SUFFIX}", Slots(shapes)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if whole := _opened(path, key, slots):
+            return whole
+        with _alone(folder):
+            if whole := _opened(path, key, slots):  # built while this process waited
+                return whole
+            for leftover in folder.glob(f".*{SUFFIX}"):
+                leftover.unlink()
+            path.unlink(missing_ok=True)
+            if reason := _refusal(folder, slots.bytes, limit):
+                log.warning("%s: %s: %s", folder, reason, NOT_HELD)
+                return None
+            _build(path, key, slots, decode, progress)
+        return DiskCache(path, key, slots)
+    except OSError as error:  # the disk is full after all, or cannot be written to
+        log.warning("%s: cannot hold decoded images (%s): %s", folder, error.strerror or error, NOT_HELD)
+        return None
+
+
+def _opened(path: Path, key: str, slots: Slots) -> DiskCache | None:
+    """The cache, or None when there is no whole one."""
+    try:
+        return DiskCache(path, key, slots)
+    except FileNotFoundError:
+        return None
+    except ValueError as damage:
+        log.warning("%s: %s; it is built anew", path, damage)
+        return None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Be the only builder in this folder; the system ends the hold with the process, however that ends."""
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _refusal(folder: Path, needed: int, limit: int) -> str | None:
+    """Why a file of `needed` bytes may not be built, if it may not."""
+    held = sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}"))
+    if held + needed > limit:
+        others = f" beside {_gib(held)} of earlier ones, which may be deleted" if held else ""
+        return f"{_gib(needed)} of decoded images{others} are more than the limit of {_gib(limit)}"
+    if needed + RESERVE > (free := shutil.disk_usage(folder).free):
+        return f"{_gib(needed)} of decoded images do not fit the {_gib(free)} left on the disk"
+    return None
+
+
+def _build(path: Path, key: str, slots: Slots, decode: Callable[[int], np.ndarray], progress: Progress) -> None:
+    with atomic.replaced(path) as temporary, temporary.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, slots.bytes)  # a full disk is an error here, not a crash when writing
+        block = mmap.mmap(file.fileno(), slots.bytes)
+        block[:HEADER] = _header(key)
+
+        def fill(indices: range) -> range:
+            for index in indices:
+                slots.view(block, index)[:] = decode(index)
+            return indices
+
+        count = len(slots.shapes)
+        chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decode")
+        try:
+            for _ in progress(chain.from_iterable(pool.map(fill, chunks)), "decode images", count):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+        block.flush()
+
+
+def _header(key: str) -> bytes:
+    return f"decoded images {key}\n".encode().ljust(HEADER, b"\0")
+
+
+def _gib(count: int) -> str:
+    return f"{count / (1 << 30):.3g} GiB"

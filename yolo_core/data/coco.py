@@ -1,21 +1,25 @@
 """A prepared dataset folder in memory: images, boxes and classes of one split in COCO format."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import cv2
 import numpy as np
 
-from yolo_core.data.cache import RamCache
+from yolo_core.data.cache import CacheSettings, ImageCache, disk_cache, ram_cache
 from yolo_core.data.image import fitted, load_image, resize
 from yolo_core.errors import UserError
+from yolo_core.progress import Progress, silent
 
-__all__ = ["DetectionDataset", "ImageRecord", "load_image", "load_split"]
+__all__ = ["CacheSettings", "DetectionDataset", "ImageRecord", "load_image", "load_split"]
 
-CACHE_BYTES = 1 << 30  # most memory for decoded images; a dataset beyond it is decoded anew for the rest
+PIXELS_VERSION = 1  # of how files become pixels in `load_image` and `resize`: kept pixels of another one are stale
+IN_MEMORY = CacheSettings()
 MEND = "run `scaled-yolov4 prepare`"
 
 
@@ -38,7 +42,7 @@ class DetectionDataset:
     category_ids: class index -> COCO category id, ascending.
     classes: class index -> name.
     annotation_path: the COCO instances file, crowd boxes included.
-    cache: hold decoded images in memory ("ram", at most `cache_bytes`) or decode every time ("none").
+    cache: how decoded images are held.
     """
 
     images: list[ImageRecord]
@@ -46,9 +50,8 @@ class DetectionDataset:
     category_ids: list[int]
     classes: list[str]
     annotation_path: Path
-    cache: Literal["ram", "none"] = "ram"
-    cache_bytes: int = CACHE_BYTES
-    _held: tuple[int, RamCache] | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
+    cache: CacheSettings = IN_MEMORY
+    _held: tuple[int, ImageCache | None] | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -76,38 +79,67 @@ class DetectionDataset:
 
     def image(self, index: int, size: int) -> np.ndarray:
         """Image `index` with its longer side resized to `size` px: RGB (H, W, 3) uint8, not to be written to."""
-        cache = self.open_cache(size)
+        if self._held is None or (self._held[0] != size and self.cache.kind == "ram"):
+            self.open_cache(size)
+        cache = self._held[1] if self._held and self._held[0] == size else None
         image = cache.get(index) if cache else None
         if image is None:
-            record = self.images[index]
-            image = resize(self.load(index), *fitted(record.width, record.height, size))
+            image = self._decoded(index, size)
             if cache:
                 cache.put(index, image)
         return image
 
-    def open_cache(self, size: int) -> RamCache | None:
-        """The cache for images of `size` px, made if need be; one size is held at a time.
+    def open_cache(self, size: int, progress: Progress = silent) -> ImageCache | None:
+        """The cache for images of `size` px, made if need be, or None; one size is held at a time.
 
         Loader processes share what was opened before they were forked.
         """
-        if self.cache == "none":
-            return None
         if self._held is None or self._held[0] != size:
-            widths_heights = [fitted(r.width, r.height, size) for r in self.images]
-            self._held = size, RamCache([(h, w, 3) for w, h in widths_heights], self.cache_bytes)
+            self._held = size, self._new_cache(size, progress)
         return self._held[1]
+
+    def _new_cache(self, size: int, progress: Progress) -> ImageCache | None:
+        settings, sizes = self.cache, [fitted(r.width, r.height, size) for r in self.images]
+        shapes = [(h, w, 3) for w, h in sizes]
+        if settings.kind == "ram":
+            return ram_cache(shapes, settings.limit)
+        if settings.kind == "none" or settings.folder is None:
+            return None
+
+        def decode(index: int) -> np.ndarray:
+            return self._decoded(index, size)
+
+        return disk_cache(settings.folder, self._digest(size), shapes, decode, settings.limit, progress)
+
+    def _decoded(self, index: int, size: int) -> np.ndarray:
+        record = self.images[index]
+        return resize(self.load(index), *fitted(record.width, record.height, size))
+
+    def _digest(self, size: int) -> str:
+        """Of everything that determines the pixels of images of `size` px, hexadecimal."""
+        files = [(r.path.name, r.width, r.height) for r in self.images]
+        state = self.cache.content or [_state(r.path) for r in self.images]
+        what = [PIXELS_VERSION, cv2.__version__, size, self.annotation_path.name, state, files]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the held images: a pickled copy starts with an empty cache."""
         return {**self.__dict__, "_held": None}
 
 
+def _state(path: Path) -> tuple[int, int] | None:
+    """What tells that a file was written anew; None for a missing one, which decoding will name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
 def load_split(
     data_dir: Path | str,
     split: str,
-    *,
-    cache: Literal["ram", "none"] = "ram",
-    cache_bytes: int = CACHE_BYTES,
+    cache: CacheSettings = IN_MEMORY,
 ) -> DetectionDataset:
     """Read `annotations/instances_<split>.json` of a prepared dataset folder.
 
@@ -126,7 +158,7 @@ def load_split(
         labels = _labels(path, content["annotations"], images, category_ids)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path}: not a COCO instances file ({type(error).__name__}: {error}); {MEND} again") from None
-    return DetectionDataset(images, labels, category_ids, [n for _, n in categories], path, cache, cache_bytes)
+    return DetectionDataset(images, labels, category_ids, [n for _, n in categories], path, cache)
 
 
 def _read(path: Path) -> dict[str, Any]:

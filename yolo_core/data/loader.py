@@ -15,9 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.image import fitted, load_image
 from yolo_core.data.letterbox import Letterbox, centred
-from yolo_core.data.mosaic import training_sample
 from yolo_core.data.sampling import epoch_order, multi_scale_size
-from yolo_core.data.scratch import scratch
 from yolo_core.errors import UserError
 from yolo_core.hyperparameters import Hyperparameters
 
@@ -69,6 +67,8 @@ class TrainBatches:
 
     def load(self, step: int) -> Batch:
         """Make the batch of one step."""
+        from yolo_core.data.mosaic import training_sample  # compiled loops, which other uses of this module do without
+
         size = self.size
         if self.multi_scale:
             size = multi_scale_size(size, self.stride, self.seed, self.epoch, step)
@@ -76,11 +76,9 @@ class TrainBatches:
         images = torch.empty((len(samples), 3, size, size), dtype=torch.uint8)
         targets = []
         for position, (planes, sample) in enumerate(zip(images.numpy(), samples, strict=True)):
-            pixels = scratch("sample", size, size, 3)
             _, labels = training_sample(
-                self.dataset, self.hyp, size, self.seed, self.epoch, int(sample), self.size, pixels
+                self.dataset, self.hyp, size, self.seed, self.epoch, int(sample), self.size, planes
             )
-            cv2.split(pixels, list(planes))
             targets.append(np.insert(labels, 0, position, axis=1))
         return Batch(images, torch.from_numpy(np.concatenate(targets)))
 

@@ -11,8 +11,9 @@ rectangle of the output that it covers. Coordinates:
 As in the public recipe one affine map serves both pixel indices and box edges.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,19 +21,17 @@ import numpy as np
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.colour import jitter
 from yolo_core.data.image import FILL, fitted
+from yolo_core.data.labels import place_boxes
 from yolo_core.data.sampling import SAMPLE, generator
 from yolo_core.data.scratch import scratch
+from yolo_core.data.warp import draw
 from yolo_core.hyperparameters import Hyperparameters
 
-# A box stays when what is left of it in the output is worth learning from.
-MIN_SIDE_PX = 2.0
-MIN_AREA_LEFT = 0.1  # of its area before it was cut by the output's border
-MAX_ASPECT = 20.0
+GREY = FILL * 0x010101  # a pixel of a canvas, see `_compose`
 MIXUP_BETA = 8.0  # the share of the first image in a mix is drawn from Beta(8, 8)
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """Where image `index` lies on the plane: its corner and size in plane px; it may stick out."""
 
     index: int
@@ -42,8 +41,7 @@ class Tile:
     height: int
 
 
-@dataclass(frozen=True)
-class Affine:
+class Affine(NamedTuple):
     """Plane to output: output = scale * plane + shift, then mirrored about the middle of `size` if flipped."""
 
     scale: float
@@ -53,8 +51,7 @@ class Affine:
     flip: bool
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """Pixels x0 <= x < x1, y0 <= y < y1; empty unless both ranges hold one."""
 
     x0: int
@@ -62,19 +59,15 @@ class Region:
     y0: int
     y1: int
 
-    def __bool__(self) -> bool:
-        return self.x0 < self.x1 and self.y0 < self.y1
-
-    def __or__(self, other: "Region") -> "Region":
-        """The smallest region that holds both."""
-        if not (self and other):
-            return self or other
-        return Region(min(self.x0, other.x0), max(self.x1, other.x1), min(self.y0, other.y0), max(self.y1, other.y1))
-
     @property
-    def slices(self) -> tuple[slice, slice]:
-        """Index of these pixels in an image."""
-        return (slice(self.y0, self.y1), slice(self.x0, self.x1)) if self else (slice(0), slice(0))
+    def empty(self) -> bool:
+        return self.x0 >= self.x1 or self.y0 >= self.y1
+
+    def around(self, other: "Region") -> "Region":
+        """The smallest region that holds both."""
+        if self.empty or other.empty:
+            return other if self.empty else self
+        return Region(min(self.x0, other.x0), max(self.x1, other.x1), min(self.y0, other.y0), max(self.y1, other.y1))
 
 
 NOWHERE = Region(0, 0, 0, 0)
@@ -95,8 +88,8 @@ def training_sample(
     index: names the draw; its image is index % len(dataset), so a small dataset can be gone through more than once.
     source_size: longer side in px at which images are loaded (default: `size`), one value for all the sizes of a
         multi-scale run so that they share the cache.
-    out: (size, size, 3) uint8 array for the pixels; a new one if not given.
-    Returns RGB (size, size, 3) uint8 and labels (N, 5) float32: class index, cx, cy, w, h in px of the sample.
+    out: (3, size, size) uint8 array for the pixels; a new one if not given.
+    Returns RGB planes (3, size, size) uint8 and labels (N, 5) float32: class index, cx, cy, w, h in px of the sample.
     """
     rng = generator(seed, SAMPLE, epoch, index)
     source, image = source_size or size, index % len(dataset)
@@ -108,11 +101,13 @@ def training_sample(
             share = rng.beta(MIXUP_BETA, MIXUP_BETA)
             second = int(rng.integers(len(dataset)))
             other, also, more = _compose(dataset, *_mosaic(dataset, hyp, size, flip, rng, second), source, "mixed in")
-            cv2.addWeighted(canvas, share, other, 1 - share, 0, dst=canvas)
-            drawn, labels = drawn | also, np.concatenate([labels, more])
+            cv2.addWeighted(canvas.view(np.uint8), share, other.view(np.uint8), 1 - share, 0, dst=canvas.view(np.uint8))
+            drawn, labels = drawn.around(also), np.concatenate([labels, more])
     else:
         canvas, drawn, labels = _compose(dataset, *_single(dataset, hyp, size, flip, rng, image), source, "canvas")
-    return jitter(canvas, gains, drawn.slices, out), labels
+    planes = np.empty((3, size, size), np.uint8) if out is None else out
+    jitter(planes, canvas, *drawn, *gains)
+    return planes, labels
 
 
 def _mosaic(
@@ -181,18 +176,18 @@ def _affine(hyp: Hyperparameters, plane: int, size: int, flip: bool, rng: np.ran
 def _compose(
     dataset: DetectionDataset, tiles: Sequence[Tile], plane: int, affine: Affine, source_size: int, buffer: str
 ) -> tuple[np.ndarray, Region, np.ndarray]:
-    """Draw the tiles: canvas (size, size, 4) uint8 RGB with an unused fourth channel in the scratch `buffer`, the
-    region that is not plain grey, and labels as of `training_sample`."""
-    canvas = scratch(buffer, affine.size, affine.size, 4)
-    canvas.fill(FILL)
+    """Draw the tiles: canvas (size, size) uint32, red in the lowest byte, then green, blue and 0, in the scratch
+    `buffer`; the region that is not plain grey; labels as of `training_sample`."""
+    canvas = scratch(buffer, affine.size, affine.size, 4).view(np.uint32)[..., 0]
+    canvas.fill(GREY)
     drawn = NOWHERE
     for tile in tiles:
         visible = Region(
             *_covered(tile.x, tile.width, plane, affine.scale, affine.shift_x, affine.size),
             *_covered(tile.y, tile.height, plane, affine.scale, affine.shift_y, affine.size),
         )
-        if visible:
-            drawn |= _draw(canvas, dataset.image(tile.index, source_size), tile, visible, affine)
+        if not visible.empty:
+            drawn = drawn.around(_draw(canvas, dataset.image(tile.index, source_size), tile, visible, affine))
     return canvas, drawn, _boxes(dataset, tiles, plane, affine)
 
 
@@ -200,22 +195,10 @@ def _draw(canvas: np.ndarray, image: np.ndarray, tile: Tile, visible: Region, af
     """Warp what is seen of one tile into the canvas; `visible` is before the flip, the returned region after it."""
     ax, bx = _to_source(tile.x, image.shape[1] / tile.width, affine.scale, affine.shift_x)
     ay, by = _to_source(tile.y, image.shape[0] / tile.height, affine.scale, affine.shift_y)
-    left, right = _read(ax, bx, visible.x0, visible.x1, image.shape[1])
-    top, bottom = _read(ay, by, visible.y0, visible.y1, image.shape[0])
-    # OpenCV warps four channels twice as fast as three.
-    seen = scratch("seen", bottom - top, right - left, 4)
-    cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2RGBA, dst=seen)
     if affine.flip:
         ax, bx = -ax, bx + ax * (affine.size - 1)
-        visible = replace(visible, x0=affine.size - visible.x1, x1=affine.size - visible.x0)
-    cv2.warpAffine(
-        seen,
-        np.array([[ax, 0, ax * visible.x0 + bx - left], [0, ay, ay * visible.y0 + by - top]]),
-        (visible.x1 - visible.x0, visible.y1 - visible.y0),
-        dst=canvas[visible.slices],
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+        visible = visible._replace(x0=affine.size - visible.x1, x1=affine.size - visible.x0)
+    draw(canvas, image, *visible, ax, bx, ay, by)
     return visible
 
 
@@ -225,8 +208,8 @@ def _covered(start: int, length: int, plane: int, scale: float, shift: float, si
     Neighbouring tiles share the bound between them, so they neither overlap nor leave a gap.
     """
     first, last = max(start, 0), min(start + length, plane)
-    low = int(np.ceil((first - 0.5) * scale + shift))
-    high = int(np.ceil((last - 0.5) * scale + shift))
+    low = math.ceil((first - 0.5) * scale + shift)
+    high = math.ceil((last - 0.5) * scale + shift)
     return max(low, 0), min(high, size)
 
 
@@ -236,37 +219,10 @@ def _to_source(start: int, ratio: float, scale: float, shift: float) -> tuple[fl
     return a * ratio, (b + 0.5) * ratio - 0.5
 
 
-def _read(a: float, b: float, first: int, last: int, length: int) -> tuple[int, int]:
-    """Source pixels (from, to) that interpolation reads for output pixels first .. last - 1."""
-    low = int(np.floor(a * first + b))
-    high = int(np.floor(a * (last - 1) + b)) + 2
-    return min(max(low, 0), length - 1), min(max(high, 1), length)
-
-
 def _boxes(dataset: DetectionDataset, tiles: Sequence[Tile], plane: int, affine: Affine) -> np.ndarray:
-    """Labels of all tiles in the output: (N, 5) float32 class index, cx, cy, w, h px; hopeless ones left out."""
+    """Labels of all tiles in the output: see `place_boxes`."""
     labels = [dataset.labels[tile.index] for tile in tiles]
-    rows = np.concatenate(labels)
     records = [dataset.images[tile.index] for tile in tiles]
-    per_tile = np.array(
-        [(t.width / r.width, t.height / r.height, t.x, t.y) for t, r in zip(tiles, records, strict=True)], np.float32
-    )
-    place = np.repeat(per_tile, [len(part) for part in labels], axis=0)
-    on_plane = (rows[:, 1:].reshape(-1, 2, 2) * place[:, None, :2] + place[:, None, 2:]).clip(0, plane)
-    scale = np.float32(affine.scale)
-    whole = on_plane * scale + np.array((affine.shift_x, affine.shift_y), np.float32)
-    cut = whole.clip(0, affine.size)
-    sides = cut[:, 1] - cut[:, 0]
-    kept = _worth_learning(whole[:, 1] - whole[:, 0], sides)
-    centres = (cut[:, 0] + cut[:, 1]) / 2
-    if affine.flip:
-        centres[:, 0] = affine.size - centres[:, 0]
-    return np.concatenate([rows[:, :1], centres, sides], axis=1)[kept]
-
-
-def _worth_learning(before_wh_px: np.ndarray, after_wh_px: np.ndarray) -> np.ndarray:
-    """Which boxes to keep, (N,) bool, by their sides (N, 2) before and after the cut."""
-    width, height = after_wh_px[:, 0], after_wh_px[:, 1]
-    left = width * height > MIN_AREA_LEFT * before_wh_px.prod(axis=1)
-    aspect = np.maximum(width, height) < MAX_ASPECT * np.minimum(width, height)
-    return (width > MIN_SIDE_PX) & (height > MIN_SIDE_PX) & left & aspect
+    places = [(t.width / r.width, t.height / r.height, t.x, t.y) for t, r in zip(tiles, records, strict=True)]
+    counts = np.array([len(part) for part in labels])
+    return place_boxes(np.concatenate(labels), counts, np.array(places, np.float64), plane, *affine)

@@ -1,7 +1,6 @@
 """Annotations to labels, decoding, and the memory of decoded images."""
 
 import json
-import os
 import pickle
 import struct
 
@@ -10,8 +9,7 @@ import numpy as np
 import pytest
 from coco_folder import picture, write_split
 
-from yolo_core.data.cache import RamCache
-from yolo_core.data.coco import load_image, load_split
+from yolo_core.data.coco import CacheSettings, load_image, load_split
 from yolo_core.errors import UserError
 
 
@@ -134,7 +132,7 @@ def test_image_has_its_longer_side_resized(tmp_path, size, shape):
 
 def test_cached_images_equal_decoded_ones_and_outlive_their_files(tmp_path):
     folder = write_split(tmp_path, [(40, 30), (30, 50), (64, 64)])
-    held, decoded = load_split(folder, "train"), load_split(folder, "train", cache="none")
+    held, decoded = load_split(folder, "train"), load_split(folder, "train", cache=CacheSettings("none"))
     expected = [decoded.image(i, 32).copy() for i in range(3)]
     for i in range(3):
         np.testing.assert_array_equal(held.image(i, 32), expected[i])
@@ -148,34 +146,11 @@ def test_cached_images_equal_decoded_ones_and_outlive_their_files(tmp_path):
         pickle.loads(pickle.dumps(held)).image(0, 32)  # copies start empty
 
 
-def test_the_cache_stays_within_its_limit(tmp_path):
-    """Three images of 32 x 32 x 3 = 3,072 bytes under a limit of 7,000: two are held."""
-    folder = write_split(tmp_path, [(32, 32)] * 3)
-    data = load_split(folder, "train", cache_bytes=7000)
-    for i in range(3):
-        data.image(i, 32)
-    cache = data.open_cache(32)
-    assert cache is not None
-    assert cache.capacity == 6144
-    assert [cache.get(i) is not None for i in range(3)] == [True, True, False]
-
-
 def test_cached_images_cannot_be_written_to(tmp_path):
     data = load_split(write_split(tmp_path, [(32, 32)]), "train")
     data.image(0, 32)
     with pytest.raises(ValueError, match="read-only"):
         data.image(0, 32)[0] = 0
-
-
-def test_a_forked_process_fills_the_cache_of_its_parent():
-    cache = RamCache([(2, 3, 3), (4, 4, 3)], limit=1000)
-    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    if (child := os.fork()) == 0:
-        cache.put(1, image)
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert cache.get(0) is None
-    np.testing.assert_array_equal(cache.get(1), image)
 
 
 def test_many_images_and_boxes_load_in_linear_time(tmp_path):

@@ -49,7 +49,7 @@ def test_a_batch_holds_its_samples_and_targets(data):
         assert batch.targets.dtype == torch.float32
         for position, index in enumerate(indices):
             image, labels = training_sample(data, HYP, 64, 1, 2, int(index))
-            np.testing.assert_array_equal(batch.images[position].permute(1, 2, 0), image)
+            np.testing.assert_array_equal(batch.images[position], image)
             np.testing.assert_array_equal(batch.targets[batch.targets[:, 0] == position, 1:], labels)
 
 
