@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from yolo_core.models.norm_act import norm_act
+
 BN_EPS = 1e-3  # both from the authors' repository
 BN_MOMENTUM = 0.03
 
@@ -44,7 +46,7 @@ class ConvBnAct(Foldable):
         self.act = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
+        return norm_act(self.conv(x), self.bn, self.act)
 
     def fold(self) -> None:
         """Move the running statistics and the affine part of the normalisation into the convolution, in place."""

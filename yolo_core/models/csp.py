@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_core.models.blocks import BN_EPS, BN_MOMENTUM, Activation, ConvBnAct, Foldable, absorb
+from yolo_core.models.norm_act import norm_act
 
 Variant = Literal["darknet", "pytorch", "yolov7"]  # yolov7: Darknet's joins, but the finest map first
 
@@ -55,7 +56,7 @@ class BnAct(nn.Module):
         self.act = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(x))
+        return norm_act(x, self.bn, self.act)
 
 
 def _ending(c_in: int, c_out: int, activation: Activation, variant: Variant) -> nn.Module:

@@ -11,37 +11,31 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD
+from torch import Tensor
 
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.loader import Batch, train_batches
-from yolo_core.device import autocast, autocast_dtype, describe, pick_device
+from yolo_core.device import autocast_dtype, describe, pick_device
 from yolo_core.errors import UserError
-from yolo_core.evaluate.coco_metrics import score
+from yolo_core.evaluate.coco_metrics import Judge, score
 from yolo_core.evaluate.predict import predict
 from yolo_core.evaluate.tta import Plain
-from yolo_core.losses import make_loss, targets_per_image
-from yolo_core.losses.detection import DetectionLoss
 from yolo_core.models import Detector, build_model, get_spec
-from yolo_core.models.detector import TrainingGraph
 from yolo_core.models.spec import Anchors
 from yolo_core.models.weights import load_detector
 from yolo_core.progress import Progress, silent
 from yolo_core.train import checkpoint, distributed, optim
-from yolo_core.train.ema import EMA
-from yolo_core.train.schedule import Phase, Schedule, ema_decay
+from yolo_core.train.schedule import Phase, Schedule
+from yolo_core.train.step import LOSSES, Learner, reproducible
 from yolo_core.train.transfer import Transfer, freeze, transfer
 
 log = logging.getLogger(__name__)
 
-LOSSES = ("box", "obj", "cls")
 CHECK_EVERY = 10  # steps between looks at the losses: each look waits for the device
 
 
@@ -63,6 +57,7 @@ class TrainConfig:
     batch, nominal_batch: images per step over all workers, and per update of the weights.
     size: pixels, side of the training square. anchors: pixels at that size, None takes the published ones.
     checkpointing: whether activations are recomputed in the backward pass instead of kept.
+    compile: whether the model runs through torch.compile, where that works.
     start_from: a detector's file whose weights the training starts from, "" for none; start_digest: of its content.
     freeze: dotted names of the parts that keep their weights.
     data: a digest of the data set, recorded so that a checkpoint of other data is refused.
@@ -82,6 +77,7 @@ class TrainConfig:
     multi_scale: bool = False
     sync_bn: bool = False
     checkpointing: bool = False
+    compile: bool = False
     start_from: str = ""
     start_digest: str = ""
     freeze: tuple[str, ...] = ()
@@ -89,6 +85,7 @@ class TrainConfig:
     ema_tau: float = 2000.0
     eval_every: int = 1
     evaluation: Evaluation = Evaluation()
+    judge: Judge = "hotcoco"
     data: str = ""
     device: str = "auto"
     precision: str = "auto"
@@ -99,7 +96,7 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """The part that determines the result; the rest says only how it is reached."""
         values = dataclasses.asdict(self)
-        for name in ("loader_workers", "checkpoint_every", "keep_checkpoints", "checkpointing", "start_from"):
+        for name in ("loader_workers", "checkpoint_every", "keep_checkpoints", "checkpointing", "start_from", "judge"):
             del values[name]
         return {**values, "device": pick_device(self.device).type}
 
@@ -131,18 +128,9 @@ class Run:
 
     config: TrainConfig
     schedule: Schedule
-    device: torch.device
-    dtype: torch.dtype | None
-    model: Detector
-    losses: dict[Phase, DetectionLoss]
-    wrapped: nn.Module  # the model's training maps, or their data-parallel wrapper
-    ema: EMA[Detector]
-    optimizer: SGD
-    scaler: torch.amp.GradScaler
-    frozen: list[nn.Module]
+    learner: Learner
     transfer: Transfer | None
     step: int = 0
-    updates: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * (len(LOSSES) + 1))  # of the epoch so far
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
@@ -174,7 +162,7 @@ def fit(
     """
     began = time.monotonic()
     device = pick_device(config.device)
-    with _reproducible(config.seed, device):
+    with reproducible(config.seed, device):
         run = _start(config, train_set, device)
         if work:
             _resume(run, work)
@@ -199,44 +187,30 @@ def _reported(run: Run, batches: Iterator[Batch], progress: Progress) -> Iterato
     return report(batches, f"train {run.config.model}", run.schedule.steps - run.step)
 
 
-@contextmanager
-def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed PyTorch; on the CPU choose the order of sums that does not depend on the timing of threads."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic
-    fill = memory.fill_uninitialized_memory
-    torch.manual_seed(seed)
-    if device.type == "cpu":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        memory.fill_uninitialized_memory = False
-    else:
-        torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        memory.fill_uninitialized_memory = fill
-
-
 def _start(config: TrainConfig, train_set: DetectionDataset, device: torch.device) -> Run:
     """Fresh weights and the state of step 0."""
     _check_fit(config, train_set)
-    dtype = autocast_dtype(device, config.precision)
     classes = len(train_set.classes)
     model = build_model(config.model, classes, config.width, config.depth, config.anchors)
     model.body.checkpointing = config.checkpointing
     taken = _take_over(config, model, train_set.classes) if config.start_from else None
-    frozen = freeze(model, config.freeze)
-    model = model.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    ema = EMA(model)  # before the conversion, which keeps the tensors: the average has plain BatchNorm
-    if config.sync_bn:
-        distributed.synchronise_batch_norm(model, device)
+    learner = Learner(
+        model,
+        config.phases,
+        size=config.size,
+        batch=config.batch,
+        nominal_batch=config.nominal_batch,
+        device=device,
+        dtype=autocast_dtype(device, config.precision),
+        sync_bn=config.sync_bn,
+        frozen=freeze(model, config.freeze),
+        compile=config.compile,
+        dynamic=config.multi_scale,
+        ema_decay=config.ema_decay,
+        ema_tau=config.ema_tau,
+    )
     schedule = Schedule(config.phases, _steps_per_epoch(config, train_set), config.batch, config.nominal_batch)
-    optimizer = optim.build_optimizer(model, config.phases[0].hyp, config.batch, config.nominal_batch)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    losses = {p: make_loss(model, p.hyp, size=config.size, worker_mean=distributed.mean) for p in config.phases}
-    wrapped = distributed.wrap(TrainingGraph(model), device)
-    return Run(config, schedule, device, dtype, model, losses, wrapped, ema, optimizer, scaler, frozen, taken)
+    return Run(config, schedule, learner, taken)
 
 
 def _take_over(config: TrainConfig, model: Detector, classes: list[str]) -> Transfer:
@@ -300,60 +274,15 @@ def _timed(run: Run, batches: Iterator[Batch]) -> Batch | None:
 
 
 def _step(run: Run, batch: Batch) -> bool:
-    """Forward and backward of one batch; whether it also changed the weights. Nothing here waits for the device."""
+    """Learn from one batch; whether that also changed the weights. Nothing here waits for the device."""
     began = time.monotonic()
-    phase = run.schedule.phase_at(run.epoch)
-    optim.apply(run.optimizer, run.schedule.at(run.step), _weight_decay(run, phase))
     updates = run.schedule.updates_at(run.step)
-    images = _to_device(batch.images, run.device)
-    targets = batch.targets.to(run.device, non_blocking=True)
-    counts = targets_per_image(batch.targets, len(images))  # of the host's copy: nothing waits for the device
-    _train_mode(run)
-    if updates:
-        _backward(run, phase, images, targets, counts)
-        _update(run)
-    else:
-        with distributed.gradients_stay_local(run.wrapped):
-            _backward(run, phase, images, targets, counts)
+    phase, values = run.schedule.phase_at(run.epoch), run.schedule.at(run.step)
+    run.unchecked.append(run.learner.learn(batch, phase, values, updates))
     run.step += 1
-    run.images += len(images) * distributed.world()
+    run.images += len(batch.images) * distributed.world()
     run.step_seconds += time.monotonic() - began
     return updates
-
-
-def _train_mode(run: Run) -> None:
-    """Training mode, but for the frozen parts: their statistics stay as well."""
-    run.wrapped.train()
-    for part in run.frozen:
-        part.eval()
-
-
-def _weight_decay(run: Run, phase: Phase) -> float:
-    return phase.hyp.weight_decay * optim.decay_scale(run.config.batch, run.config.nominal_batch)
-
-
-def _to_device(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 (B, 3, S, S) -> float 0..1 there; the bytes cross, not the floats."""
-    images = images.to(device, non_blocking=True)
-    return images.to(dtype=torch.float32, memory_format=torch.channels_last).div_(255)
-
-
-def _backward(run: Run, phase: Phase, images: Tensor, targets: Tensor, counts: list[int]) -> None:
-    """Add this batch's gradients; the wrapper averages over workers, the loss is a sum over images: undo that."""
-    with autocast(run.device, run.dtype):
-        raw_maps = run.wrapped(images)
-    loss, parts = run.losses[phase]([raw.float() for raw in raw_maps], targets, counts)
-    run.scaler.scale(loss * distributed.world()).backward()
-    run.unchecked.append(torch.stack([*(parts[name].detach() for name in LOSSES), loss.detach() / len(images)]))
-
-
-def _update(run: Run) -> None:
-    """One optimizer step and one step of the average."""
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
-    run.updates += 1
-    run.ema.update(ema_decay(run.updates, run.config.ema_decay, run.config.ema_tau))
 
 
 def _check(run: Run, on_log: Callable[[int, dict[str, float]], None] | None) -> None:
@@ -408,15 +337,16 @@ def _end_epoch(
 def _evaluate(run: Run, val_set: DetectionDataset) -> dict[str, float]:
     """AP and AP50 of the average weights on the validation split; 0 where it has no object."""
     detections = predict(
-        Plain(run.ema.module),
+        Plain(run.learner.ema.module),
         val_set,
         size=run.config.size,
-        stride=run.model.input_stride,
-        device=run.device,
+        stride=run.learner.model.input_stride,
+        device=run.learner.device,
         progress=silent,
         **dataclasses.asdict(run.config.evaluation),
     )
-    figures = score(val_set.annotation_path, detections, [image.id for image in val_set.images]).figures
+    shown = [image.id for image in val_set.images]
+    figures = score(val_set.annotation_path, detections, shown, run.config.judge).figures
     return {name: figures[name] or 0.0 for name in ("AP", "AP50")}
 
 
@@ -429,7 +359,7 @@ def _keep_if_best(run: Run, row: dict[str, Any]) -> None:
     value = fitness(row["AP"], row["AP50"])
     if value >= run.best.get("fitness", -1.0):  # of equals the later: it was trained longer
         run.best = {"epoch": row["epoch"], "fitness": value, "AP": row["AP"], "AP50": row["AP50"]}
-        run.best_weights = {name: tensor.clone() for name, tensor in run.ema.module.state_dict().items()}
+        run.best_weights = {name: tensor.clone() for name, tensor in run.learner.ema.module.state_dict().items()}
 
 
 def _save(run: Run, work: Path) -> None:
@@ -438,9 +368,9 @@ def _save(run: Run, work: Path) -> None:
     random_states = distributed.gather(checkpoint.random_state())
     if distributed.is_main():
         tensors = {
-            "model": run.model.state_dict(),
-            "ema": run.ema.module.state_dict(),
-            "momentum": optim.momentum_state(run.optimizer, run.model),
+            "model": run.learner.model.state_dict(),
+            "ema": run.learner.ema.module.state_dict(),
+            "momentum": optim.momentum_state(run.learner.optimizer, run.learner.model),
             "best": run.best_weights,
         }
         keep = run.config.keep_checkpoints
@@ -450,10 +380,10 @@ def _save(run: Run, work: Path) -> None:
 def _state(run: Run, random_states: list[dict[str, Any]]) -> dict[str, Any]:
     """All that is not a tensor. The schedule follows from the step; its values stand here for the reader."""
     return {
-        "updates": run.updates,
+        "updates": run.learner.updates,
         "sampler": {"epoch": run.epoch, "batch": run.step % run.schedule.steps_per_epoch},
         "schedule": dataclasses.asdict(run.schedule.at(min(run.step, run.schedule.steps - 1))),
-        "scaler": run.scaler.state_dict(),
+        "scaler": run.learner.scaler.state_dict(),
         "sums": run.sums,
         "rows": run.rows,
         "best": run.best,
@@ -469,12 +399,12 @@ def _resume(run: Run, work: Path) -> None:
     if path is None:
         return
     saved = checkpoint.load(path, run.config.identity())
-    run.model.load_state_dict(saved.tensors["model"])
-    run.ema.module.load_state_dict(saved.tensors["ema"])
-    optim.load_momentum(run.optimizer, run.model, saved.tensors.get("momentum", {}))
-    run.scaler.load_state_dict(saved.state["scaler"])
+    run.learner.model.load_state_dict(saved.tensors["model"])
+    run.learner.ema.module.load_state_dict(saved.tensors["ema"])
+    optim.load_momentum(run.learner.optimizer, run.learner.model, saved.tensors.get("momentum", {}))
+    run.learner.scaler.load_state_dict(saved.state["scaler"])
     run.best_weights = saved.tensors.get("best", {})
-    run.step, run.updates = saved.state["step"], saved.state["updates"]
+    run.step, run.learner.updates = saved.state["step"], saved.state["updates"]
     run.sums, run.rows, run.best = saved.state["sums"], saved.state["rows"], saved.state["best"]
     run.images, run.step_seconds = saved.state["images"], saved.state["step_seconds"]
     states = saved.state["random"]
@@ -483,16 +413,16 @@ def _resume(run: Run, work: Path) -> None:
 
 
 def _result(run: Run, seconds: float, resumed_at: int) -> TrainResult:
-    run.ema.module.load_state_dict(run.best_weights)
+    run.learner.ema.module.load_state_dict(run.best_weights)
     return TrainResult(
-        model=run.ema.module.cpu(),
+        model=run.learner.ema.module.cpu(),
         rows=run.rows,
         best=run.best,
         steps=run.step,
         images_per_second=run.images / run.step_seconds if run.step_seconds else 0.0,
         seconds=seconds,
         resumed_at=resumed_at,
-        device=describe(run.device),
-        dtype=str(run.dtype or torch.float32).removeprefix("torch."),
+        device=describe(run.learner.device),
+        dtype=str(run.learner.dtype or torch.float32).removeprefix("torch."),
         transfer=run.transfer,
     )

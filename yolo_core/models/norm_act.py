@@ -1,0 +1,167 @@
+"""Batch normalisation with its activation; when training on a CPU, both in one pass over memory.
+
+PyTorch runs them one after the other and keeps the inputs of both for the backward pass. Compiled together they read
+the convolution's output twice (its moments; normalised and activated) and keep nothing but it: the normalised map is
+computed again in the backward pass, where it is needed. Everything else takes PyTorch's own way: other devices, types
+and layouts, evaluation, statistics over several workers, tracing and compiling.
+"""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_BLOCK = 16_384  # elements of a block of rows: it stays in the processor's cache from one look to the next
+_ELEMENTS: dict[torch.dtype, type] = {torch.float32: np.float32, torch.bfloat16: np.uint16}  # as the loops see them
+
+
+def norm_act(x: Tensor, bn: nn.Module, act: nn.Module) -> Tensor:
+    """act(bn(x)), with gradients and with the effect of training on the statistics of `bn`; x (B, C, H, W)."""
+    kind = _kind(act)
+    if kind is None or not _at_once(x, bn):
+        return act(bn(x))
+    assert isinstance(bn, nn.BatchNorm2d)
+    y, mean, variance = _NormAct.apply(x, bn.weight, bn.bias, bn.eps, kind)  # pyright: ignore[reportGeneralTypeIssues]
+    _remember(bn, mean, variance, x.numel() // x.shape[1])
+    return y
+
+
+class _Kind(NamedTuple):
+    """An activation as the loops take it."""
+
+    code: int
+    slope: float
+
+
+def _kind(act: nn.Module) -> _Kind | None:
+    """None for an activation that the loops do not know."""
+    if isinstance(act, nn.Mish):
+        return _Kind(2, 0.0)
+    if isinstance(act, nn.SiLU):
+        return _Kind(1, 0.0)
+    if isinstance(act, nn.LeakyReLU) and 0 <= act.negative_slope <= 1:
+        return _Kind(0, act.negative_slope)
+    return _Kind(0, 1.0) if isinstance(act, nn.Identity) else None
+
+
+def _at_once(x: Tensor, bn: nn.Module) -> bool:
+    """Whether the loops can do this; the test of the tensor's very type leaves out tracers and fake tensors."""
+    return (
+        type(bn) is nn.BatchNorm2d
+        and bn.training
+        and bn.running_mean is not None
+        and bn.momentum is not None
+        and type(x) is Tensor
+        and x.device.type == "cpu"
+        and x.dtype in _ELEMENTS
+        and bn.weight.dtype == torch.float32
+        and x.numel() > x.shape[1]  # of a single cell there is no variance: PyTorch says so
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not torch.compiler.is_compiling()
+    )
+
+
+@torch.no_grad()
+def _remember(bn: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Move the running statistics; the variance kept is the unbiased one, as in PyTorch."""
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    assert bn.num_batches_tracked is not None
+    assert bn.momentum is not None
+    bn.running_mean.lerp_(mean, bn.momentum)
+    bn.running_var.lerp_(variance * (count / (count - 1)), bn.momentum)
+    bn.num_batches_tracked.add_(1)
+
+
+class _NormAct(torch.autograd.Function):
+    """x (B, C, H, W), weight (C,), bias (C,), eps, kind -> y like x, mean (C,), biased variance (C,)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, kind: _Kind) -> Any:
+        loops, team = _loops(), _Team(x, kind)
+        sums, squares = team.work(loops.MOMENTS)
+        mean, variance = loops.moments(sums, squares, team.rows, team.count)
+        inverse = 1 / np.sqrt(variance + eps)
+        scale = weight.detach().numpy() * inverse
+        shift = bias.detach().numpy() - mean * scale
+        mean, variance, inverse, scale, shift = (_tensor(a) for a in (mean, variance, inverse, scale, shift))
+        y = torch.empty_like(x)
+        team.work(loops.FORWARD, scale=scale, shift=shift, y=y)
+        ctx.save_for_backward(x, mean, inverse, scale, shift)
+        ctx.kind = kind
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, mean, inverse, scale, shift = ctx.saved_tensors
+        loops, team = _loops(), _Team(x, ctx.kind)
+        g = _like(gradients[0], x)
+        sums, products = team.work(loops.GRADIENT_SUMS, scale=scale, shift=shift, mean=mean, g=g)
+        d_bias, product = (torch.from_numpy(a) for a in loops.gradient_sums(sums, products))
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = torch.empty_like(x)
+            per_x = -scale * inverse.double().square() * product / team.count
+            constant = -scale * d_bias / team.count - per_x * mean
+            per_channel = {"per_x": per_x.float(), "constant": constant.float()}
+            team.work(loops.BACKWARD, scale=scale, shift=shift, g=g, dx=dx, **per_channel)
+        return dx, (product * inverse).float(), d_bias.float(), None, None
+
+
+class _Team:
+    """Work on a map x, cut into blocks of `rows` of its `count` rows, by as many threads as PyTorch uses."""
+
+    def __init__(self, x: Tensor, kind: _Kind):
+        self.x = x
+        self.channels = x.shape[1]
+        self.count = x.numel() // self.channels
+        self.rows = max(_BLOCK // self.channels, 8)
+        self.slope = kind.slope
+        self.numbers = {"rows": self.rows, "count": self.count, "channels": self.channels, "kind": kind.code}
+
+    def work(self, work: int, **tensors: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Do one of the works of `norm_act_loops` with the tensors it asks for; sums per block and channel."""
+        loops = _loops()
+        blocks = -(-self.count // self.rows)
+        sums, others = np.empty((2, blocks, self.channels), np.float32)
+        job: Any = np.zeros(1, loops.JOB)
+        numbers = {**self.numbers, "work": work, "blocks": blocks, "stride": self.channels}
+        if "g" in tensors:
+            numbers["stride"] = tensors["g"].stride(3)
+        addresses = {name: tensor.data_ptr() for name, tensor in {"x": self.x, **tensors}.items()}
+        for name, value in {**numbers, **addresses, "sums": sums.ctypes.data, "others": others.ctypes.data}.items():
+            job[name] = value
+        job["slope"] = self.slope
+        loops.run(job, _ELEMENTS[self.x.dtype])
+        return sums, others
+
+
+@cache
+def _loops() -> Any:
+    """The compiled loops; their import is put off, see `yolo_core.compiled`."""
+    from yolo_core.models import norm_act_loops
+
+    return norm_act_loops
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _like(gradient: Tensor, x: Tensor) -> Tensor:
+    """A gradient of x's type, with channels last in memory.
+
+    It stays where it is when it is a slice of channels, as the gradient of a part of a concatenation is.
+    """
+    _, channels, height, width = x.shape
+    row = gradient.stride(3)
+    laid_out = gradient.stride() == (height * width * row, 1, width * row, row) and row >= channels
+    if laid_out and gradient.dtype == x.dtype:
+        return gradient
+    dense = torch.empty_like(x)
+    return dense.copy_(gradient)
