@@ -1,6 +1,7 @@
-"""Time a detector from image file to boxes, in PyTorch, ONNX Runtime and TensorRT, on the machine this runs on."""
+"""Time a detector from image file to boxes, in PyTorch, ONNX Runtime, OpenVINO and TensorRT, on this machine."""
 
 import copy
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.letterbox import letterbox
-from yolo_core.deploy import tensorrt
+from yolo_core.deploy import openvino, tensorrt
+from yolo_core.deploy.cuda_graph import CudaGraph
 from yolo_core.deploy.latency import percentiles, time_parts
 from yolo_core.deploy.onnx import OnnxPredictor
 from yolo_core.device import describe, pick_device
@@ -77,7 +79,7 @@ def run(
     best = min((row for row in rows if row["batch"] == 1), key=lambda row: row["total_ms"]["p50"])
     name = f"{best['backend']} {best['precision']}"
     report |= {
-        "versions": versions("torch", "onnxruntime", "tensorrt", "numpy", "opencv-python-headless"),
+        "versions": versions("torch", "onnxruntime", "openvino", "tensorrt", "numpy", "opencv-python-headless"),
         "runs": params.benchmark.runs,
         "conf": params.export.nms_conf,
         "latency_ms_b1": best["total_ms"]["p50"],
@@ -91,7 +93,7 @@ def run(
 def backends(
     fused: Detector, size: int, plain: Path, export: Path, device: torch.device, threads: int
 ) -> list[Backend]:
-    """Every backend that can run here; float16 on CUDA alone."""
+    """Every backend that can run here; float16 on CUDA alone, OpenVINO on the CPU alone."""
     onnx = OnnxPredictor(plain, device, threads)
     _check_same(plain, onnx, fused, size)
     where = "CUDA" if onnx.provider.startswith("CUDA") else "CPU"
@@ -99,16 +101,34 @@ def backends(
         Backend("PyTorch", "fp32", Plain(fused)),
         Backend(f"ONNX Runtime {where}", "fp32", onnx),
     ]
-    if device.type == "cuda":
-        found.append(Backend("PyTorch", "fp16", _half(fused)))
+    return found + (_on_cuda(fused, export, device) if device.type == "cuda" else _on_cpu(export, threads))
+
+
+def _on_cuda(fused: Detector, export: Path, device: torch.device) -> list[Backend]:
+    half = _half(fused)
+    found = [
+        Backend("PyTorch", "fp16", half),
+        Backend("PyTorch CUDA graph", "fp32", CudaGraph(Plain(fused))),
+        Backend("PyTorch CUDA graph", "fp16", CudaGraph(half)),
+    ]
+    if not tensorrt.why_not(device):
         engines = {p: export / f"model_{p}.engine" for p in ("fp32", "fp16")}
-        if not tensorrt.why_not(device):
-            found += [
-                Backend("TensorRT", precision, tensorrt.TensorRTPredictor(path, device))
-                for precision, path in engines.items()
-                if path.exists()
-            ]
+        found += [
+            Backend("TensorRT", precision, tensorrt.TensorRTPredictor(path, device))
+            for precision, path in engines.items()
+            if path.exists()
+        ]
     return found
+
+
+def _on_cpu(export: Path, threads: int) -> list[Backend]:
+    """OpenVINO in the precisions that the export built and accepted."""
+    rows = json.loads(require(export / "export.json", "export").read_text(encoding="utf-8")).get("openvino", {})
+    return [
+        Backend("OpenVINO CPU", precision, openvino.OpenVINOPredictor(export / row["file"], precision, threads))
+        for precision, row in rows.items()
+        if row["status"] == "built" and not openvino.why_not(precision)
+    ]
 
 
 def _check_same(path: Path, onnx: OnnxPredictor, model: Detector, size: int) -> None:

@@ -46,6 +46,7 @@ def _checks(params_file: Path) -> Iterator[tuple[str, Callable[[], Finding]]]:
     yield "mlflow", check_mlflow
     yield "dvc remote", check_dvc_remote
     yield "onnx runtime", lambda: check_package("onnxruntime", "export")
+    yield "openvino", lambda: check_package("openvino", "openvino")
     yield "kubeflow pipelines", lambda: check_package("kfp", "pipelines")
 
 

@@ -1,1 +1,1 @@
-"""The detector: models, data, losses, training step, evaluation and export on torch, NumPy, OpenCV and pycocotools."""
+"""The detector: models, data, losses, training step, evaluation and export on torch, NumPy, OpenCV and hotcoco."""

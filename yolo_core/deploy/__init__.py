@@ -1,1 +1,1 @@
-"""The trained detector outside PyTorch: ONNX, TensorRT, and the clock that times them all."""
+"""The trained detector outside PyTorch: ONNX, OpenVINO, TensorRT, CUDA graphs, and the clock that times them all."""

@@ -7,6 +7,7 @@ import small_detector
 import torch
 
 from components import benchmark, export
+from yolo_core.deploy import openvino
 from yolo_core.errors import UserError
 from yolo_core.models.cost import Footprint
 
@@ -32,6 +33,10 @@ def test_the_record(project, tmp_path):
     cases = {(row["backend"], row["precision"], row["batch"]) for row in record["rows"]}
     assert cases >= {("PyTorch", "fp32", 1), ("PyTorch", "fp32", 4)}
     assert {batch for backend, _, batch in cases if backend.startswith("ONNX Runtime")} == {1, 4}
+    offered = [p for p in ("fp32", "bf16") if not openvino.why_not(p)] if not torch.cuda.is_available() else []
+    assert {(p, batch) for backend, p, batch in cases if backend == "OpenVINO CPU" and p != "int8"} == {
+        (precision, batch) for precision in offered for batch in (1, 4)
+    }
     for row in record["rows"]:
         for part in PARTS:
             assert 0 < row[part]["p50"] <= row[part]["p90"] <= row[part]["p99"]
@@ -41,6 +46,21 @@ def test_the_record(project, tmp_path):
     assert record["latency_ms_b1"] == best["total_ms"]["p50"] == summary["ms at batch 1"]
     assert record["latency_backend_b1"] == f"{best['backend']} {best['precision']}"
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU OpenVINO is not timed")
+def test_what_the_export_rejected_is_not_timed(project, tmp_path):
+    pytest.importorskip("openvino")
+    inputs = {"model": small_detector.MODEL, "data": project.data, "weights": project.weights}
+    export.run(project.params, **inputs, out=tmp_path)
+    report = json.loads((tmp_path / "export.json").read_text())
+    report["openvino"]["fp32"]["status"] = "rejected"
+    (tmp_path / "export.json").write_text(json.dumps(report))
+    record = tmp_path / "benchmark.json"
+    benchmark.run(project.params, **inputs, export=tmp_path, out=tmp_path)
+    cases = {(row["backend"], row["precision"]) for row in json.loads(record.read_text())["rows"]}
+    assert ("OpenVINO CPU", "fp32") not in cases
+    assert ("PyTorch", "fp32") in cases
 
 
 def test_without_an_export_the_stage_is_named(project, tmp_path):

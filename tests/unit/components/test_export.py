@@ -1,6 +1,7 @@
 """The export stage on a small detector: files, report, and the refusal of numbers that are off."""
 
 import json
+import sys
 
 import pytest
 import small_detector
@@ -8,6 +9,7 @@ import torch
 
 from components import export
 from components.params import load
+from yolo_core.deploy import openvino
 from yolo_core.deploy.onnx import OnnxPredictor
 from yolo_core.errors import UserError
 
@@ -31,14 +33,61 @@ def run(project, out, *overrides):
 
 def test_files_and_report(out):
     report = json.loads((out / "export.json").read_text())
-    assert {path.name for path in out.iterdir()} == {"model.onnx", "model_nms.onnx", "export.json"}
+    files = {path.name for path in out.iterdir()}
+    assert {name for name in files if "openvino" not in name} == {"model.onnx", "model_nms.onnx", "export.json"}
+    assert set(report["bytes"]) == files - {"export.json"}
     assert report["images"] == 4
     assert report["bytes"]["model.onnx"] == (out / "model.onnx").stat().st_size
     assert 0 < report["onnx"]["relative_error"] < 1e-4
     for row in (report["onnx"], report["onnx_nms"]):
         assert row["ap_pytorch"] > 0.5, "the truth is what the detector finds"
         assert row["ap_difference"] <= 0.001
-    assert report["versions"].keys() == {"python", "torch", "onnx", "onnxruntime"}
+    assert report["versions"].keys() >= {"python", "torch", "onnx", "onnxruntime"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_openvino_files_are_written_and_measured(out, precision):
+    pytest.importorskip("nncf")
+    if openvino.why_not(precision):
+        pytest.skip(str(openvino.why_not(precision)))
+    row = json.loads((out / "export.json").read_text())["openvino"][precision]
+    assert row["ap_pytorch"] > 0.5
+    if precision == "int8" and row["status"] == "rejected":
+        assert row["ap_pytorch"] - row["ap"] > 0.005
+        assert not (out / "model_openvino_int8.xml").exists()
+        return
+    assert row["status"] == "built"
+    assert openvino.OpenVINOPredictor(out / row["file"], precision).size == small_detector.SIZE
+    limits = {"fp32": (0, 1e-4), "bf16": (1e-4, 0.2), "int8": (1e-3, 0.5)}  # the coarser, the further off
+    least, most = limits[precision]
+    assert least < row["relative_error"] < most
+
+
+def test_int8_that_loses_too_much_is_not_kept(tmp_path):
+    def report_of(ap):
+        for name in ("int8.xml", "int8.bin"):
+            (tmp_path / name).touch()
+        row = {"status": "built", "file": "int8.xml", "ap_pytorch": 0.5, "ap": ap}
+        report = {"openvino": {"int8": row}, "int8_ap_tolerance": 0.005}
+        export.reject_int8_if_worse(report, tmp_path)
+        return report["openvino"]["int8"]
+
+    assert report_of(0.51)["status"] == report_of(0.496)["status"] == "built"
+    assert len(list(tmp_path.iterdir())) == 2
+    rejected = report_of(0.49)
+    assert rejected["status"] == "rejected"
+    assert rejected["reason"] == "it loses 0.0100 AP, over export.int8_ap_tolerance = 0.005"
+    assert "file" not in rejected
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_installed_is_skipped_with_its_reason(project, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    summary = run(project, tmp_path, "export.openvino=[fp32,int8]")
+    rows = json.loads((tmp_path / "export.json").read_text())["openvino"]
+    reason = "the openvino package is not installed (pip install 'scaled-yolov4[openvino]')"
+    assert rows == {p: {"status": "skipped", "reason": reason} for p in ("fp32", "int8")}
+    assert summary["openvino"] == "fp32 skipped, int8 skipped"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a GPU")
@@ -63,10 +112,14 @@ def test_numbers_over_the_tolerance_are_a_fault(project, tmp_path):
 def test_a_lower_ap_is_a_fault():
     settings = load(small_detector.ROOT / "params.yaml").export
     fine = {"relative_error": 1e-6, "ap_difference": 0.0}
-    report = {"onnx": fine, "onnx_nms": {"ap_difference": 0.02}, "tensorrt": {"fp16": {"ap_difference": 0.5}}}
+    reduced = {"openvino": {"bf16": {"ap_difference": 0.5}}, "tensorrt": {"fp16": {"ap_difference": 0.5}}}
+    report = {"onnx": fine, "onnx_nms": {"ap_difference": 0.02}, **reduced}
     with pytest.raises(UserError, match=r"model_nms.onnx: ap difference .* 0.02, over export.ap_tolerance = 0.001"):
         export.refuse_if_off(report, settings)
-    export.refuse_if_off({**report, "onnx_nms": {"ap_difference": None}}, settings)
+    report["onnx_nms"] = {"ap_difference": None}
+    export.refuse_if_off(report, settings)
+    with pytest.raises(UserError, match=r"model_openvino\.xml: relative error"):
+        export.refuse_if_off({**report, "openvino": {"fp32": {"relative_error": 0.01}}}, settings)
     with pytest.raises(UserError, match="nan"):
         export.refuse_if_off({**report, "onnx": {"relative_error": float("nan")}}, settings)
 

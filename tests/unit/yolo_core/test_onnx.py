@@ -96,6 +96,40 @@ def test_float16_graph_is_close(fused, tmp_path):
     assert (found - expected)[..., 4:].abs().max() < 0.05
 
 
+@pytest.fixture(scope="module")
+def mish():
+    """A small detector with Mish, whose activations reach from far below to far above zero."""
+    torch.manual_seed(0)
+    model = build_model("yolov4-csp", 3, width=0.125, depth=0.34).train()
+    with torch.no_grad():
+        model(torch.rand(4, 3, SIZE, SIZE))
+        for name, weight in model.named_parameters():
+            if name.endswith("bn.weight"):
+                weight.mul_(3)
+        for level, raw in zip(model.head.levels, model.eval()(torch.rand(4, 3, SIZE, SIZE)), strict=True):
+            level.weight.div_(raw.std())  # what comes out is moderate again
+            level.bias.zero_()
+    return fuse(model)
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+def test_mish_is_written_without_softplus_and_equals_pytorch(mish, tmp_path, opset):
+    onnx = pytest.importorskip("onnx")
+    inputs = []
+    for module in mish.modules():
+        if isinstance(module, torch.nn.Mish):
+            module.register_forward_hook(lambda _, args, __: inputs.append(args[0]))
+    export_onnx(mish, tmp_path / "mish.onnx", classes=CLASSES, size=SIZE, opset=opset)
+    inputs.clear()
+    images = torch.rand(2, 3, SIZE, SIZE)
+    expected = Plain(mish)(images)
+    seen = torch.cat([values.flatten() for values in inputs])
+    assert seen.min() < -20
+    assert seen.max() > 20
+    assert torch.allclose(OnnxPredictor(tmp_path / "mish.onnx")(images), expected, rtol=1e-3, atol=1e-3)
+    assert not {node.op_type for node in onnx.load(tmp_path / "mish.onnx").graph.node} & {"Softplus", "Tanh"}
+
+
 def test_an_opset_beyond_the_exporter_is_refused(fused, tmp_path):
     with pytest.raises(UserError, match=r"export.opset = 21: .* up to 20"):
         export_onnx(fused, tmp_path / "new.onnx", classes=CLASSES, size=SIZE, opset=21)

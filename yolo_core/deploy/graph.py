@@ -1,0 +1,46 @@
+"""What every exported graph has in common: boxes as its output, the facts that travel with it, optional packages.
+
+Input: `images` (batch, 3, H, W) float32 RGB, 0..1, H and W fixed at export, batch free.
+Output: `predictions` (batch, N, 5+K): cx, cy, w, h px, objectness, class probabilities.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from yolo_core.errors import UserError
+from yolo_core.models.decode import decode
+from yolo_core.models.detector import Detector
+
+
+class Decoded(nn.Module):
+    """A detector whose output is boxes: what is exported. `half` computes in float16 between float32 ends."""
+
+    def __init__(self, model: Detector, half: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.half_precision = half
+
+    def forward(self, images: Tensor) -> Tensor:
+        return decode(self.model(images.half() if self.half_precision else images), self.model)
+
+
+def facts(model: Detector, classes: Sequence[str], size: int) -> dict[str, Any]:
+    """What a file says about itself, beside the graph; size: H = W in px."""
+    return {
+        "model": model.spec.name,
+        "classes": list(classes),
+        "size": size,
+        "strides": list(model.strides),
+        "anchors": model.anchors.tolist(),
+    }
+
+
+def package(name: str, extra: str) -> Any:
+    """An optional package, or UserError that says which extra of ours installs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{name}: not installed ({error}); pip install 'scaled-yolov4[{extra}]'") from None

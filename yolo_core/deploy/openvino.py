@@ -1,0 +1,124 @@
+"""OpenVINO: the graph of `yolo_core.deploy.graph` for CPUs in float32, bfloat16 and INT8; and a file as a predictor.
+
+A file is two, `.xml` with the graph and `.bin` with the weights. One serves float32 and bfloat16, which is a matter of
+how it is opened; INT8 has its own, quantised after training from what its layers see on calibration images.
+Model name, classes, size, anchors and strides stand in the file.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from yolo_core.atomic import replaced
+from yolo_core.deploy.graph import Decoded, facts, package
+from yolo_core.device import has_fast_bf16
+from yolo_core.errors import UserError
+from yolo_core.models.detector import Detector
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+EXTRA = "openvino"
+FACTS = "scaled_yolov4"  # the name that what `graph.facts` says has in a file
+# Of what is left in floating point: between its quantised layers, INT8 has a few.
+INFERENCE_PRECISION = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def why_not(precision: Precision) -> str | None:
+    """The reason a file cannot be run here in this precision; None when it can."""
+    if importlib.util.find_spec("openvino") is None:
+        return f"the openvino package is not installed (pip install 'scaled-yolov4[{EXTRA}]')"
+    if precision == "bf16" and not has_fast_bf16(torch.device("cpu")):
+        return "this CPU has no bfloat16 instructions"
+    return None
+
+
+def why_not_made(precision: Precision) -> str | None:
+    """The reason a file of this precision cannot be made here; None when it can."""
+    if precision == "int8" and importlib.util.find_spec("nncf") is None:
+        return f"the nncf package is not installed (pip install 'scaled-yolov4[{EXTRA}]')"
+    return why_not(precision)
+
+
+def convert(model: Detector, path: Path, *, classes: Sequence[str], size: int) -> None:
+    """Write the float32 file of a fused detector to `path` (.xml); size: H = W in px."""
+    openvino = _package("openvino")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracing tells that sizes become constants: that is wanted here
+        graph = openvino.convert_model(
+            Decoded(model).eval(),
+            example_input=torch.zeros(1, 3, size, size),
+            input=[("images", [-1, 3, size, size])],
+        )
+    graph.output(0).get_tensor().set_names({"predictions"})
+    graph.set_rt_info(json.dumps(facts(model, classes, size)), FACTS)
+    _write(graph, path)
+
+
+def quantise(source: Path, path: Path, images: Iterable[Tensor], count: int) -> None:
+    """Write the INT8 file of a float32 one, its ranges taken from the first `count` of `images`.
+
+    images: each (1, 3, H, W) float32; they may be gone through more than once.
+    Ranges of activations are asymmetric, as Mish, SiLU and leaky rectifiers are, and reach from the least to the
+    greatest value seen: the quantiser's own choice, their means over images, cuts off the few large values by which a
+    detector is sure of an object. Biases are corrected for the rounding.
+    """
+    openvino, nncf = _package("openvino"), _package("nncf")
+    ranges = importlib.import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
+    nncf.set_log_level(logging.ERROR)
+    dataset = nncf.Dataset(images, lambda image: image.contiguous().numpy())
+    with contextlib.redirect_stdout(io.StringIO()):  # its bars of progress, which cannot be turned off
+        graph = nncf.quantize(
+            openvino.Core().read_model(source),
+            dataset,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=count,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
+        )
+    _write(graph, path)
+
+
+class OpenVINOPredictor:
+    """A file with the interface of `yolo_core.evaluate.tta`. threads: CPU threads, 0 leaves the choice to OpenVINO."""
+
+    def __init__(self, path: Path, precision: Precision, threads: int = 0) -> None:
+        core = _package("openvino").Core()
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": INFERENCE_PRECISION[precision],
+        }
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            graph = core.read_model(path)
+            self.metadata = json.loads(graph.get_rt_info(FACTS).value)
+            self.request = core.compile_model(graph, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"{path}: OpenVINO cannot open it ({reason}); run `scaled-yolov4 export` again") from None
+        self.size = int(self.metadata["size"])
+
+    def __call__(self, images: Tensor) -> Tensor:
+        found = self.request.infer([images.float().contiguous().cpu().numpy()], share_inputs=True)
+        return torch.from_numpy(found["predictions"])
+
+
+def _write(graph: Any, path: Path) -> None:
+    """Both halves of a file, the weights in place first."""
+    with replaced(path) as structure, replaced(path.with_suffix(".bin")) as weights:
+        _package("openvino").serialize(graph, structure, weights)
+
+
+def _package(name: str) -> Any:
+    """openvino or nncf. Imported with `openvino_telemetry` at hand they would tell their makers so over the network."""
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] - None bars the import
+    return package(name, EXTRA)
