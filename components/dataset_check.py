@@ -4,17 +4,20 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.image_check import BadImage, check_image
+from components.image_index import ImageIndex, Written
 from components.raw_dataset import Quarantined, RawBox, RawImage, RawSplit
 from yolo_core.progress import Progress
 
 CLIP_TOLERANCE_PX = 0.01  # rounding of label files; less is not worth counting
+NUMBERS = frozenset({int, float})  # and not bool, which is an int, too
+UNDER_WAY = 4096  # images given to the threads at once: each one in the queue takes memory
 
 
 @dataclass
@@ -35,36 +38,27 @@ class CheckedSplit:
     sha256: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Written:
-    name: str
-    sha256: str
-    width: int
-    height: int
-    scale: tuple[float, float]
-    conversions: tuple[str, ...]
-
-
-def check_split(split: str, raw: RawSplit, category_ids: set[int], out: Path, progress: Progress) -> CheckedSplit:
-    """Check a split and write its good images into the folder `out`."""
+def check_split(
+    split: str, raw: RawSplit, category_ids: set[int], out: Path, index: ImageIndex, progress: Progress
+) -> CheckedSplit:
+    """Check a split and write its good images into the folder `out`; those that `index` knows are linked there."""
     checked = CheckedSplit(quarantined=list(raw.quarantined))
     refused = Counter(item.kind for item in raw.quarantined)
     checked.found.update(images=len(raw.images) + refused["image"], boxes=len(raw.boxes) + refused["box"])
     unique = _unique_images(split, raw.images, checked.quarantined)
     out.mkdir(parents=True, exist_ok=True)
-    written: dict[int, _Written] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda image: _write_image(image, out), unique)
-        for image, result in zip(unique, progress(results, f"check {split} images", total=len(unique)), strict=True):
-            if isinstance(result, str):
-                checked.quarantined.append(Quarantined(split, "image", image.name, result))
-                continue
-            written[image.id] = result
-            checked.sha256[result.name] = result.sha256
-            size = {"width": result.width, "height": result.height}
-            checked.images.append({"id": image.id, "file_name": result.name, **size, **image.extra})
-            for conversion in result.conversions:
-                checked.conversions.setdefault(conversion, []).append(result.name)
+    written: dict[int, Written] = {}
+    results = _check_images(split, unique, out, index)
+    for image, result in zip(unique, progress(results, f"check {split} images", total=len(unique)), strict=True):
+        if isinstance(result, str):
+            checked.quarantined.append(Quarantined(split, "image", image.name, result))
+            continue
+        written[image.id] = result
+        checked.sha256[result.name] = result.sha256
+        size = {"width": result.width, "height": result.height}
+        checked.images.append({"id": image.id, "file_name": result.name, **size, **image.extra})
+        for conversion in result.conversions:
+            checked.conversions.setdefault(conversion, []).append(result.name)
     _check_boxes(split, raw, category_ids, written, checked)
     return checked
 
@@ -86,10 +80,26 @@ def _unique_images(split: str, images: list[RawImage], quarantined: list[Quarant
     return unique
 
 
-def _write_image(image: RawImage, out: Path) -> _Written | str:
+def _check_images(split: str, images: list[RawImage], out: Path, index: ImageIndex) -> Iterator[Written | str]:
+    """What became of each image, in order; the cores share the work."""
+
+    def check(image: RawImage) -> Written | str:
+        return _write_image(split, image, out, index)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(images), UNDER_WAY):
+            batch = images[start : start + UNDER_WAY]
+            known = [index.reuse(split, image, out) for image in batch]
+            read = pool.map(check, [image for image, written in zip(batch, known, strict=True) if written is None])
+            yield from (written or next(read) for written in known)
+
+
+def _write_image(split: str, image: RawImage, out: Path, index: ImageIndex) -> Written | str:
     """Write the checked image, or say why it is refused. Runs in a thread: decoding and hashing release the GIL."""
     try:
-        data = image.path.read_bytes()
+        with image.path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            data = file.read()
     except FileNotFoundError:
         return f"missing file {image.path}"
     except (OSError, ValueError) as error:  # ValueError: a name that no file system takes
@@ -106,11 +116,13 @@ def _write_image(image: RawImage, out: Path) -> _Written | str:
     except FileExistsError:
         return f"duplicate file name {name}"
     digest = hashlib.sha256(checked.data).hexdigest()
-    return _Written(name, digest, checked.width, checked.height, checked.scale, checked.conversions)
+    written = Written(name, digest, checked.width, checked.height, checked.scale, checked.conversions)
+    index.remember(split, image, before, written, out / name)
+    return written
 
 
 def _check_boxes(
-    split: str, raw: RawSplit, category_ids: set[int], written: dict[int, _Written], checked: CheckedSplit
+    split: str, raw: RawSplit, category_ids: set[int], written: dict[int, Written], checked: CheckedSplit
 ) -> None:
     listed = {image.id for image in raw.images}
     seen: set[int] = set()
@@ -135,7 +147,7 @@ def _check_boxes(
 
 
 def _check_box(
-    box: RawBox, image: _Written | None, category_ids: set[int], seen: set[int], fractions: bool
+    box: RawBox, image: Written | None, category_ids: set[int], seen: set[int], fractions: bool
 ) -> tuple[str | None, list[float], bool]:
     """(why the box is refused or None, its xywh in px of the written image, whether it was clipped)."""
     if image is None:
@@ -155,15 +167,13 @@ def _check_box(
 
 
 def _number_problem(xywh: Any) -> str | None:
-    if not isinstance(xywh, list | tuple) or len(xywh) != 4:
+    if not isinstance(xywh, list | tuple) or len(xywh) != 4 or not NUMBERS.issuperset(map(type, xywh)):
         return f"box {xywh!r:.80} is not four numbers"
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in xywh):
-        return f"box {xywh!r:.80} is not four numbers"
-    if not all(math.isfinite(value) for value in xywh):
+    if not all(map(math.isfinite, xywh)):
         return f"box {_show(xywh)} holds NaN or infinity"
-    if xywh[2] < 0 or xywh[3] < 0:
+    if min(xywh[2:]) < 0:
         return f"box {_show(xywh)} has a negative size"
-    if xywh[2] == 0 or xywh[3] == 0:
+    if min(xywh[2:]) == 0:
         return f"box {_show(xywh)} has zero size"
     return None
 
@@ -179,7 +189,7 @@ def _clip(xywh: list[float], width: int, height: int, as_found: list[float]) -> 
     return None, [left, top, round(right - left, 3), round(bottom - top, 3)], over > CLIP_TOLERANCE_PX
 
 
-def _annotation(own_id: int, box: RawBox, xywh_px: list[float], image: _Written) -> dict[str, Any]:
+def _annotation(own_id: int, box: RawBox, xywh_px: list[float], image: Written) -> dict[str, Any]:
     """The COCO record; an area that is missing, impossible or larger than the box becomes the box's."""
     box_area = round(xywh_px[2] * xywh_px[3], 3)
     area = box.area

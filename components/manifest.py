@@ -1,7 +1,6 @@
 """The manifest of a prepared dataset: what it holds, where it came from, and what was left out or changed."""
 
 import hashlib
-import json
 import math
 from collections import Counter
 from dataclasses import asdict
@@ -81,7 +80,7 @@ def _labels(name: str, split: CheckedSplit) -> dict[str, str]:
     """Image path -> digest (16 hex digits) of its boxes, whatever their order."""
     boxes: dict[int, list[str]] = {record["id"]: [] for record in split.images}
     for record in split.annotations:
-        boxes[record["image_id"]].append(json.dumps([record["category_id"], record["bbox"], record["iscrowd"]]))
+        boxes[record["image_id"]].append(str([record["category_id"], record["bbox"], record["iscrowd"]]))
     digests = {image: hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest() for image, rows in boxes.items()}
     return {f"images/{name}/{record['file_name']}": digests[record["id"]][:16] for record in split.images}
 

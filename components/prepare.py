@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from components import manifest
 from components.dataset_check import CheckedSplit, check_split
 from components.dataset_folder import building
+from components.image_index import ImageIndex
 from components.params import Params
 from components.raw_dataset import RawDataset
 from yolo_core.atomic import write_text
@@ -28,14 +30,16 @@ SOURCES = {
 REASONS_SHOWN = 3
 
 
-def run(params: Params, *, out: Path, progress: Progress = silent) -> dict[str, Any]:
+def run(params: Params, *, out: Path, work: Path | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Make the dataset folder `out` from the source in `params.prepare`.
 
-    Downloads are kept in the folder `downloads` beside `out`. Raises UserError; where too much is quarantined the
-    report stays at `<out>.quarantine.json`. Returns the counts of the manifest as a summary.
+    Downloads are kept in the folder `downloads` beside `out`. work: where it is remembered which images have been
+    checked, so that a later run reads only those that changed; None reads all. Raises UserError; where too much is
+    quarantined the report stays at `<out>.quarantine.json`. Returns the counts of the manifest as a summary.
     """
     out = Path(out)
     report = out.with_name(f"{out.name}.quarantine.json")
+    index = ImageIndex(work and work / "prepare" / f"{_short_hash(out)}.json", out)
     with building(out) as folder:
         source = importlib.import_module(SOURCES[params.prepare.source])
         scratch = folder / "scratch"
@@ -43,14 +47,15 @@ def run(params: Params, *, out: Path, progress: Progress = silent) -> dict[str, 
         raw = source.load(params, scratch=scratch, downloads=out.parent / "downloads", progress=progress)
         ids = {record["id"] for record in raw.categories}
         splits = {
-            name: check_split(name, split, ids, folder / "images" / name, progress)
+            name: check_split(name, split, ids, folder / "images" / name, index, progress)
             for name, split in raw.splits.items()
         }
         shutil.rmtree(scratch)
         _refuse_bad(splits, params.prepare.max_bad_fraction, report)
         document = _write_documents(params, raw, splits, folder)
     report.unlink(missing_ok=True)  # of an earlier run that was refused
-    return _summary(document)
+    index.save()
+    return _summary(document, index)
 
 
 def _refuse_bad(splits: dict[str, CheckedSplit], limit: float, report: Path) -> None:
@@ -107,13 +112,18 @@ def _source(params: Params) -> dict[str, Any]:
     return source | {"location": params.prepare.location}
 
 
-def _summary(document: dict[str, Any]) -> dict[str, Any]:
+def _short_hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
+
+
+def _summary(document: dict[str, Any], index: ImageIndex) -> dict[str, Any]:
     splits = document["splits"]
     return {
         **{f"{name}_images": split["images"] for name, split in splits.items()},
         **{f"{name}_boxes": split["boxes"] for name, split in splits.items()},
         "classes": len(document["categories"]),
         "quarantined": len(document["quarantine"]),
+        "unchanged": index.reused,
         "converted": sum(entry["count"] for entry in document["conversions"].values()),
         "sha256": document["sha256"],
     }

@@ -1,11 +1,12 @@
 """An existing COCO layout: a folder with instances JSON files and image folders."""
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.params import Params
 from components.raw_dataset import SPLITS, Quarantined, RawBox, RawDataset, RawImage, RawSplit
+from components.sources import coco_json
+from components.sources.coco_json import Annotation, Instances
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
@@ -31,10 +32,10 @@ def read(root: Path, progress: Progress) -> RawDataset:
     if not root.is_dir():
         raise UserError(f"prepare.location = {root}: no such folder")
     files = {split: _first(root, ANNOTATIONS, split, "annotation file") for split in SPLITS}
-    documents = {split: _document(file) for split, file in progress(files.items(), "read annotations", total=2)}
-    categories = _categories({files[split]: documents[split]["categories"] for split in SPLITS})
+    documents = {split: coco_json.read(file) for split, file in progress(files.items(), "read annotations", total=2)}
+    categories = _categories({files[split]: documents[split].categories for split in SPLITS})
     splits = {split: _split(split, root, files[split], documents[split]) for split in SPLITS}
-    info, licenses = documents["train"].get("info"), documents["train"].get("licenses")
+    info, licenses = documents["train"].info, documents["train"].licenses
     return RawDataset(
         categories, splits, info if isinstance(info, dict) else {}, licenses if isinstance(licenses, list) else []
     )
@@ -47,22 +48,6 @@ def _first(root: Path, patterns: tuple[str, ...], split: str, what: str) -> Path
         searched = ", ".join(str(path) for path in candidates)
         raise UserError(f"{root}: no {what} for split {split!r}; searched {searched}")
     return found
-
-
-def _document(path: Path) -> dict[str, Any]:
-    """The parsed file with its three lists; anything else is a UserError that names the file."""
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); was it cut off while copying?") from None
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: expected a COCO object with images, annotations and categories")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document.get(key), list):
-            raise UserError(f"{path}: no list {key!r}; a COCO instances file has images, annotations and categories")
-    return document
 
 
 def _categories(by_file: dict[Path, list[Any]]) -> list[dict[str, Any]]:
@@ -87,10 +72,10 @@ def _categories(by_file: dict[Path, list[Any]]) -> list[dict[str, Any]]:
     return [merged[key] for key in sorted(merged)]
 
 
-def _split(split: str, root: Path, file: Path, document: dict[str, Any]) -> RawSplit:
+def _split(split: str, root: Path, file: Path, document: Instances) -> RawSplit:
     raw = RawSplit([], [])
-    folder = _image_folder(root, split, document["images"])
-    for record in document["images"]:
+    folder = _image_folder(root, split, document.images)
+    for record in document.images:
         problem = _image_problem(record)
         if problem:
             item = record.get("file_name") if isinstance(record, dict) else None
@@ -99,20 +84,19 @@ def _split(split: str, root: Path, file: Path, document: dict[str, Any]) -> RawS
         name = str(PurePosixPath(record["file_name"]))
         extra = {key: record[key] for key in CARRIED if key in record}
         raw.images.append(RawImage(record["id"], name.replace("/", "_"), folder / name, _size(record), extra))
-    for record in document["annotations"]:
-        if not isinstance(record, dict):
+    for record in document.annotations:
+        if not isinstance(record, Annotation):
             raw.quarantined.append(Quarantined(split, "box", str(record)[:200], f"not an annotation ({file.name})"))
             continue
-        own_id = record.get("id")
         raw.boxes.append(
             RawBox(
-                id=own_id if _is_int(own_id) else None,
-                image_id=record.get("image_id"),
-                category_id=record.get("category_id"),
-                xywh=record.get("bbox"),
-                where=f"annotation {own_id}",
-                area=record.get("area"),
-                crowd=bool(record.get("iscrowd")),
+                id=record.id if _is_int(record.id) else None,
+                image_id=record.image_id,
+                category_id=record.category_id,
+                xywh=record.bbox,
+                where=f"annotation {record.id}",
+                area=record.area,
+                crowd=bool(record.iscrowd),
             )
         )
     return raw
