@@ -6,10 +6,25 @@ READY := $(VENV)/.ready
 # Two processes of one thread each: threads of several processes on few cores wait for each other.
 PARALLEL := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
+KUBERAY := https://raw.githubusercontent.com/ray-project/kuberay/master
+KFP := https://raw.githubusercontent.com/kubeflow/pipelines/master
+
 # The programs of the environment come first; a folder of local wheels serves uv as well as pip.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export DVC_NO_ANALYTICS := true
+
+# The image: DEVICE is cuda or cpu; IMAGE may begin with a registry's address; the tag names version, commit and device.
+DEVICE := cuda
+IMAGE := scaled-yolov4
+TAG = $(VERSION)-$(REVISION)-$(DEVICE)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git rev-parse --short HEAD)
+
+# terraform fmt's formatter, and checkov in an environment of its own: it pins older versions of what the project uses.
+TERRAFORM := infra/terraform
+FORMATTER := infra/checks/node_modules/.package-lock.json
+CHECKOV := uv tool run --quiet --from checkov --constraints infra/checks/checkov.lock checkov
 
 .DEFAULT_GOAL := help
 
@@ -21,7 +36,7 @@ setup: $(READY)  ## create .venv and install the project with everything
 $(READY): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c requirements.lock -e '.[all]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c requirements.lock -e '.[all]'
 	@touch $@
 
 run: setup  ## from data to a promoted model: dvc repro, then where everything lies
@@ -41,10 +56,15 @@ test-slow: setup  ## the long tests: overfitting, several workers, serving
 check: setup  ## lint, types, import rule, current pipeline file and scorecard
 	ruff check .
 	ruff format --check .
+	hadolint Dockerfile
 	pyright
 	lint-imports
 	python -m pipelines.compile --check
 	python -m components.scorecard --check
+
+check-infra: setup $(FORMATTER)  ## the Terraform configuration: format, security (needs node; the tests check the rest)
+	node infra/checks/format.mjs --check $(TERRAFORM)
+	$(CHECKOV) --directory $(TERRAFORM) --framework terraform --quiet --compact --skip-download
 
 bench: setup  ## speed beside the peers', row by row; PEERS=FOLDER names their code (see bench-peers)
 	python -m benchmarks
@@ -56,8 +76,25 @@ format: setup  ## format the code
 	ruff check --fix .
 	ruff format .
 
+format-infra: setup $(FORMATTER)  ## format the Terraform configuration and its READMEs
+	node infra/checks/format.mjs $(TERRAFORM)
+	python -m infra.checks.module_docs
+
+$(FORMATTER): infra/checks/package-lock.json
+	npm ci --silent --prefix infra/checks
+
+image:  ## build the container image with Docker: DEVICE=cuda|cpu IMAGE=NAME TORCH_INDEX=URL PACKAGES='...'
+	docker build --build-arg DEVICE=$(DEVICE) --build-arg TORCH_INDEX=$(TORCH_INDEX) --build-arg 'PACKAGES=$(PACKAGES)' \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag $(IMAGE):$(TAG) --tag $(IMAGE):latest .
+	@echo $(IMAGE):$(TAG)
+
 pipeline: setup  ## compile the Kubeflow pipeline
 	python -m pipelines.compile
+
+schemas:  ## fetch the schemas of KubeRay and Kubeflow that tests check manifests and requests against
+	@mkdir -p .schemas
+	curl -fsSL -o .schemas/ray.io_rayjobs.yaml $(KUBERAY)/ray-operator/config/crd/bases/ray.io_rayjobs.yaml
+	curl -fsSL -o .schemas/kfp_api_v2beta1.swagger.json $(KFP)/backend/api/v2beta1/swagger/kfp_api_single_file.swagger.json
 
 scorecard: setup  ## write docs/scorecard.md: printed figures beside counted ones
 	python -m components.scorecard
@@ -65,8 +102,18 @@ scorecard: setup  ## write docs/scorecard.md: printed figures beside counted one
 ui: setup  ## the MLflow pages of the local registry
 	mlflow ui --backend-store-uri sqlite:///mlflow.db
 
+services-up: setup  ## an S3 store and an MLflow server on loopback; prints the variables that name them
+	@python -m infra.local.services up --database $(or $(DATABASE),postgresql)
+
+services-status: setup  ## which of these services run
+	@python -m infra.local.services status --database $(or $(DATABASE),postgresql)
+
+services-down: setup  ## stop them; what they stored stays in .services
+	@python -m infra.local.services down --database $(or $(DATABASE),postgresql)
+
 lock: setup  ## resolve requirements.lock anew; TORCH=2.13.0 pins torch
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-annotate \
 		--no-header --upgrade $(if $(TORCH),--upgrade-package torch==$(TORCH)) pyproject.toml -o requirements.lock
 
-.PHONY: help setup run retrain test test-slow check bench bench-peers format pipeline scorecard ui lock
+.PHONY: help setup run retrain test test-slow check check-infra bench bench-peers format format-infra image pipeline schemas scorecard ui lock \
+	services-up services-status services-down

@@ -51,8 +51,10 @@ def _goal(goal: dict[str, Any]) -> str:
     asked = [f"{bar} {_number(goal['value'])} {goal['unit']}"] if goal["value"] is not None else []
     asked += [f"{goal['ratio']:g} times the best peer"] if goal["ratio"] is not None else []
     times = f", {goal['times']:.2f} times {goal['against']}" if goal["times"] is not None else ""
-    verdict = "reached" if goal["reached"] else "**not reached**"
-    return f"{goal['figure']}: {_number(goal['ours'])} {goal['unit']}{times}; asked {' and '.join(asked)}: {verdict}"
+    found = f"{goal['figure']}: {_number(goal['ours'])} {goal['unit']}{times}"
+    if not asked:
+        return found
+    return f"{found}; asked {' and '.join(asked)}: {'reached' if goal['reached'] else '**not reached**'}"
 
 
 def _number(value: float | None) -> str:

@@ -64,9 +64,10 @@ def _judged(goal: Goal, ours: Result, peers: Sequence[Result]) -> dict[str, Any]
     more = goal.better == "more"
     rival = (max if more else min)(others, key=lambda name: others[name]) if others else None
     ratio = None if rival is None else mine / others[rival] if more else others[rival] / mine
-    reached = goal.value is None or (mine >= goal.value if more else mine <= goal.value)
+    bars = [] if goal.value is None else [mine >= goal.value if more else mine <= goal.value]
     if goal.ratio is not None:
-        reached = reached and ratio is not None and ratio >= goal.ratio
+        bars.append(ratio is not None and ratio >= goal.ratio)
+    reached = all(bars) if bars else None  # nothing was asked
     return {**asdict(goal), "ours": mine, "against": rival, "times": ratio, "reached": reached}
 
 

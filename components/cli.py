@@ -1,7 +1,7 @@
 """The command `scaled-yolov4`: one subcommand per stage, and those around them (models, plan, doctor and the like).
 
 Only Typer is imported here; a command imports what it needs when it runs, so that `--help` stays quick.
-Exit codes: 0 done, 1 a fault, 2 something the user can mend.
+Exit codes: 0 done, 1 a fault, 2 something the user can mend, 3 a service is away: try again.
 """
 
 import importlib
@@ -19,20 +19,32 @@ except ModuleNotFoundError:
     sys.exit("error: the command line needs more than the detector; run: pip install 'scaled-yolov4[train]'")
 
 from components.layout import default_paths
-from yolo_core.errors import UserError
+from yolo_core.errors import TryAgain, UserError
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
 Overrides = Annotated[list[str], typer.Option("-S", "--set", metavar="KEY=VALUE", help="Change one parameter.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-# Options of `train` that stand for a parameter of the model it trains.
-PARAMETER_OPTIONS = {"width": "width", "depth": "depth", "start_from": "weights"}
+# Options that stand for a parameter.
+PARAMETER_OPTIONS = {
+    "width": "train.per_model.{model}.width",
+    "depth": "train.per_model.{model}.depth",
+    "start_from": "train.per_model.{model}.weights",
+    "judge": "evaluate.judge",
+}
 
 Model = Annotated[str, typer.Option(help="A name from `scaled-yolov4 models`; else the first in the parameters.")]
 
 
+def _place(text: str | Path) -> str | Path:
+    return text if ":/" in str(text) else Path(text)  # a Path would lose the second slash of an address
+
+
+StageParams = Annotated[Path, typer.Option("--params", parser=_place, metavar="FILE|S3", help="Parameter file.")]
+
+
 def _path(meaning: str, default: str) -> Any:
-    return typer.Option(None, help=meaning, show_default=default)
+    return typer.Option(None, help=meaning, show_default=default, parser=_place, metavar="PATH|S3")
 
 
 DATA = _path("Dataset folder made by `prepare`.", "data/prepared")
@@ -89,7 +101,7 @@ def stage(*examples: str) -> Callable[[Callable[..., None]], Callable[..., None]
         common = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for key, default, annotation in (
-                ("params", Path("params.yaml"), ParamsFile),
+                ("params", Path("params.yaml"), StageParams),
                 ("overrides", [], Overrides),
                 ("debug", False, Debug),
             )
@@ -108,8 +120,12 @@ def stage(*examples: str) -> Callable[[Callable[..., None]], Callable[..., None]
     "scaled-yolov4 prepare",
     "scaled-yolov4 prepare -S prepare.source=yolo-dir -S prepare.location=/data/mine --out data/mine",
 )
-def prepare(*, out: Path | None = _out("data/prepared")) -> None:
-    """Check and convert images and labels into a dataset folder with a manifest."""
+def prepare(
+    *,
+    out: Path | None = _out("data/prepared"),
+    work: Path | None = _path("What is remembered of checked images.", "runs"),
+) -> None:
+    """Check and convert images and labels into a dataset folder with a manifest; only new images are read again."""
 
 
 @stage("scaled-yolov4 anchors", "scaled-yolov4 anchors --data data/mine -S train.size=416")
@@ -144,7 +160,7 @@ def train(
     work: Path | None = WORK,
     width: Annotated[float | None, typer.Option(help="Factor of the channels; sets train.width.")] = None,
     depth: Annotated[float | None, typer.Option(help="Factor of the repeats; sets train.depth.")] = None,
-    start_from: Annotated[Path | None, typer.Option(help="Detector to fine-tune; sets train.weights.")] = None,
+    start_from: Path | None = _path("Detector to fine-tune; sets train.weights.", "none"),
 ) -> None:
     """Train one detector with Ray Train; the same command goes on after a kill."""
 
@@ -152,6 +168,7 @@ def train(
 @stage(
     "scaled-yolov4 evaluate --model yolov4-tiny",
     "scaled-yolov4 evaluate --model yolov4-p7 --drop-levels 1 --size 1280 --out /tmp/scores",
+    "scaled-yolov4 evaluate --judge pycocotools",
 )
 def evaluate(
     *,
@@ -161,6 +178,9 @@ def evaluate(
     out: Path | None = _out("outputs/evaluate/MODEL"),
     drop_levels: DropLevels = 0,
     size: Size = None,
+    judge: Annotated[
+        str | None, typer.Option(help="hotcoco, or pycocotools: slower, same figures; sets evaluate.judge.")
+    ] = None,
 ) -> None:
     """Measure the COCO figures with and without test-time augmentation, with plots and sample pictures."""
 
@@ -323,7 +343,20 @@ def summary(params: ParamsFile = Path("params.yaml"), overrides: Overrides = [],
         importlib.import_module("components.summary").show(_params(params, overrides))
 
 
-def _params(path: Path, overrides: list[str]) -> Any:
+@app.command("sync", epilog=_examples("scaled-yolov4 sync"))
+def sync(debug: Debug = False) -> None:
+    """Deliver results and records that a store or an MLflow server could not take, in order."""
+    with _errors(debug):
+        progress = importlib.import_module("components.progress").on_stderr()
+        for place in importlib.import_module("components.storage.stage_paths").deliver_all(progress):
+            print(f"sync: results -> {place}", flush=True)
+        for path, count in importlib.import_module("components.tracking_journal").deliver_all(progress).items():
+            print(f"sync: {count} records of {path.stem} -> MLflow", flush=True)
+
+
+def _params(path: Path | str, overrides: list[str]) -> Any:
+    if ":/" in str(path):
+        path = Path(importlib.import_module("components.storage.stage_paths").local_copy(path))
     return importlib.import_module("components.params").load(path, overrides)
 
 
@@ -332,9 +365,9 @@ def _run(name: str, params_file: Path, overrides: list[str], **options: Any) -> 
     params = _params(params_file, overrides)
     given = {key: value for key, value in options.items() if value not in (None, "")}
     model = options.get("model") or params.models[0]
-    named = {PARAMETER_OPTIONS[key]: given.pop(key) for key in PARAMETER_OPTIONS if key in given}
+    named = {PARAMETER_OPTIONS[key].format(model=model): given.pop(key) for key in PARAMETER_OPTIONS if key in given}
     if named:
-        own = [f"train.per_model.{model}.{key}={json.dumps(value, default=str)}" for key, value in named.items()]
+        own = [f"{key}={json.dumps(value, default=str)}" for key, value in named.items()]
         params = _params(params_file, [*overrides, *own])
     if (given.get("drop_levels") or given.get("size")) and "out" not in given:
         raise UserError("--drop-levels and --size: give --out as well; the results of the whole model keep their place")
@@ -343,8 +376,14 @@ def _run(name: str, params_file: Path, overrides: list[str], **options: Any) -> 
         importlib.import_module("yolo_core.models").get_spec(model)  # a wrong name ends here, with the near ones
         arguments["model"] = model
     progress = importlib.import_module("components.progress").on_stderr()
-    result = importlib.import_module(f"components.{name}").run(params, progress=progress, **arguments)
+    stage = importlib.import_module(f"components.{name}").run
+    if any(":/" in str(value) for value in arguments.values()):
+        stage_paths = importlib.import_module("components.storage.stage_paths")
+        result = stage_paths.run(name, stage, params, arguments, progress)
+    else:
+        result = stage(params, progress=progress, **arguments)
     print(f"{name}: {_facts(result)} -> {arguments['out']}", flush=True)
+    importlib.import_module("components.tracking_journal").check_delivered(name, model)
 
 
 def _facts(result: dict[str, Any]) -> str:
@@ -357,14 +396,14 @@ def _short(value: object) -> str:
 
 @contextmanager
 def _errors(debug: bool) -> Iterator[None]:
-    """Turn a UserError into one line and exit code 2."""
+    """Turn a UserError into one line and exit code 2, or 3 where trying again will do."""
     try:
         yield
     except UserError as error:
         if debug:
             raise
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(3 if isinstance(error, TryAgain) else 2) from None
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ import yaml
 
 from components.ledger import Ledger, Record, opened
 from components.params import Params
-from components.train import configure
-from yolo_core.atomic import replaced, write_bytes, write_text
+from components.train import configure, image_cache
+from yolo_core.atomic import replaced, write_bytes
 from yolo_core.evolution import EVOLVING, Mutation
 from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.progress import Progress, silent
@@ -41,10 +41,9 @@ def run(
     digest = search_digest(params, config)
     with opened(work / "evolve" / digest[:16] / "ledger.jsonl", digest) as ledger:
         if any(trial not in ledger.records for trial in range(settings.trials)):
-            _search(params, config, ledger, data, progress)
+            _search(params, config, ledger, data, work, progress)
         records = [ledger.records[trial] for trial in sorted(ledger.records) if trial < settings.trials]
-        write_bytes(out / "ledger.jsonl", ledger.path.read_bytes())
-    return _write_results(params, records, start, out)
+        return _write_results(params, records, start, ledger.path.read_bytes(), out)
 
 
 def trial_config(params: Params, data: Path, anchors: Path) -> TrainConfig:
@@ -59,6 +58,7 @@ def trial_config(params: Params, data: Path, anchors: Path) -> TrainConfig:
         phases=(Phase(settings.epochs, full.phases[0].hyp),),
         eval_every=settings.epochs,
         sync_bn=False,
+        compile=False,
         device=full.device if settings.gpus_per_trial else "cpu",
         loader_workers=0,
     )
@@ -71,7 +71,7 @@ def search_digest(params: Params, config: TrainConfig) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def _search(params: Params, config: TrainConfig, ledger: Ledger, data: Path, progress: Progress) -> None:
+def _search(params: Params, config: TrainConfig, ledger: Ledger, data: Path, work: Path, progress: Progress) -> None:
     """Run the trials that the ledger lacks, with one line for each that ends."""
     from components import search  # Ray takes seconds to import
 
@@ -89,6 +89,7 @@ def _search(params: Params, config: TrainConfig, ledger: Ledger, data: Path, pro
         search.TrialPlan(
             config=config,
             data=data.resolve(),
+            images=image_cache(params, data, work),
             train_images=settings.train_images,
             val_images=settings.val_images,
             threads=max(1, int(settings.cpus_per_trial)),
@@ -109,7 +110,9 @@ def _line(record: Record, ended: int, trials: int) -> str:
     return f"evolve: {ended}/{trials}, trial {record.trial}, {origin}: {result}, {record.seconds:.1f} s"
 
 
-def _write_results(params: Params, records: list[Record], start: Hyperparameters, out: Path) -> dict[str, Any]:
+def _write_results(
+    params: Params, records: list[Record], start: Hyperparameters, ledger: bytes, out: Path
+) -> dict[str, Any]:
     first = next((record.fitness for record in records if record.trial == 0), None)
     best = max(records, key=lambda record: (record.fitness, -record.trial), default=None)
     won = best is not None and first is not None and best.fitness - first >= LEAST_GAIN
@@ -121,14 +124,27 @@ def _write_results(params: Params, records: list[Record], start: Hyperparameters
         "trials": len(records),
         "hyp": evolved,
     }
-    write_text(out / "hyp.yaml", yaml.safe_dump(result, sort_keys=False))
-    plot(records, out / "fitness.png")
+    _write(out, {"ledger.jsonl": ledger, "hyp.yaml": yaml.safe_dump(result, sort_keys=False).encode()}, records)
     return {
         "trials": f"{len(records)} of {params.evolve.trials}",
         "failed": sum(record.reason is not None for record in records),
         "fitness": "none" if first is None or best is None else f"{first:.4f} -> {best.fitness:.4f}",
         "evolved": len(evolved),
     }
+
+
+def _write(out: Path, files: dict[str, bytes], records: list[Record]) -> None:
+    """The files and the plot, unless they are there already: Matplotlib takes a good part of a second to import."""
+    plotted = out / "fitness.png"
+    if plotted.exists() and all(_content(out / name) == content for name, content in files.items()):
+        return
+    for name, content in files.items():
+        write_bytes(out / name, content)
+    plot(records, plotted)
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def evolved_values(best: Record, start: Hyperparameters) -> dict[str, float]:

@@ -128,8 +128,11 @@ class TrainParams(TrainSettings):
     workers: int = Field(ge=1, le=4096)
     gpus_per_worker: float = Field(ge=0, le=16)
     loader_workers: int = Field(ge=0, le=256)
+    cache: Literal["disk", "ram", "none"]
+    cache_gib: float = Field(gt=0, le=1_000_000)
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     amp: bool
+    compile: bool
     eval_every: int = Field(ge=1)
     checkpoint_every: int = Field(ge=1)
     ema_decay: float = Field(ge=0, lt=1)
@@ -153,6 +156,7 @@ class EvaluateParams(Section):
     conf: float = Field(ge=0, lt=1)
     iou: float = Field(gt=0, lt=1)
     max_detections: int = Field(ge=1, le=100_000)
+    judge: Literal["hotcoco", "pycocotools"]
     tta: TTAParams
 
 
@@ -162,6 +166,9 @@ class ExportParams(Section):
     ap_tolerance: float = Field(ge=0, le=1)
     check_images: int = Field(ge=1)
     nms_conf: float = Field(ge=0, lt=1)
+    openvino: list[Literal["fp32", "bf16", "int8"]]
+    calibration_images: int = Field(ge=1)
+    int8_ap_tolerance: float = Field(ge=0, le=1)
     tensorrt: list[Literal["fp32", "fp16"]]
 
 

@@ -40,7 +40,7 @@ CURVES = {name: f"train/{name}" for name in ("lr", "box", "obj", "cls", "loss")}
 CURVES |= {name: f"val/{name}" for name in ("AP", "AP50")}
 
 # What `serving/detector_model.py` imports, besides MLflow itself: no training, no pipeline.
-SERVING_PACKAGES = ("torch", "numpy", "opencv-python-headless", "pandas", "safetensors")
+SERVING_PACKAGES = ("torch", "numpy", "numba", "opencv-python-headless", "pandas", "safetensors")
 
 
 @dataclass(frozen=True)

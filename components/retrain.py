@@ -152,7 +152,7 @@ def _compared(params: Params, model: str, data: Path, champion: Champion, after:
 def _recall(params: Params, model: str, data: Path, champion: Champion) -> float:
     """Best possible recall of the champion's anchors on the training boxes as they are now."""
     loaded = load_detector(champion.weights)
-    boxes = training_boxes(load_split(data, "train", cache="none"), loaded.size)
+    boxes = training_boxes(load_split(data, "train"), loaded.size)
     anchor_t = hyperparameters(get_spec(model).hyp, params.train_settings(model).hyp).anchor_t
     return quality(boxes, loaded.model.anchors.flatten(0, 1).numpy(), anchor_t).recall if len(boxes) else 1.0
 

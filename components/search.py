@@ -5,7 +5,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +33,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher  # noqa: E402
 
 from components.ledger import Ledger, Record  # noqa: E402
 from components.ray_cluster import connected  # noqa: E402
+from yolo_core.data.cache import CacheSettings  # noqa: E402
 from yolo_core.errors import UserError  # noqa: E402
 from yolo_core.evolution import Individual, Mutation, propose  # noqa: E402
 from yolo_core.hyperparameters import Hyperparameters  # noqa: E402
@@ -40,6 +41,7 @@ from yolo_core.train.loop import TrainConfig  # noqa: E402
 
 T = TypeVar("T")
 GRACE = 60.0  # seconds after the limit at which a trial that does not look at the clock is killed
+POLL = 0.1  # seconds between the questions of an idle worker
 DIED = "the trial's process ended without a result"
 
 
@@ -47,12 +49,14 @@ DIED = "the trial's process ended without a result"
 class TrialPlan:
     """What is the same in every trial.
 
-    config: the training of the starting point. train_images, val_images: the part of each split, drawn by the seed.
+    config: the training of the starting point. images: how decoded ones are held. train_images, val_images: the part
+    of each split, drawn by the seed.
     threads: of PyTorch in a trial.
     """
 
     config: TrainConfig
     data: Path
+    images: CacheSettings
     train_images: int
     val_images: int
     threads: int
@@ -114,6 +118,7 @@ def search(
             run_config=tune.RunConfig(
                 storage_path=storage,
                 verbose=0,
+                stop=proposals.may_end,
                 failure_config=tune.FailureConfig(max_failures=1),  # a lost process gets a second one
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
@@ -144,24 +149,39 @@ class Proposals(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if not self.waiting or self.budget.seconds_left <= 0:
             return Searcher.FINISHED
-        trial = self.waiting[0]
-        finished = [
-            Individual(one.trial, one.hyp, one.fitness, failed=one.reason is not None)
-            for one in self.ledger.records.values()
-        ]
-        proposal = propose(finished, self.start, seed=self.seed, trial=trial, lag=self.lag, mutation=self.mutation)
+        proposal = self._next()
         if proposal is None:
             return None
-        self.waiting.pop(0)
+        trial = self.waiting.pop(0)
         parent, hyp = proposal
         self.running[trial_id] = {"trial": trial, "parent": parent, "hyp": hyp}
         return {"hyp": hyp, "deadline": self.budget.deadline}
 
+    def _next(self) -> tuple[int | None, dict[str, float]] | None:
+        """Parent and values of the first trial that waits; None while an earlier one has to end first."""
+        finished = [
+            Individual(one.trial, one.hyp, one.fitness, failed=one.reason is not None)
+            for one in self.ledger.records.values()
+        ]
+        trial = self.waiting[0]
+        return propose(finished, self.start, seed=self.seed, trial=trial, lag=self.lag, mutation=self.mutation)
+
+    def may_end(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Record a trial's result when it is there, and keep its worker until it has something else to do.
+
+        Tune throws a worker away that is free while there is no next trial; a new one takes seconds to start.
+        """
+        self._record(trial_id, result, died=False)
+        return not result.get("ended") or not self.waiting or self.budget.seconds_left <= 0 or self._next() is not None
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        known = self.running.pop(trial_id, None)
-        figures = _figures(result or {}, error and self.budget.seconds_left > 0)
+        self._record(trial_id, result or {}, died=error and self.budget.seconds_left > 0)
+
+    def _record(self, trial_id: str, result: dict[str, Any], died: bool) -> None:
+        known, figures = self.running.get(trial_id), _figures(result, died)
         if known is None or figures is None:
-            return  # stopped by the budget: it may run again when there is more
+            return  # recorded already, or stopped by the budget: then it may run again when there is more
+        del self.running[trial_id]
         record = Record(**known, **figures, elapsed=round(time.time() - self.began, 3))
         self.ledger.append(record)
         self.on_record(record)
@@ -190,10 +210,10 @@ class Trial(tune.Trainable):
     """One training after another on a worker that stays warm: `reset_config` brings the next one."""
 
     def setup(self, config: dict[str, Any], plan: TrialPlan) -> None:
-        self.plan, self.asked = plan, config
+        self.plan, self.asked, self.result = plan, config, None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.asked = new_config
+        self.asked, self.result = new_config, None
         return True
 
     @cached_property
@@ -207,11 +227,16 @@ class Trial(tune.Trainable):
         cv2.setNumThreads(0)
         torch.set_num_threads(self.plan.threads)
         seed = self.plan.config.seed
-        train_set, val_set = (load_split(self.plan.data, split) for split in ("train", "val"))
+        train_set, val_set = (load_split(self.plan.data, split, cache=self.plan.images) for split in ("train", "val"))
         return _part(train_set, self.plan.train_images, seed), _part(val_set, self.plan.val_images, seed)
 
     def step(self) -> dict[str, Any]:
-        return {"done": True, **attempt(self.plan.config, lambda: self.splits, **self.asked)}
+        """The training's result, and the same again until `Proposals.may_end`."""
+        if self.result is None:
+            self.result = attempt(self.plan.config, lambda: self.splits, **self.asked)
+        else:
+            time.sleep(POLL)
+        return dict(self.result)
 
 
 def attempt(

@@ -28,12 +28,13 @@ from typing import Any
 import torch
 import yaml
 
-from components import tracking
+from components import tracking, tracking_journal
 from components.inputs import require
 from components.params import Params, hyperparameters
 from components.ray_cluster import connected
+from components.storage.location import is_remote
 from yolo_core import atomic
-from yolo_core.data.coco import load_split
+from yolo_core.data.coco import CacheSettings, load_split
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec
 from yolo_core.models.spec import Anchors
@@ -55,6 +56,7 @@ class Job:
     config: TrainConfig
     data: Path
     folder: Path  # checkpoints, and the results before they move out
+    images: CacheSettings
 
     @property
     def mistake(self) -> Path:
@@ -81,12 +83,13 @@ def run(
     place = work.absolute() / "train" / model
     with _alone(place, model):
         folder = place / checkpoint.digest(config.identity())[:16]
-        job = Job(params, config, data.absolute(), folder)
+        job = Job(params, config, data.absolute(), folder, image_cache(params, data, work))
         folder.mkdir(parents=True, exist_ok=True)
         _launch(job, progress)
         for name in RESULTS:
             atomic.write_bytes(out / name, (folder / name).read_bytes())
-        shutil.rmtree(folder)
+        if not tracking_journal.waiting("train", model):  # kept while they wait: the same command then ends soon
+            shutil.rmtree(folder)
     record = json.loads((out / "train.json").read_text(encoding="utf-8"))
     return {key: record[key] for key in ("epochs", "best_epoch", "AP", "AP50", "images_per_second", "seconds")}
 
@@ -100,7 +103,7 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
     phases = [Phase(settings.epochs, first)]
     if second := settings.second_stage:
         phases.append(Phase(second.epochs, hyperparameters(first, second.hyp)))
-    judged = params.evaluate
+    judged, weights = params.evaluate, _start_weights(settings.weights)
     return TrainConfig(
         model=model,
         phases=tuple(phases),
@@ -112,8 +115,8 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
         width=settings.width,
         depth=settings.depth,
         checkpointing=settings.checkpointing,
-        start_from=str(Path(settings.weights).absolute()) if settings.weights else "",
-        start_digest=_file_digest(settings.weights) if settings.weights else "",
+        start_from=str(Path(weights).absolute()) if weights else "",
+        start_digest=_file_digest(weights) if weights else "",
         freeze=tuple(settings.freeze),
         multi_scale=settings.multi_scale,
         sync_bn=settings.sync_bn,
@@ -121,12 +124,20 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
         ema_tau=params.train.ema_tau,
         eval_every=params.train.eval_every,
         evaluation=Evaluation(judged.batch, judged.conf, judged.iou, judged.max_detections),
+        judge=judged.judge,
         data=tracking.manifest_digest(data),
         device=params.train.device,
         precision="auto" if params.train.amp else "fp32",
+        compile=params.train.compile,
         loader_workers=params.train.loader_workers,
         checkpoint_every=params.train.checkpoint_every,
     )
+
+
+def image_cache(params: Params, data: Path, work: Path) -> CacheSettings:
+    """How decoded images are held; on disk all trainings of one work folder share them."""
+    limit = int(params.train.cache_gib * (1 << 30))
+    return CacheSettings(params.train.cache, limit, work.absolute() / "cache", tracking.manifest_digest(data))
 
 
 def _evolved(path: Path | None) -> dict[str, float]:
@@ -138,6 +149,15 @@ def _evolved(path: Path | None) -> dict[str, float]:
         return {str(name): float(value) for name, value in values.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         raise UserError(f"{path}: not a file of hyperparameters; run `scaled-yolov4 evolve` again") from None
+
+
+def _start_weights(path: str | None) -> str | None:
+    """The path of `train.weights`; of an address in the object store that of a working copy."""
+    if not path or not is_remote(path):
+        return path
+    from components.storage.stage_paths import local_copy
+
+    return local_copy(path)
 
 
 def _file_digest(path: str) -> str:
@@ -237,7 +257,9 @@ def _work_remotely(job: Job) -> None:
 def _work(job: Job, progress: Progress) -> None:
     """Train; the main worker records the curves in MLflow as they grow and writes the results."""
     began = time.monotonic()
-    train_set, val_set = (load_split(job.data, split) for split in ("train", "val"))
+    train_set, val_set = (load_split(job.data, split, cache=job.images) for split in ("train", "val"))
+    for split in (train_set, val_set):
+        split.open_cache(job.config.size, progress)
     with _record(job) as record:
         result = fit(
             job.config,
@@ -264,7 +286,7 @@ class _NoRecord:
 def _record(job: Job) -> contextlib.AbstractContextManager[Any]:
     if not distributed.is_main():
         return contextlib.nullcontext(_NoRecord())
-    return tracking.stage_run(job.params, job.data, stage="train", model=job.config.model)
+    return tracking_journal.journaled_run(job.params, job.data, stage="train", model=job.config.model)
 
 
 def _report(record: Any, row: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from benchmarks.contender import Missing
 # name: repository, branch or tag. The commits that the committed figures were measured with.
 CHECKOUTS = {
     "yolov4-csp": ("https://github.com/WongKinYiu/ScaledYOLOv4", "9336ffe48abe0df874844118d6fa47fea25b0bf5"),
+    "yolov4-tiny": ("https://github.com/WongKinYiu/ScaledYOLOv4", "faf50b1de72dc3113d55c235a4f7bc86d3e19504"),
     "yolov4-large": ("https://github.com/WongKinYiu/ScaledYOLOv4", "676800364a3446900b9e8407bc880ea2127b3415"),
     "yolov7": ("https://github.com/WongKinYiu/yolov7", "a207844b1ce82d204ab36d87d496728d3d2348e7"),
     "YOLOX": ("https://github.com/Megvii-BaseDetection/YOLOX", "6ddff4824372906469a7fae2dc3206c7aa4bbaee"),

@@ -100,6 +100,14 @@ def test_children_are_those_that_the_ledger_and_the_seed_give(finished):
         assert expected == (record.parent, record.hyp)
 
 
+def test_later_trials_find_a_warm_worker(finished):
+    ledger = records(finished / "out" / "ledger.jsonl")
+    starts = {trial: record.elapsed - record.seconds for trial, record in ledger.items()}
+    for trial in (2, 3):  # of two at a time: each begins when those before the one beside it have ended
+        ended = max(record.elapsed for earlier, record in ledger.items() if earlier <= trial - 2)
+        assert starts[trial] - ended < starts[0] / 4  # the first waits for Ray and for a process that imports PyTorch
+
+
 def test_a_finished_search_is_not_run_again(finished, prepared):
     before = (finished / "out" / "ledger.jsonl").read_bytes()
     began = time.monotonic()
@@ -233,6 +241,28 @@ class TestProposals:
         search.on_trial_complete("a", self.done(0.1))
         assert isinstance(search.suggest("c"), dict)
         assert search.suggest("d") == Searcher.FINISHED
+
+    def test_keeps_a_worker_until_there_is_something_for_it_to_do(self, ledger):
+        search = self.proposals(ledger, trials=4)
+        for name in "ab":
+            search.suggest(name)
+        assert not search.may_end("b", self.done(0.2))  # its result is safe, but trial 2 descends from trial 0
+        assert ledger.records[1].fitness == 0.2
+        assert search.may_end("a", self.done(0.1))
+        search.on_trial_complete("a", self.done(0.1))
+        assert isinstance(search.suggest("c"), dict)
+        assert search.may_end("b", self.done(0.2))  # for trial 3
+        search.on_trial_complete("b", self.done(0.2))
+        assert isinstance(search.suggest("d"), dict)
+        assert search.may_end("d", self.done(0.3))  # none is left
+        assert sorted(ledger.records) == [0, 1, 3]
+
+    def test_lets_go_of_a_trial_that_the_budget_stopped(self, ledger):
+        search = self.proposals(ledger, seconds=0.2)
+        search.suggest("a")
+        time.sleep(0.2)
+        assert search.may_end("a", {"ended": False})
+        assert not ledger.records
 
     def test_runs_only_what_the_ledger_lacks(self, ledger):
         search = self.proposals(ledger)

@@ -127,7 +127,8 @@ def test_answers_as_evaluation_does(outputs: Outputs, served: PyFuncModel):
     dataset = load_split(outputs.data, "val").subset(1)
     loaded = load_detector(outputs.paths["train"] / "model.safetensors")
     stride = max(loaded.model.strides)
-    expected = predict(Plain(fuse(loaded.model)), dataset, size=loaded.size, batch=1, stride=stride, **EVERYTHING)
+    found = predict(Plain(fuse(loaded.model)), dataset, size=loaded.size, batch=1, stride=stride, **EVERYTHING)
+    expected = found.records()
     (boxes,) = served.predict(dataset.images[0].path.read_bytes(), params=EVERYTHING)
     assert len(boxes) == len(expected) > 0
     for box, coco in zip(boxes, expected, strict=True):
@@ -203,7 +204,7 @@ def test_loads_where_only_inference_is_installed(place: Path, outputs: Outputs, 
     image = next(iter(sorted((outputs.data / "images" / "val").iterdir())))
     script = f"""
 import sys
-for name in ("components", "pipelines", "ray", "dvc", "kfp", "pycocotools", "matplotlib"):
+for name in ("components", "pipelines", "ray", "dvc", "kfp", "hotcoco", "pycocotools", "matplotlib"):
     sys.modules[name] = None
 import mlflow
 model = mlflow.pyfunc.load_model("models:/{NAME}/{record["version"]}")

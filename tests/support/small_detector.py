@@ -27,7 +27,10 @@ class Project:
 
 
 def write(folder: Path) -> Project:
-    """Images of coloured circles, weights, and as truth the detector's best 8 boxes of each image."""
+    """Images of coloured circles, weights, and as truth the detector's best 8 boxes of each image.
+
+    The same images are for validation and for training.
+    """
     data, weights = folder / "data", folder / "model.safetensors"
     content = {
         "images": [{"id": i, "file_name": f"{i}.png", "width": SIZE, "height": SIZE} for i in range(1, IMAGES + 1)],
@@ -52,9 +55,12 @@ def write(folder: Path) -> Project:
         Plain(detector), load_split(data, "val"), size=SIZE, batch=6, conf=0.01, iou=0.65, max_detections=8, rect=False
     )
     content["annotations"] = [
-        {**one, "id": n, "area": one["bbox"][2] * one["bbox"][3], "iscrowd": 0} for n, one in enumerate(found, start=1)
+        {**one, "id": n, "area": one["bbox"][2] * one["bbox"][3], "iscrowd": 0}
+        for n, one in enumerate(found.records(), start=1)
     ]
     annotations.write_text(json.dumps(content))
+    annotations.with_name("instances_train.json").write_text(json.dumps(content))
+    (data / "images/train").symlink_to("val")
     overrides = ["export.check_images=4", "benchmark.warmup=1", "benchmark.runs=3", "benchmark.threads=1"]
     return Project(data, weights, load(ROOT / "params.yaml", overrides))
 

@@ -48,6 +48,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
     [
         (["anchors", "--data", "nowhere"], ["nowhere", "prepare"]),
         (["train", "-S", "train.epochs=0"], ["train.epochs", "params.yaml"]),
+        (["evaluate", "--judge", "me"], ["evaluate.judge", "me", "hotcoco", "pycocotools"]),
         (["train", "--params", "none.yaml"], ["none.yaml", "no such parameter file"]),
         (["train", "--model", "yolov4-tyni"], ["yolov4-tyni", "yolov4-tiny"]),
         (["promote", "--registered", "none.json"], ["none.json", "register"]),

@@ -9,6 +9,7 @@ import small_detector
 from components import evaluate
 from yolo_core.errors import UserError
 from yolo_core.evaluate.coco_metrics import FIGURES, score
+from yolo_core.evaluate.detections import Detections
 
 FILES = ("metrics.json", "detections.json", "detections_tta.json", "pr_curve.png", "confusion.png", "samples.jpg")
 
@@ -38,8 +39,10 @@ def test_metrics_are_complete_and_those_of_the_detections(project, out):
     assert [row["class"] for row in metrics["per_class"]] == ["one", "two"]
     for row, file in (("plain", "detections.json"), ("tta", "detections_tta.json")):
         assert list(metrics[row]) == list(FIGURES)
-        again = score(project.data / "annotations/instances_val.json", json.loads((out / file).read_text()))
-        assert metrics[row] == again.figures
+        detections = Detections.of(json.loads((out / file).read_text()))
+        for judge in ("hotcoco", "pycocotools"):
+            again = score(project.data / "annotations/instances_val.json", detections, judge=judge)
+            assert metrics[row] == again.figures
     assert metrics["plain"]["AP50"] > 0.2, "the truth is what the detector finds on a slightly smaller canvas"
     assert metrics["tta"] != metrics["plain"]
 

@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from components.params import PromoteParams
 from components.promote import Gain, decide, paired_gain
 from yolo_core.evaluate.coco_metrics import score
+from yolo_core.evaluate.detections import Detections
 
 THRESHOLDS = PromoteParams(
     min_ap_gain=0.01,
@@ -69,8 +69,8 @@ def truth(tmp_path: Path) -> Path:
     return path
 
 
-def found(images: range) -> list[dict[str, Any]]:
-    return [{"image_id": i, "category_id": 1, "bbox": [8, 8, 40, 40], "score": 0.9} for i in images]
+def found(images: range) -> Detections:
+    return Detections.of([{"image_id": i, "category_id": 1, "bbox": [8, 8, 40, 40], "score": 0.9} for i in images])
 
 
 def test_bootstrap_of_the_same_detections_is_exactly_zero(truth: Path):
@@ -98,5 +98,5 @@ def test_bootstrap_without_truth_has_no_answer(tmp_path: Path):
     path = tmp_path / "empty.json"
     images = [{"id": 1, "width": 64, "height": 64, "file_name": "1.jpg"}]
     path.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
-    nothing = score(path, [])
+    nothing = score(path, found(range(0)))
     assert paired_gain(nothing, nothing, samples=100, confidence=0.95, seed=0) is None

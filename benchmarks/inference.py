@@ -1,0 +1,158 @@
+"""Latency of one image, from a canvas to decoded boxes, in every runtime on the CPU; batch 1, two threads.
+
+Weights are random, with normalisation settled on a batch of noise so that values neither vanish nor grow. What INT8
+costs in AP is for a trained model to say: `scaled-yolov4 export` measures it.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from benchmarks import peers
+from benchmarks.contender import Contender, Figures, Round
+from benchmarks.race import Result, race
+from benchmarks.report import Goal, publish
+from components.evaluate import for_inference
+from yolo_core.deploy.onnx import OnnxPredictor, export_onnx
+from yolo_core.deploy.openvino import OpenVINOPredictor, Precision, convert, quantise
+from yolo_core.evaluate.tta import Plain, Predictor
+from yolo_core.models.detector import Detector
+from yolo_core.models.zoo import build_model
+
+SIZES = {"yolov4-tiny": 416, "yolov4-csp": 640, "yolov7-tiny": 416}  # px
+CALLS = {"yolov4-tiny": 8, "yolov4-csp": 2, "yolov7-tiny": 8}  # in a round, after one that is not counted
+THREADS, CLASSES, CALIBRATION_IMAGES = 2, 80, 2
+EAGER = {
+    "yolov4-tiny": "ours, unfused (the authors' is for Darknet)",
+    "yolov4-csp": "ScaledYOLOv4, eager",
+    "yolov7-tiny": "yolov7, eager",
+}
+FUSED_YOLOV7 = "yolov7, fused as its detect.py does"
+
+
+def main(rounds: int = 3) -> None:
+    with TemporaryDirectory(prefix="inference-") as folder:
+        write_files(Path(folder))
+        results = {result.name: result for result in race(_contenders(folder), rounds)}
+    eager = [results[name] for name in (*EAGER.values(), FUSED_YOLOV7)]
+    fp32, bf16, int8 = (results[f"OpenVINO {precision}"] for precision in ("fp32", "bf16", "int8"))
+    runtime, pytorch = results["ONNX Runtime fp32"], results["PyTorch fp32"]
+    _publish("inference-fp32", [fp32, *eager, pytorch, runtime], 2.5)
+    _publish("inference-bf16", [bf16, *eager, results["PyTorch bf16"]], 5)
+    _publish("inference-int8", [int8, *eager], 7)
+    _publish("inference-onnxruntime", [runtime, pytorch], 1, dict.fromkeys(SIZES, pytorch.name))
+
+
+def _contenders(folder: str) -> list[Contender]:
+    def ours(name: str, function: str, **options: Any) -> Contender:
+        return Contender(name, f"benchmarks.inference:{function}", options, threads=THREADS)
+
+    def original(name: str, function: str, checkout: str, **options: Any) -> Contender:
+        make = f"benchmarks.peers.inference:{function}"
+        return Contender(name, make, options, peers.path(checkout), THREADS)
+
+    return [
+        *(ours(f"OpenVINO {p}", "openvino", folder=folder, precision=p) for p in ("fp32", "bf16", "int8")),
+        ours("ONNX Runtime fp32", "onnx_runtime", folder=folder),
+        *(ours(f"PyTorch {p}", "pytorch", precision=p) for p in ("fp32", "bf16")),
+        ours(EAGER["yolov4-tiny"], "unfused"),
+        original(EAGER["yolov4-csp"], "yolov4_csp", "yolov4-csp"),
+        original(EAGER["yolov7-tiny"], "yolov7_tiny", "yolov7", fused=False),
+        original(FUSED_YOLOV7, "yolov7_tiny", "yolov7", fused=True),
+    ]
+
+
+def _publish(row: str, results: list[Result], ratio: float, against: Mapping[str, str] = EAGER) -> None:
+    ours, *others = results
+    goals = [Goal(name, "ms", "less", ratio=ratio, against=against[name]) for name in SIZES]
+    publish(row, [ours, *others], goals, contender=ours.name, sizes=SIZES, threads=THREADS, batch=1)
+
+
+def detector(name: str) -> Detector:
+    torch.manual_seed(0)
+    return settled(build_model(name, CLASSES))
+
+
+def settled(model: nn.Module) -> Any:
+    """The model in evaluation mode, its normalisation set to what a batch of noise goes through it with."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
+    return model.eval().requires_grad_(False)
+
+
+def write_files(folder: Path) -> None:
+    """ONNX and OpenVINO files of every model."""
+    classes = [str(number) for number in range(CLASSES)]
+    for name, size in SIZES.items():
+        fused = for_inference(detector(name))
+        export_onnx(fused, folder / f"{name}.onnx", classes=classes, size=size, opset=20)
+        convert(fused, folder / f"{name}.xml", classes=classes, size=size)
+        noise = [torch.rand(1, 3, size, size) for _ in range(CALIBRATION_IMAGES)]
+        quantise(folder / f"{name}.xml", folder / f"{name}_int8.xml", noise, len(noise))
+
+
+def openvino(folder: str, precision: Precision) -> Round:
+    suffix = "_int8.xml" if precision == "int8" else ".xml"
+    return _round({name: OpenVINOPredictor(Path(folder, name + suffix), precision, THREADS) for name in SIZES})
+
+
+def onnx_runtime(folder: str) -> Round:
+    return _round({name: OnnxPredictor(Path(folder, f"{name}.onnx"), threads=THREADS) for name in SIZES})
+
+
+def pytorch(precision: str) -> Round:
+    """Folded and channels last; bf16: weights and images in it."""
+    torch.set_num_threads(THREADS)
+    if precision == "fp32":
+        return _round({name: Plain(for_inference(detector(name))) for name in SIZES})
+    cast = {name: Plain(copy.deepcopy(for_inference(detector(name))).bfloat16()) for name in SIZES}
+    return _round({name: partial(_in_bf16, plain) for name, plain in cast.items()})
+
+
+def _in_bf16(plain: Predictor, images: Tensor) -> Tensor:
+    return plain(images.bfloat16())
+
+
+def unfused() -> Round:
+    torch.set_num_threads(THREADS)
+    return rounds_of({"yolov4-tiny": Plain(detector("yolov4-tiny"))}, torch.contiguous_format)
+
+
+def _round(predictors: Mapping[str, Predictor]) -> Round:
+    return rounds_of(predictors, torch.channels_last)  # as `to_device` lays images out
+
+
+def rounds_of(predictors: Mapping[str, Callable[[Tensor], Any]], layout: torch.memory_format) -> Round:
+    """Median milliseconds of each predictor on an image of its size."""
+    images = {name: torch.rand(1, 3, SIZES[name], SIZES[name]).to(memory_format=layout) for name in predictors}
+
+    @torch.no_grad()
+    def once() -> Figures:
+        return {name: _milliseconds(predict, images[name], CALLS[name]) for name, predict in predictors.items()}
+
+    return once
+
+
+def _milliseconds(predict: Callable[[Tensor], Any], images: Tensor, calls: int) -> float:
+    spans = []
+    for _ in range(1 + calls):
+        began = time.perf_counter()
+        predict(images)
+        spans.append(time.perf_counter() - began)
+    return 1000 * median(spans[1:])
+
+
+if __name__ == "__main__":
+    typer.run(main)
