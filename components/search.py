@@ -177,7 +177,7 @@ class Proposals(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._record(trial_id, result or {}, died=error and self.budget.seconds_left > 0)
 
-    def _record(self, trial_id: str, result: dict[str, Any], died: bool) -> None:
+    def _record(self, trial_id: str, result: Mapping[str, Any], died: bool) -> None:
         known, figures = self.running.get(trial_id), _figures(result, died)
         if known is None or figures is None:
             return  # recorded already, or stopped by the budget: then it may run again when there is more
