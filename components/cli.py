@@ -66,7 +66,7 @@ def _made_by(stage: str) -> Any:
     return _path(f"Results of `{stage}`.", f"outputs/{stage}/MODEL")
 
 
-def _examples(*lines: str) -> str:
+def examples_of(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)  # \b keeps the lines as they are
 
 
@@ -76,7 +76,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Scaled-YOLOv4 from data to a promoted model. `dvc repro` runs all stages; each one also runs alone.",
-    epilog=_examples(
+    epilog=examples_of(
         "scaled-yolov4 doctor",
         "scaled-yolov4 prepare -S prepare.source=coco-dir -S prepare.location=/data/my-coco",
         "scaled-yolov4 train --model yolov4-tiny -S train.epochs=100",
@@ -95,7 +95,7 @@ def stage(*examples: str) -> Callable[[Callable[..., None]], Callable[..., None]
         name = declared.__name__
 
         def command(params: Path, overrides: list[str], debug: bool, **options: Any) -> None:
-            with _errors(debug):
+            with reporting_errors(debug):
                 _run(name, params, overrides, **options)
 
         common = [
@@ -110,7 +110,7 @@ def stage(*examples: str) -> Callable[[Callable[..., None]], Callable[..., None]
         own = list(signature.parameters.values())
         command.__signature__ = signature.replace(parameters=[*own, *common])  # pyright: ignore[reportFunctionMemberAccess]
         command.__annotations__ = {p.name: p.annotation for p in [*own, *common]}
-        app.command(name, help=declared.__doc__, epilog=_examples(*examples))(command)
+        app.command(name, help=declared.__doc__, epilog=examples_of(*examples))(command)
         return declared
 
     return register
@@ -240,16 +240,16 @@ def promote(
     """Compare with the champion and set the registry's aliases."""
 
 
-@app.command("models", epilog=_examples("scaled-yolov4 models", "scaled-yolov4 models --classes 10"))
+@app.command("models", epilog=examples_of("scaled-yolov4 models", "scaled-yolov4 models --classes 10"))
 def models(classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 80, debug: Debug = False) -> None:
     """List every model: parameters, GFLOPs at native size, published AP and speed."""
-    with _errors(debug):
+    with reporting_errors(debug):
         importlib.import_module("components.models_table").show(classes)
 
 
 @app.command(
     "plan",
-    epilog=_examples(
+    epilog=examples_of(
         "scaled-yolov4 plan --latency-ms 15",
         "scaled-yolov4 plan --latency-ms 10 --device H100 --family yolov7 --params 40",
         "scaled-yolov4 plan --latency-ms 40 --benchmark outputs/benchmark/yolov4-tiny/benchmark.json --memory 2",
@@ -269,7 +269,7 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Propose a model, input size, depth and width for a time limit, with the reasons."""
-    with _errors(debug):
+    with reporting_errors(debug):
         importlib.import_module("components.plan").run(
             limits={
                 "latency_ms": latency_ms,
@@ -287,7 +287,7 @@ def plan(
 
 @app.command(
     "import-weights",
-    epilog=_examples(
+    epilog=examples_of(
         "scaled-yolov4 import-weights --model yolov4-p5 --from yolov4-p5.pt --out yolov4-p5.safetensors",
         "scaled-yolov4 train --model yolov4-p5 --start-from yolov4-p5.safetensors",
     ),
@@ -303,13 +303,13 @@ def import_weights(
     debug: Debug = False,
 ) -> None:
     """Turn published weights into a detector file, without running any code in them."""
-    with _errors(debug):
+    with reporting_errors(debug):
         stage = importlib.import_module("components.import_weights")
         result = stage.run(model=model, source=source, out=out, names=names, size=size, force=force)
         print(f"import-weights: {_facts(result)} -> {out}")
 
 
-@app.command("retrain", epilog=_examples("scaled-yolov4 retrain --dry-run", "scaled-yolov4 retrain"))
+@app.command("retrain", epilog=examples_of("scaled-yolov4 retrain --dry-run", "scaled-yolov4 retrain"))
 def retrain(
     *,
     data: Path | None = DATA,
@@ -320,7 +320,7 @@ def retrain(
     debug: Debug = False,
 ) -> None:
     """Compare the data with the champion's and do what the change asks for, by DVC."""
-    with _errors(debug):
+    with reporting_errors(debug):
         given = {key: value for key, value in {"data": data, "out": out}.items() if value}
         progress = importlib.import_module("components.progress").on_stderr()
         stage = importlib.import_module("components.retrain")
@@ -328,25 +328,25 @@ def retrain(
         print(f"retrain: {_facts(result)}")
 
 
-@app.command("doctor", epilog=_examples("scaled-yolov4 doctor", "scaled-yolov4 doctor --params params/coco.yaml"))
+@app.command("doctor", epilog=examples_of("scaled-yolov4 doctor", "scaled-yolov4 doctor --params params/coco.yaml"))
 def doctor(params: ParamsFile = Path("params.yaml"), debug: Debug = False) -> None:
     """Check this machine: one line a check, with its mend."""
-    with _errors(debug):
+    with reporting_errors(debug):
         if not importlib.import_module("components.doctor").run(params):
             raise typer.Exit(2)
 
 
-@app.command("summary", epilog=_examples("scaled-yolov4 summary"))
+@app.command("summary", epilog=examples_of("scaled-yolov4 summary"))
 def summary(params: ParamsFile = Path("params.yaml"), overrides: Overrides = [], debug: Debug = False) -> None:
     """Show the results of the last run and where everything lies."""
-    with _errors(debug):
+    with reporting_errors(debug):
         importlib.import_module("components.summary").show(_params(params, overrides))
 
 
-@app.command("sync", epilog=_examples("scaled-yolov4 sync"))
+@app.command("sync", epilog=examples_of("scaled-yolov4 sync"))
 def sync(debug: Debug = False) -> None:
     """Deliver results and records that a store or an MLflow server could not take, in order."""
-    with _errors(debug):
+    with reporting_errors(debug):
         progress = importlib.import_module("components.progress").on_stderr()
         for place in importlib.import_module("components.storage.stage_paths").deliver_all(progress):
             print(f"sync: results -> {place}", flush=True)
@@ -395,7 +395,7 @@ def _short(value: object) -> str:
 
 
 @contextmanager
-def _errors(debug: bool) -> Iterator[None]:
+def reporting_errors(debug: bool) -> Iterator[None]:
     """Turn a UserError into one line and exit code 2, or 3 where trying again will do."""
     try:
         yield

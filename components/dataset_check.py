@@ -1,8 +1,8 @@
 """The check every source goes through: good images are written, good boxes kept, the rest quarantined with a reason."""
 
 import hashlib
-import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -169,13 +169,18 @@ def _check_box(
 def _number_problem(xywh: Any) -> str | None:
     if not isinstance(xywh, list | tuple) or len(xywh) != 4 or not NUMBERS.issuperset(map(type, xywh)):
         return f"box {xywh!r:.80} is not four numbers"
-    if not all(map(math.isfinite, xywh)):
-        return f"box {_show(xywh)} holds NaN or infinity"
+    if not all(map(_is_finite, xywh)):
+        return f"box {xywh!r:.80} holds NaN or infinity"
     if min(xywh[2:]) < 0:
         return f"box {_show(xywh)} has a negative size"
     if min(xywh[2:]) == 0:
         return f"box {_show(xywh)} has zero size"
     return None
+
+
+def _is_finite(value: float) -> bool:
+    """Also of a whole number with more digits than a float can have, which `math.isfinite` does not take."""
+    return abs(value) <= sys.float_info.max
 
 
 def _clip(xywh: list[float], width: int, height: int, as_found: list[float]) -> tuple[str | None, list[float], bool]:
@@ -193,7 +198,7 @@ def _annotation(own_id: int, box: RawBox, xywh_px: list[float], image: Written) 
     """The COCO record; an area that is missing, impossible or larger than the box becomes the box's."""
     box_area = round(xywh_px[2] * xywh_px[3], 3)
     area = box.area
-    if isinstance(area, int | float) and math.isfinite(area) and area > 0:
+    if isinstance(area, int | float) and _is_finite(area) and area > 0:
         factor = image.scale[0] * image.scale[1]
         area = min(area if factor == 1 else round(area * factor, 3), box_area)
     else:

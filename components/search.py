@@ -196,7 +196,7 @@ class Proposals(Searcher):
         return {}  # Tune pickles its set-up; what is here belongs to this process
 
 
-def _figures(result: dict[str, Any], died: bool) -> dict[str, Any] | None:
+def _figures(result: Mapping[str, Any], died: bool) -> dict[str, Any] | None:
     """What the ledger keeps of a trial that ended or died; None for one that was stopped."""
     if died:
         return _failed(DIED, 0.0)

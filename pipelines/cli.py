@@ -13,9 +13,14 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from components.cli import Debug, Overrides, ParamsFile, typer  # it says what to install where Typer is missing
-from components.cli import _errors as reporting_errors
-from components.cli import _examples as examples
+from components.cli import (
+    Debug,
+    Overrides,
+    ParamsFile,
+    examples_of,
+    reporting_errors,
+    typer,  # it says what to install where Typer is missing
+)
 from components.cli import app as stages
 from pipelines.target import IMAGE, Target
 from yolo_core.errors import UserError
@@ -27,7 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="The pipeline on a Kubeflow server: compile, submit, schedule, watch and cancel it.",
-    epilog=examples(
+    epilog=examples_of(
         "scaled-yolov4 pipeline submit --host http://localhost:8080 -S train.epochs=60",
         "scaled-yolov4 pipeline schedule --cron '0 0 2 * * *'",
     ),
@@ -117,7 +122,7 @@ def command(name: str, *lines: str) -> Callable[[Callable[..., None]], Callable[
         parameters = [*single, *expanded, debug]
         run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
         run.__annotations__ = {item.name: item.annotation for item in parameters}
-        app.command(name, help=declared.__doc__, epilog=examples(*lines))(run)
+        app.command(name, help=declared.__doc__, epilog=examples_of(*lines))(run)
         return declared
 
     return register

@@ -29,6 +29,7 @@ def prepared(source: CocoFolder, tmp_path) -> tuple[dict, dict]:
     [
         (box(50, 1, [NAN, 1, 2, 3]), "box [nan, 1, 2, 3] holds NaN or infinity"),
         (box(50, 1, [1, 1, math.inf, 3]), "box [1, 1, inf, 3] holds NaN or infinity"),
+        (box(50, 1, [1, 1, 10**400, 3]), f"box [1, 1, 1{'0' * 72} holds NaN or infinity"),
         (box(50, 1, [9, 9, -4, 5]), "box [9, 9, -4, 5] has a negative size"),
         (box(50, 1, [9, 9, 0, 5]), "box [9, 9, 0, 5] has zero size"),
         (box(50, 1, [9, 9, 5, 0.0]), "box [9, 9, 5, 0] has zero size"),
