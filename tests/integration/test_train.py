@@ -25,7 +25,8 @@ from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import build_model, get_spec
 from yolo_core.models.detector import TrainingGraph
 from yolo_core.models.weights import load_detector, save_detector
-from yolo_core.train import Phase, TrainConfig, checkpoint, fit, loop, step
+from yolo_core.train import Phase, TrainConfig, checkpoint, fit, loop
+from yolo_core.train import step as training_step
 
 MODEL = "yolov4-tiny"
 SIZE = 64
@@ -334,7 +335,7 @@ class InDouble(TrainingGraph):
 
 def compute_in_double(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "build_model", in_double)
-    patch.setattr(step, "TrainingGraph", InDouble)
+    patch.setattr(training_step, "TrainingGraph", InDouble)
 
 
 def one_of_the_workers(rank: int, place: Path, folder: Path, changes: dict[str, Any]) -> None:
