@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Two processes of one thread each: threads of several processes on few cores wait for each other.
-PARALLEL := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+PARALLEL := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --max-worker-restart=0
 
 KUBERAY := https://raw.githubusercontent.com/ray-project/kuberay/master
 KFP := https://raw.githubusercontent.com/kubeflow/pipelines/master

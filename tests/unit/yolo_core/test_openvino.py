@@ -18,6 +18,8 @@ from yolo_core.models.fuse import fuse
 SIZE, CLASSES = 96, ["one", "two", "three"]
 pytest.importorskip("openvino")
 
+pytestmark = pytest.mark.slow  # OpenVINO has ended a process that held many other libraries: these run by themselves
+
 
 @pytest.fixture(scope="module")
 def fused():
@@ -112,7 +114,6 @@ def test_a_missing_or_damaged_file_is_one_line(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.slow
 def test_nothing_is_sent_or_left_in_the_home(tmp_path):
     """Both packages come with a reporter of their own, which keeps an identity in the home."""
     pytest.importorskip("nncf")

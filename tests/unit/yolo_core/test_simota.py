@@ -239,6 +239,7 @@ def by_definition(found: Assignment, boxes: Tensor, logits: Tensor, targets: Ten
     return result
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)  # costs equal but for rounding have no one order
 @given(
     seed=st.integers(0, 10_000),
