@@ -13,6 +13,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,13 +73,13 @@ def quantise(source: Path, path: Path, images: Iterable[Tensor], count: int) -> 
     greatest value seen: the quantiser's own choice, their means over images, cuts off the few large values by which a
     detector is sure of an object. Biases are corrected for the rounding.
     """
-    openvino, nncf = _package("openvino"), _package("nncf")
+    nncf = _package("nncf")
     ranges = importlib.import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
     nncf.set_log_level(logging.ERROR)
     dataset = nncf.Dataset(images, lambda image: image.contiguous().numpy())
     with contextlib.redirect_stdout(io.StringIO()):  # its bars of progress, which cannot be turned off
         graph = nncf.quantize(
-            openvino.Core().read_model(source),
+            _core().read_model(source),
             dataset,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=count,
@@ -91,7 +92,7 @@ class OpenVINOPredictor:
     """A file with the interface of `yolo_core.evaluate.tta`. threads: CPU threads, 0 leaves the choice to OpenVINO."""
 
     def __init__(self, path: Path, precision: Precision, threads: int = 0) -> None:
-        core = _package("openvino").Core()
+        core = _core()
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": INFERENCE_PRECISION[precision],
@@ -110,6 +111,16 @@ class OpenVINOPredictor:
     def __call__(self, images: Tensor) -> Tensor:
         found = self.request.infer([images.float().contiguous().cpu().numpy()], share_inputs=True)
         return torch.from_numpy(found["predictions"])
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO, once for the process.
+
+    Each gives the thread a stack for signal handlers and puts back the one before when it goes; where several go in
+    the order they came, the thread is left with a stack that is there no more, and its next signal ends the process.
+    """
+    return _package("openvino").Core()
 
 
 def _write(graph: Any, path: Path) -> None:

@@ -18,8 +18,6 @@ from yolo_core.models.fuse import fuse
 SIZE, CLASSES = 96, ["one", "two", "three"]
 pytest.importorskip("openvino")
 
-pytestmark = pytest.mark.slow  # OpenVINO has ended a process that held many other libraries: these run by themselves
-
 
 @pytest.fixture(scope="module")
 def fused():
@@ -142,3 +140,20 @@ def test_nothing_is_sent_or_left_in_the_home(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[] []\n"
     assert not (tmp_path / "home/intel").exists()
+
+
+def test_signals_are_handled_after_predictors_went_in_the_order_they_came(folder):
+    script = """
+        import faulthandler, signal, subprocess, sys
+        from pathlib import Path
+        from yolo_core.deploy.openvino import OpenVINOPredictor
+        faulthandler.enable()  # handlers run on a stack of their own
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        predictors = [OpenVINOPredictor(Path(sys.argv[1]), "fp32") for _ in range(3)]
+        while predictors:
+            del predictors[0]
+        subprocess.run(["true"])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(folder / "model.xml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -239,8 +239,7 @@ def by_definition(found: Assignment, boxes: Tensor, logits: Tensor, targets: Ten
     return result
 
 
-@pytest.mark.slow
-@settings(max_examples=60, deadline=None, derandomize=True)  # costs equal but for rounding have no one order
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     images=st.integers(1, 3),
@@ -251,7 +250,8 @@ def by_definition(found: Assignment, boxes: Tensor, logits: Tensor, targets: Ten
 )
 def test_equals_the_definition(seed, images, classes, count, top, near):
     found, boxes, logits, targets, counts = made_up(seed, images, classes, count, near)
-    result = simota.match(found, boxes, logits, targets, counts, top)
+    # In single precision two costs that differ by less than its rounding have no one order.
+    result = simota.match(found, boxes.double(), logits.double(), targets.double(), counts, top)
     places = result.valid.flatten().nonzero().flatten().tolist()
     answers = result.targets.flatten().tolist()
     assert {p: answers[p] for p in places} == by_definition(found, boxes, logits, targets, top)
