@@ -2,7 +2,7 @@
 
 Unfinished work lies in work/train/<model>/<digest>, the digest being of everything that determines the result:
 the same command goes on from the checkpoints there, another one starts beside them. At success the results move
-to `out` and the folder goes.
+to `out` and the folder goes. All of it lies on the driver's machine, on whichever nodes the workers run.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ import logging
 import os
 import platform
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,12 +33,12 @@ import yaml
 
 from components import tracking, tracking_journal
 from components.inputs import require
-from components.params import Params, hyperparameters
+from components.params import Params, Workers, hyperparameters
 from components.ray_cluster import connected
 from components.storage.location import is_remote
 from yolo_core import atomic
 from yolo_core.data.coco import CacheSettings, load_split
-from yolo_core.errors import UserError
+from yolo_core.errors import TryAgain, UserError
 from yolo_core.models import get_spec
 from yolo_core.models.spec import Anchors
 from yolo_core.models.weights import save_detector
@@ -43,25 +46,46 @@ from yolo_core.progress import Progress, silent
 from yolo_core.train import Evaluation, Phase, TrainConfig, TrainResult, checkpoint, distributed, fit
 from yolo_core.train.transfer import Transfer
 
-RESULTS = ("model.safetensors", "curves.csv", "train.json")  # the last one written tells that all are there
+RESULTS = ("model.safetensors", "curves.csv", "train.json")
 CURVES: tuple[str, ...] = ("epoch", "step", "lr", "box", "obj", "cls", "loss", "AP", "AP50")
-RESTARTS = 2  # of the workers after a fault that is not the user's
+RESTARTS = 2  # of the workers after faults that are not the user's, without any progress
+START_ATTEMPTS = 30  # to find room for the workers, of a minute each
+STOP_LIMIT_S = 25  # from SIGTERM to the end
+RESIZE_EVERY_S = 30.0  # between looks whether there is room for more workers
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is given. Paths are absolute: workers have working folders of their own."""
+    """What every worker is given. Paths are absolute: workers have working folders of their own.
+
+    origins: the addresses in the object store of paths that are working copies.
+    """
 
     params: Params
     config: TrainConfig
     data: Path
     folder: Path  # checkpoints, and the results before they move out
     images: CacheSettings
+    origins: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
-    def mistake(self) -> Path:
-        """Where a worker leaves the line of a UserError for the driver."""
-        return self.folder / "mistake.txt"
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a worker needs beside its job. record: opens the run of the main worker; keep: sends its folders home."""
+
+    record: Callable[[], contextlib.AbstractContextManager[Any]]
+    asked_to_stop: Callable[[], bool]
+    keep: Callable[[Path], None] | None = None
 
 
 def run(
@@ -77,7 +101,8 @@ def run(
 ) -> dict[str, Any]:
     """Train `model` and write model.safetensors, curves.csv and train.json to `out`; returns its main figures.
 
-    Raises UserError for missing or wrong inputs, and when another process trains this model in `work`.
+    Raises UserError for missing or wrong inputs, and when another process trains this model in `work`; TryAgain when it
+    was told to end (SIGTERM) and has written a checkpoint, or when the cluster has no room for the workers.
     """
     config = configure(params, model, data, anchors, hyp)
     place = work.absolute() / "train" / model
@@ -87,7 +112,7 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         _launch(job, progress)
         for name in RESULTS:
-            atomic.write_bytes(out / name, (folder / name).read_bytes())
+            atomic.write_bytes(out / name, (job.results / name).read_bytes())
         if not tracking_journal.waiting("train", model):  # kept while they wait: the same command then ends soon
             shutil.rmtree(folder)
     record = json.loads((out / "train.json").read_text(encoding="utf-8"))
@@ -131,6 +156,8 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
         compile=params.train.compile,
         loader_workers=params.train.loader_workers,
         checkpoint_every=params.train.checkpoint_every,
+        keep_checkpoints=params.train.keep_checkpoints,
+        stall_limit_s=params.train.stall_minutes * 60,
     )
 
 
@@ -204,20 +231,90 @@ def _alone(place: Path, model: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets instead of ending the process, where this is the main thread.
+
+    Raises TryAgain when the block does not end in time after that.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(*_: object) -> None:
+        stop.set()
+        signal.alarm(STOP_LIMIT_S)
+
+    def give_up(*_: object) -> None:
+        raise TryAgain(
+            f"no checkpoint written {STOP_LIMIT_S} s after SIGTERM; the same command goes on from the last one"
+        )
+
+    before = signal.signal(signal.SIGTERM, ask), signal.signal(signal.SIGALRM, give_up)
+    try:
+        yield stop
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGALRM, before[1])
+
+
 def _launch(job: Job, progress: Progress) -> None:
     """Run the job with Ray Train: in this process for one worker, on a Ray cluster for more or when one is named."""
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints what code redirects, as pycocotools' tables
-    if job.params.train.workers == 1 and not os.environ.get("RAY_ADDRESS"):
-        _fit_with_ray(job, lambda: _work(job, progress), workers=0)
+    record = partial(tracking_journal.journaled_run, job.params, job.data, stage="train", model=job.config.model)
+    most = job.params.train.workers.max
+    if most == 1 and not os.environ.get("RAY_ADDRESS"):
+        with _stop_signal() as stop:
+            _fit_with_ray(job, lambda: _work(job, Surroundings(record, stop.is_set), progress), workers=0)
         return
-    job.mistake.unlink(missing_ok=True)
-    with connected(job.params.train.workers, show_workers=True):
-        _fit_with_ray(job, lambda: _work_remotely(job), workers=job.params.train.workers)
-    if job.mistake.exists():
-        raise UserError(job.mistake.read_text(encoding="utf-8"))
+    with connected(most, show_workers=True), _stop_signal() as stop:
+        _launch_on_cluster(job, record, stop)
 
 
-def _fit_with_ray(job: Job, function: Callable[[], None], workers: int) -> None:
+def _launch_on_cluster(
+    job: Job, record: Callable[[], contextlib.AbstractContextManager[Any]], stop: threading.Event
+) -> None:
+    """Run the job on workers anywhere; their errors for the user are raised here."""
+    import ray
+
+    from components import ray_home
+
+    data, start = job.data, job.config.start_from
+    origins = {str(path): ray_home.origin(Path(path)) for path in (data, start) if path}
+    job = dataclasses.replace(job, origins={path: address for path, address in origins.items() if address})
+    node, workers = ray.get_runtime_context().get_node_id(), job.params.train.workers
+    with ray_home.opened(job.folder, record) as home, ray_home.forwarded(stop, home):
+        try:
+            _fit_while_it_goes_on(job, partial(_work_remotely, job, home, node), workers)
+            _, trouble = ray_home.answer(home.word.remote())
+            if trouble:
+                raise ray_home.KINDS[trouble[0]](trouble[1])
+        except BaseException:
+            ray_home.answer(home.end_record.remote(failed=True))
+            raise
+        ray_home.answer(home.end_record.remote(failed=False))
+
+
+def _fit_while_it_goes_on(job: Job, function: Callable[[], None], workers: Workers) -> None:
+    """Train; after faults the workers start again for as long as there are newer checkpoints than the time before."""
+    from ray.train import ControllerError, TrainingFailedError
+
+    while True:
+        before = checkpoint.found(job.checkpoints)[:1]
+        try:
+            return _fit_with_ray(job, function, (workers.min, workers.max) if workers.vary else workers.max)
+        except ControllerError as error:
+            why = str(error).partition("\n")[0]
+            raise TryAgain(f"Ray could not start {workers.min} workers; is there room for them? ({why})") from error
+        except TrainingFailedError:
+            if checkpoint.found(job.checkpoints)[:1] == before:
+                raise
+            log.warning("train %s: workers failed %d times, going on", job.config.model, RESTARTS + 1)
+
+
+def _fit_with_ray(job: Job, function: Callable[[], None], workers: int | tuple[int, int]) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -225,53 +322,98 @@ def _fit_with_ray(job: Job, function: Callable[[], None], workers: int) -> None:
     gpus = job.params.train.gpus_per_worker
     scaling = ScalingConfig(
         num_workers=workers,
+        elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
         use_gpu=gpus > 0,
         resources_per_worker={"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1},
     )
     running = RunConfig(
         name="train",
         storage_path=str(job.folder / "ray"),
-        failure_config=FailureConfig(max_failures=RESTARTS),
+        failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=START_ATTEMPTS),
         worker_runtime_env={"env_vars": tracking.environment()},
     )
     TorchTrainer(function, scaling_config=scaling, run_config=running).fit()
 
 
-def _work_remotely(job: Job) -> None:
-    """`_work` in a worker process. A user's mistake ends it quietly: starting the workers again would not help."""
+def _work_remotely(job: Job, home: Any, node: str) -> None:
+    """`_work` in a worker process. A user's mistake ends it quietly: starting the workers again would not help.
+
+    node: the driver's.
+    """
     from ray.train.torch import get_device
 
+    from components import ray_home
     from components.progress import on_stderr
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    if job.mistake.exists():  # another worker found it, and this one was started again after losing it
+    if ray_home.answer(home.word.remote())[1]:  # a worker found one, and this one was started again since
         return
     if torch.cuda.is_available() and job.params.train.gpus_per_worker:
         torch.cuda.set_device(get_device())
-    try:
-        _work(job, on_stderr())
-    except UserError as error:
-        atomic.write_text(job.mistake, str(error))
+    if job.params.train.workers.vary and not distributed.form_team(job.config.batch):
+        return
+    with ray_home.listening(home) as asked_to_stop:
+        try:
+            job, keep = _settled(job, home, node)
+            _work(job, Surroundings(partial(_HomeRecord, home), asked_to_stop, keep), on_stderr())
+            if keep:  # all that counts is at home
+                shutil.rmtree(job.folder, ignore_errors=True)
+        except UserError as error:
+            kind = "TryAgain" if isinstance(error, TryAgain) else "UserError"
+            ray_home.answer(home.tell.remote(kind, str(error)))
 
 
-def _work(job: Job, progress: Progress) -> None:
+def _settled(job: Job, home: Any, node: str) -> tuple[Job, Callable[[Path], None] | None]:
+    """The job with the paths of this worker's node, and what sends its folders home; on the driver's node as it is."""
+    import ray
+
+    from components import ray_home
+
+    if ray.get_runtime_context().get_node_id() == node:
+        return job, None
+    here = ray_home.node_folder()
+    data, start = job.data, job.config.start_from
+    job = dataclasses.replace(
+        job,
+        data=ray_home.brought(data, job.origins.get(str(data))),
+        folder=here / "train" / job.folder.name,
+        images=dataclasses.replace(job.images, folder=here / "cache"),
+        config=dataclasses.replace(
+            job.config, start_from=str(ray_home.brought(Path(start), job.origins.get(start))) if start else ""
+        ),
+    )
+    if distributed.is_main():
+        ray_home.bring_checkpoints(home, job.checkpoints)
+
+    def keep(path: Path) -> None:
+        beside = [path.name for path in checkpoint.found(job.checkpoints)]
+        ray_home.send(home, path, str(path.relative_to(job.folder)), beside if path.parent == job.checkpoints else None)
+
+    return job, keep
+
+
+def _work(job: Job, around: Surroundings, progress: Progress) -> None:
     """Train; the main worker records the curves in MLflow as they grow and writes the results."""
     began = time.monotonic()
     train_set, val_set = (load_split(job.data, split, cache=job.images) for split in ("train", "val"))
     for split in (train_set, val_set):
         split.open_cache(job.config.size, progress)
-    with _record(job) as record:
+    with around.record() if distributed.is_main() else contextlib.nullcontext(_NoRecord()) as record:
         result = fit(
             job.config,
             train_set,
             val_set,
-            work=job.folder / "checkpoints",
+            work=job.checkpoints,
             on_log=lambda step, values: record.log({f"train/{k}": v for k, v in values.items()}, step),
             on_epoch=lambda row: _report(record, row),
+            on_save=around.keep,
+            asked_to_stop=around.asked_to_stop,
             progress=progress,
         )
         if distributed.is_main():
             _write(job, result, train_set.classes, record.run_id, time.monotonic() - began)
+            if around.keep:
+                around.keep(job.results)
     distributed.barrier()
 
 
@@ -283,23 +425,29 @@ class _NoRecord:
     def log(self, metrics: dict[str, float | None], step: int) -> None: ...
 
 
-def _record(job: Job) -> contextlib.AbstractContextManager[Any]:
-    if not distributed.is_main():
-        return contextlib.nullcontext(_NoRecord())
-    return tracking_journal.journaled_run(job.params, job.data, stage="train", model=job.config.model)
+class _HomeRecord(contextlib.AbstractContextManager):
+    """A record that the driver's node keeps; the driver ends it."""
+
+    def __init__(self, home: Any) -> None:
+        from components.ray_home import answer
+
+        self._home, self._answer = home, answer
+        self.run_id: str | None = answer(home.run_id.remote())
+
+    def log(self, metrics: dict[str, float | None], step: int) -> None:
+        self._answer(self._home.log.remote(metrics, step))
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 def _report(record: Any, row: dict[str, Any]) -> None:
-    """An epoch's figures, to MLflow and to Ray."""
-    import ray.train
-
+    """An epoch's figures, to MLflow."""
     record.log({"epoch": row["epoch"], "val/AP": row["AP"], "val/AP50": row["AP50"]}, row["step"])
-    ray.train.report(row)
 
 
 def _write(job: Job, result: TrainResult, classes: list[str], run_id: str | None, seconds: float) -> None:
-    """The results, in the job's folder."""
-    weights, curves, summary = (job.folder / name for name in RESULTS)
+    """The results, in the job's folder for them."""
+    weights, curves, summary = (job.results / name for name in RESULTS)
     extra = {"epoch": result.best["epoch"], "fitness": result.best["fitness"]}
     save_detector(weights, result.model, classes=classes, size=job.config.size, extra=extra)
     atomic.write_text(curves, _csv(result.rows))

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import random
 import signal
 import subprocess
@@ -13,71 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_training
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from small_training import MODEL, SIZE, STEPS, command, parameters, prepared, run
 
-from components import params as params_
-from components import prepare, train
+from components import train
 from yolo_core.data.coco import load_split
-from yolo_core.errors import UserError
+from yolo_core.errors import TryAgain, UserError
+from yolo_core.evaluate.detections import Detections
 from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import build_model, get_spec
 from yolo_core.models.detector import TrainingGraph
 from yolo_core.models.weights import load_detector, save_detector
-from yolo_core.train import Phase, TrainConfig, checkpoint, fit, loop
+from yolo_core.train import Evaluation, Phase, TrainConfig, checkpoint, distributed, fit, loop
 from yolo_core.train import step as training_step
-
-MODEL = "yolov4-tiny"
-SIZE = 64
-SETTINGS = [
-    "prepare.digits.train_images=16",
-    "prepare.digits.val_images=4",
-    "prepare.digits.image_size=96",
-    f"train.size={SIZE}",
-    "train.epochs=5",
-    "train.batch=4",
-    "train.nominal_batch=8",
-    "train.checkpoint_every=3",
-    "train.eval_every=2",
-    "train.device=cpu",
-]
-STEPS = 5 * 16 // 4
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a prepared dataset and anchors."""
-    folder = tmp_path_factory.mktemp("train")
-    prepare.run(parameters(), out=folder / "data")
-    spec = get_spec(MODEL)
-    anchors = [[[side * SIZE / spec.native_size for side in pair] for pair in level] for level in spec.anchors]
-    content = {"model": MODEL, "size": SIZE, "anchors": anchors}
-    (folder / "anchors.json").write_text(json.dumps(content))
-    return folder
+    return prepared(tmp_path_factory.mktemp("train"))
 
 
 @pytest.fixture
 def tracking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-
-def parameters(*changes: str) -> params_.Params:
-    return params_.load(Path(__file__).parents[2] / "params.yaml", [*SETTINGS, *changes])
-
-
-def run(place: Path, name: str, *changes: str) -> dict[str, Any]:
-    """The stage, with results in place/name and unfinished work in place/name-work."""
-    return train.run(
-        parameters(*changes),
-        model=MODEL,
-        data=place / "data",
-        anchors=place / "anchors.json",
-        hyp=None,
-        out=place / name,
-        work=place / f"{name}-work",
-    )
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -138,6 +102,48 @@ def test_a_training_stopped_anywhere_ends_as_if_it_had_not_been(
     assert resumed.rows == whole.rows
     assert resumed.best == whole.best
     assert all(row in whole.rows for row in rows)
+
+
+@pytest.mark.parametrize(("question", "rows"), [(5, 1), (9, 1)], ids=["at a step", "in the evaluation of epoch 2"])
+def test_a_training_asked_to_stop_writes_a_checkpoint_and_ends_as_if_it_had_not_been(
+    place: Path, tmp_path: Path, question: int, rows: int
+) -> None:
+    whole = train_here(place, config())
+    asked = iter(range(1, 1000))  # once a step of the 4 of an epoch, and before each batch of an evaluation
+    with pytest.raises(TryAgain, match=rf"asked to stop at step \d+ of {STEPS}; the same command goes on"):
+        train_here(place, config(), work=tmp_path, asked_to_stop=lambda: next(asked) >= question)
+    state = json.loads((checkpoint.found(tmp_path)[0] / checkpoint.STATE).read_text())
+    assert state["step"] in (question, question + 1) if question < 9 else state["step"] == 8
+    assert len(state["rows"]) == rows
+    resumed = train_here(place, config(), work=tmp_path)
+    assert resumed.resumed_at == state["step"]
+    assert equal(resumed.model, whole.model)
+    assert resumed.rows == whole.rows
+
+
+STALLED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_train
+
+def standstill(items, label, total=None):
+    for done, item in enumerate(items):
+        if done == 2:
+            time.sleep(100)
+        yield item
+
+test_train.train_here(Path(sys.argv[2]), test_train.config(stall_limit_s=5), progress=standstill)
+"""
+
+
+def test_a_process_that_makes_no_step_shows_its_stacks_and_ends(place: Path) -> None:
+    words = [sys.executable, "-c", STALLED, str(Path(__file__).parent), str(place)]
+    support = {**os.environ, "PYTHONPATH": f"{Path(small_training.__file__).parent}:{small_training.ROOT}"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=False, env=support)
+    assert done.returncode == 1
+    assert "Timeout (0:00:05)!" in done.stderr
+    assert " in standstill" in done.stderr
 
 
 def test_a_damaged_checkpoint_costs_steps_and_not_the_result(
@@ -223,31 +229,39 @@ def test_wrong_starts_are_one_line(place: Path, tracking: None, change: str, mes
     assert "\n" not in str(caught.value)
 
 
-RUNNER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_train
-test_train.run(Path(sys.argv[2]), "killed")
-"""
-
-
-def test_sigkill_at_any_step_then_the_same_command_gives_the_same_bits(place: Path, tracking: None) -> None:
-    run(place, "whole")
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 3)])
+def test_a_training_ended_at_any_step_gives_the_same_bits_by_the_same_command(
+    place: Path, tracking: None, whole: Path, sign: int, code: int
+) -> None:
+    name = f"ended-{sign}"
     target = random.randrange(2, STEPS - 3)
-    process = subprocess.Popen([sys.executable, "-c", RUNNER, str(Path(__file__).parent), str(place)])
-    work = place / "killed-work" / "train" / MODEL
+    process = subprocess.Popen(command(place, name), cwd=small_training.ROOT)
+    work = place / f"{name}-work" / "train" / MODEL
     try:
         wait_for_step(work, target, process)
         time.sleep(random.random() / 4)
     finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it had ended before it was killed"
-    run(place, "killed")
-    assert json.loads((place / "killed" / "train.json").read_text())["resumed_at_step"] > 0
-    for name in ("model.safetensors", "curves.csv"):
-        same = (place / "killed" / name).read_bytes() == (place / "whole" / name).read_bytes()
-        assert same, f"{name} differs after a kill at step {target} or little later"
+        sent = time.time()
+        process.send_signal(sign)
+    assert process.wait(60) == code, "it had ended before"
+    if sign == signal.SIGTERM:
+        newest = max(path.stat().st_mtime for path in work.glob("*/checkpoints/step-*/SHA256SUMS"))
+        assert sent <= newest < sent + 10
+    run(place, name)
+    assert json.loads((place / name / "train.json").read_text())["resumed_at_step"] > 0
+    for file in ("model.safetensors", "curves.csv"):
+        same = (place / name / file).read_bytes() == (whole / file).read_bytes()
+        assert same, f"{file} differs after signal {sign} at step {target} or little later"
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """The results of a training that nothing disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        run(place, "whole")
+    return place / "whole"
 
 
 def wait_for_step(work: Path, step: int, process: subprocess.Popen) -> None:
@@ -307,6 +321,7 @@ WORKERS = 2
 TOGETHER = {
     "precision": "fp32",
     "eval_every": 1,
+    "evaluation": Evaluation(batch=1),  # a batch for each of four workers
     "sync_bn": True,
     "phases": (Phase(5, Hyperparameters(warmup_epochs=1)),),
 }
@@ -333,34 +348,60 @@ class InDouble(TrainingGraph):
         return super().forward(images.double())
 
 
-def compute_in_double(patch: pytest.MonkeyPatch) -> None:
+def compute_in_double(patch: pytest.MonkeyPatch) -> list[Detections]:
+    """Gives what is scored at each evaluation, as they come."""
     patch.setattr(loop, "build_model", in_double)
     patch.setattr(training_step, "TrainingGraph", InDouble)
+    scored, score = [], loop.score
+    patch.setattr(loop, "score", lambda path, found, *more: scored.append(found) or score(path, found, *more))
+    return scored
 
 
-def one_of_the_workers(rank: int, place: Path, folder: Path, changes: dict[str, Any]) -> None:
+def one_of_the_workers(rank: int, place: Path, folder: Path, changes: dict[str, Any], world: int) -> None:
     torch.set_num_threads(1)
-    compute_in_double(pytest.MonkeyPatch())
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORKERS)
-    result = train_here(place, config(**changes), work=folder / "work")
-    if rank == 0:
-        torch.save((result.model.state_dict(), result.rows), folder / "result.pt")
+    scored = compute_in_double(pytest.MonkeyPatch())
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    settings = config(**changes)
+    if distributed.form_team(settings.batch):
+        result = train_here(place, settings, work=folder / "work" / str(rank))
+        if rank == 0:
+            torch.save((distributed.world(), result.model.state_dict(), result.rows), folder / "result.pt")
+            scored[-1].write(folder / "scored.json")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("changes", "steps"), [(TOGETHER, 20), (WITH_AUXILIARY_HEADS, 4)], ids=["plain", "auxiliary"])
-def test_two_workers_agree_with_one(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], steps: int
+@pytest.mark.parametrize(
+    ("changes", "steps", "world", "team"),
+    [
+        pytest.param(TOGETHER, 20, 2, 2, id="plain"),
+        pytest.param(WITH_AUXILIARY_HEADS, 4, 2, 2, id="auxiliary"),
+        pytest.param(TOGETHER, 20, 4, 4, id="four", marks=pytest.mark.slow),
+        pytest.param(TOGETHER, 20, 3, 2, id="three, of whom one has no share in a batch of 4", marks=pytest.mark.slow),
+    ],
+)
+def test_several_workers_agree_with_one(
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    steps: int,
+    world: int,
+    team: int,
 ) -> None:
-    compute_in_double(monkeypatch)
+    scored = compute_in_double(monkeypatch)
     alone = train_here(place, config(**changes))
-    mp.spawn(one_of_the_workers, (place, tmp_path, changes), nprocs=WORKERS)  # pyright: ignore[reportPrivateImportUsage]
-    weights, rows = torch.load(tmp_path / "result.pt", weights_only=True)
-    assert alone.steps == steps
+    arguments = place, tmp_path, changes, world
+    mp.spawn(one_of_the_workers, arguments, nprocs=world)  # pyright: ignore[reportPrivateImportUsage]
+    size, weights, rows = torch.load(tmp_path / "result.pt", weights_only=True)
+    assert (alone.steps, size) == (steps, team)
     for name, expected in alone.model.state_dict().items():
         torch.testing.assert_close(weights[name], expected, rtol=1e-6, atol=1e-6, msg=name)
     for row, expected in zip(rows, alone.rows, strict=True):
         assert row == pytest.approx(expected, rel=1e-6)
+    together = Detections.of(json.loads((tmp_path / "scored.json").read_text()))
+    assert len(set(together.image_id)) == 4
+    assert together.image_id.tolist() == scored[-1].image_id.tolist()
+    assert together.score == pytest.approx(scored[-1].score, abs=2e-6)  # they are rounded to a millionth
 
 
 @pytest.fixture(scope="module")

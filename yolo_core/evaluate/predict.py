@@ -1,5 +1,6 @@
 """Run any predictor over a data set: letterbox, decode, suppress, back to image pixels."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +32,7 @@ def predict(
     rect: bool = True,
     stride: int = 32,
     autocast: torch.dtype | None = None,
+    share: tuple[int, int] = (0, 1),
     label: str = "evaluate",
     progress: progress_.Progress = progress_.silent,
 ) -> Detections:
@@ -38,12 +40,14 @@ def predict(
 
     size: longer side of the canvas, px; rect: canvases only as high and wide as their batch needs, multiples of
     `stride`, else all are size x size (for predictors of one fixed shape); autocast: precision of the forward pass.
-    conf, iou, max_detections: of the suppression.
+    conf, iou, max_detections: of the suppression. share: (i, n) takes part i of n, whole batches of the same images as
+    alone, so that the parts together are what one worker finds.
     """
     device = torch.device(device)
     batches = val_batches(dataset, size=size, batch=batch, stride=stride, rect=rect)
+    batches = dataclasses.replace(batches, batches=batches.batches[share[0] :: share[1]])
     found: dict[int, Detections] = {}
-    for part in progress(batches, label, total=-(-len(dataset) // batch)):
+    for part in progress(batches, label, total=len(batches)):
         images = to_device(part.images, device)
         with autocast_to(device, autocast):
             decoded = predictor(images)

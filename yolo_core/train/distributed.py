@@ -1,11 +1,11 @@
 """Several workers on one model. Without an initialised process group every function is the single-worker case.
 
-The rest of the training code asks here and holds no other distributed code.
+The rest of the training code asks here and holds no other distributed code. Worker 0 always belongs to the team.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from yolo_core.train import sync_bn
 
 T = TypeVar("T")
 
+_team: dist.ProcessGroup | None = None  # the workers that train; None is all of them
+
 
 def active() -> bool:
     """Whether a process group is there."""
@@ -25,11 +27,26 @@ def active() -> bool:
 
 
 def rank() -> int:
-    return dist.get_rank() if active() else 0
+    return dist.get_rank(_team) if active() else 0
 
 
 def world() -> int:
-    return dist.get_world_size() if active() else 1
+    return dist.get_world_size(_team) if active() else 1
+
+
+def form_team(batch: int) -> bool:
+    """Have the first workers train, as many as share a batch evenly, and the others none of it: whether this one does.
+
+    Every worker must call it, and those that do not belong must call nothing else here.
+    """
+    global _team
+    if not active():
+        return True
+    everyone = dist.get_world_size()
+    size = max(number for number in range(1, everyone + 1) if batch % number == 0)
+    team: Any = dist.new_group(list(range(size))) if size < everyone else None
+    _team = team
+    return dist.get_rank() < size
 
 
 def is_main() -> bool:
@@ -42,9 +59,9 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
     if world() == 1:
         return
     if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # replaces the layers inside, in place
+        nn.SyncBatchNorm.convert_sync_batchnorm(model, _team)  # replaces the layers inside, in place
     else:
-        sync_bn.convert(model)
+        sync_bn.convert(model, _team)
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
@@ -52,7 +69,7 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     if world() == 1:
         return model
     devices = [device.index or 0] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    return DistributedDataParallel(model, device_ids=devices, process_group=_team, gradient_as_bucket_view=True)
 
 
 def gradients_stay_local(model: nn.Module) -> AbstractContextManager:
@@ -65,8 +82,13 @@ def mean(tensor: Tensor) -> Tensor:
     if world() == 1:
         return tensor
     total = tensor.clone()
-    dist.all_reduce(total)
+    dist.all_reduce(total, group=_team)
     return total / world()
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set on one worker at least: the same answer on all."""
+    return flag if world() == 1 else any(gather(flag))
 
 
 def gather(value: T) -> list[T]:
@@ -74,7 +96,7 @@ def gather(value: T) -> list[T]:
     if world() == 1:
         return [value]
     values: list[Any] = [None] * world()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=_team)
     return values
 
 
@@ -88,13 +110,34 @@ def from_main(make: Callable[[], T]) -> T:
             outcome[0] = make()
         except Exception as error:  # the others must not wait for ever
             outcome[1] = error
-    dist.broadcast_object_list(outcome, src=0)
+    dist.broadcast_object_list(outcome, src=0, group=_team)
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
 
 
+def tensors_from_main(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The main worker's named tensors on every worker; `device` is where they travel from and to."""
+    if world() == 1:
+        return dict(tensors)
+    shapes = from_main(lambda: {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()})
+    received = {}
+    for name, (shape, dtype) in shapes.items():
+        here = tensors[name].to(device).contiguous() if is_main() else torch.empty(shape, dtype=dtype, device=device)
+        dist.broadcast(here, src=0, group=_team)
+        received[name] = here
+    return received
+
+
+def copy_from_main(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors by those of the main worker."""
+    if world() == 1:
+        return
+    for tensor in tensors:
+        dist.broadcast(tensor.detach(), src=0, group=_team)
+
+
 def barrier() -> None:
     """Wait until every worker is here."""
     if world() > 1:
-        dist.barrier()
+        dist.barrier(group=_team)

@@ -10,19 +10,21 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.loader import Batch, train_batches
 from yolo_core.device import autocast_dtype, describe, pick_device
-from yolo_core.errors import UserError
+from yolo_core.errors import TryAgain, UserError
 from yolo_core.evaluate.coco_metrics import Judge, score
+from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.predict import predict
 from yolo_core.evaluate.tta import Plain
 from yolo_core.models import Detector, build_model, get_spec
@@ -31,12 +33,23 @@ from yolo_core.models.weights import load_detector
 from yolo_core.progress import Progress, silent
 from yolo_core.train import checkpoint, distributed, optim
 from yolo_core.train.schedule import Phase, Schedule
+from yolo_core.train.stall import watched
 from yolo_core.train.step import LOSSES, Learner, reproducible
 from yolo_core.train.transfer import Transfer, freeze, transfer
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 CHECK_EVERY = 10  # steps between looks at the losses: each look waits for the device
+WITHOUT_EFFECT = (  # on the result
+    "loader_workers",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "stall_limit_s",
+    "checkpointing",
+    "start_from",
+    "judge",
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,8 @@ class TrainConfig:
     data: a digest of the data set, recorded so that a checkpoint of other data is refused.
     precision: see `yolo_core.device.autocast_dtype`.
     eval_every: epochs; the last epoch is always evaluated. checkpoint_every: steps; epochs end with one too.
+    keep_checkpoints: the newest ones; each also holds the best average weights so far.
+    stall_limit_s: seconds without a step, or a batch of an evaluation, after which the process ends; None for no limit.
     """
 
     model: str
@@ -92,11 +107,12 @@ class TrainConfig:
     loader_workers: int = 0
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
+    stall_limit_s: float | None = None
 
     def identity(self) -> dict[str, Any]:
         """The part that determines the result; the rest says only how it is reached."""
         values = dataclasses.asdict(self)
-        for name in ("loader_workers", "checkpoint_every", "keep_checkpoints", "checkpointing", "start_from", "judge"):
+        for name in WITHOUT_EFFECT:
             del values[name]
         return {**values, "device": pick_device(self.device).type}
 
@@ -130,6 +146,8 @@ class Run:
     schedule: Schedule
     learner: Learner
     transfer: Transfer | None
+    alive: Callable[[], None]  # see `yolo_core.train.stall`
+    asked_to_stop: Callable[[], bool]
     step: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * (len(LOSSES) + 1))  # of the epoch so far
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -143,6 +161,11 @@ class Run:
     def epoch(self) -> int:
         return self.step // self.schedule.steps_per_epoch
 
+    @property
+    def owes_epoch(self) -> bool:
+        """Whether an epoch's last step is done, and what comes after it is not."""
+        return self.step % self.schedule.steps_per_epoch == 0 and len(self.rows) < self.epoch
+
 
 def fit(
     config: TrainConfig,
@@ -152,33 +175,59 @@ def fit(
     work: Path | None = None,
     on_log: Callable[[int, dict[str, float]], None] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_save: Callable[[Path], None] | None = None,
+    asked_to_stop: Callable[[], bool] = lambda: False,
     progress: Progress = silent,
 ) -> TrainResult:
     """Train, going on from the newest whole checkpoint in `work` when there is one.
 
-    work: folder of the checkpoints, None for none. Every worker must see the same folder.
-    on_log(step, losses) is called on the main worker, on_epoch(row) on every worker.
-    Raises UserError for settings that do not fit the data or machine, and when the loss is no longer finite.
+    work: folder of the checkpoints, None for none; only the main worker's is used.
+    on_log(step, losses) and on_save(path of the checkpoint) are called on the main worker, on_epoch(row) on every one.
+    asked_to_stop: whether to end at the next update of the weights, asked on every worker; one that says so is enough.
+    Raises UserError for settings that do not fit the data or machine, and when the loss is no longer finite; TryAgain
+    when it was asked to stop, with a checkpoint written.
     """
     began = time.monotonic()
     device = pick_device(config.device)
-    with reproducible(config.seed, device):
-        run = _start(config, train_set, device)
+    with reproducible(config.seed, device), watched(config.stall_limit_s) as alive:
+        run = _start(config, train_set, device, alive, asked_to_stop)
         if work:
             _resume(run, work)
-        resumed_at, due = run.step, False
+        resumed_at, due, stops = run.step, False, False
+        if run.owes_epoch and not _end_epoch(run, val_set, on_log, on_epoch):
+            raise _stopped(run)
         for batch in _reported(run, _batches(run, train_set), progress):
+            alive()
             updated = _step(run, batch)
             if run.step % CHECK_EVERY == 0:
                 _check(run, on_log)
-            if run.step % run.schedule.steps_per_epoch == 0:
-                _end_epoch(run, val_set, on_log, on_epoch)
+            stops = stops or _is_to_stop(run)
+            if run.owes_epoch and not (stops and updated):
+                stops = not _end_epoch(run, val_set, on_log, on_epoch) or stops
                 due = True
-            due = due or run.step % config.checkpoint_every == 0
+            due = due or stops or run.step % config.checkpoint_every == 0
             if work and due and updated:  # between updates there would be gradients to keep as well
-                _save(run, work)
+                _save(run, work, on_save)
                 due = False
+            if stops and (updated or run.owes_epoch):
+                raise _stopped(run)
     return _result(run, time.monotonic() - began, resumed_at)
+
+
+def _is_to_stop(run: Run) -> bool:
+    """The same answer on all workers. On a GPU it is not asked at every step, since the answer waits for the device."""
+    if run.learner.device.type != "cpu" and run.step % CHECK_EVERY:
+        return False
+    return distributed.any_of(run.asked_to_stop())
+
+
+def _stopped(run: Run) -> TryAgain:
+    """The end of a training that was asked to stop, once the main worker has written what it writes."""
+    distributed.barrier()
+    return TryAgain(
+        f"{run.config.model}: training was asked to stop at step {run.step} of {run.schedule.steps}; "
+        "the same command goes on from its last checkpoint"
+    )
 
 
 def _reported(run: Run, batches: Iterator[Batch], progress: Progress) -> Iterator[Batch]:
@@ -187,7 +236,13 @@ def _reported(run: Run, batches: Iterator[Batch], progress: Progress) -> Iterato
     return report(batches, f"train {run.config.model}", run.schedule.steps - run.step)
 
 
-def _start(config: TrainConfig, train_set: DetectionDataset, device: torch.device) -> Run:
+def _start(
+    config: TrainConfig,
+    train_set: DetectionDataset,
+    device: torch.device,
+    alive: Callable[[], None],
+    asked_to_stop: Callable[[], bool],
+) -> Run:
     """Fresh weights and the state of step 0."""
     _check_fit(config, train_set)
     classes = len(train_set.classes)
@@ -210,7 +265,7 @@ def _start(config: TrainConfig, train_set: DetectionDataset, device: torch.devic
         ema_tau=config.ema_tau,
     )
     schedule = Schedule(config.phases, _steps_per_epoch(config, train_set), config.batch, config.nominal_batch)
-    return Run(config, schedule, learner, taken)
+    return Run(config, schedule, learner, taken, alive, asked_to_stop)
 
 
 def _take_over(config: TrainConfig, model: Detector, classes: list[str]) -> Transfer:
@@ -317,36 +372,77 @@ def _end_epoch(
     val_set: DetectionDataset,
     on_log: Callable[[int, dict[str, float]], None] | None,
     on_epoch: Callable[[dict[str, Any]], None] | None,
-) -> None:
-    """Close the epoch's row of the curves; evaluate when it is time and keep the best average weights."""
+) -> bool:
+    """Close the epoch's row of the curves; evaluate when it is time and keep the best average weights.
+
+    False when it was stopped before that: then nothing has changed, and the epoch is still to be ended.
+    """
     _check(run, on_log)
     steps = run.schedule.steps_per_epoch
-    epochs = run.step // steps
-    row: dict[str, Any] = {"epoch": epochs, "step": run.step, "lr": run.schedule.at(run.step - 1).lr}
+    row: dict[str, Any] = {"epoch": run.epoch, "step": run.step, "lr": run.schedule.at(run.step - 1).lr}
     row |= _named([total / steps for total in run.sums])
     row |= {"AP": None, "AP50": None}
-    run.sums = [0.0] * len(run.sums)
-    if epochs % run.config.eval_every == 0 or run.step == run.schedule.steps:
-        row |= distributed.from_main(lambda: _evaluate(run, val_set))
+    if run.epoch % run.config.eval_every == 0 or run.step == run.schedule.steps:
+        figures = _evaluate(run, val_set)
+        if figures is None:
+            return False
+        row |= figures
         _keep_if_best(run, row)
+    run.sums = [0.0] * len(run.sums)
     run.rows.append(row)
     if on_epoch:
         on_epoch(row)
+    return True
 
 
-def _evaluate(run: Run, val_set: DetectionDataset) -> dict[str, float]:
-    """AP and AP50 of the average weights on the validation split; 0 where it has no object."""
-    detections = predict(
-        Plain(run.learner.ema.module),
-        val_set,
-        size=run.config.size,
-        stride=run.learner.model.input_stride,
-        device=run.learner.device,
-        progress=silent,
-        **dataclasses.asdict(run.config.evaluation),
-    )
+class _Stopped(Exception):
+    """An evaluation was stopped."""
+
+
+def _evaluate(run: Run, val_set: DetectionDataset) -> dict[str, float] | None:
+    """AP and AP50 of the average weights on the validation split, 0 where it has no object; None when stopped.
+
+    Every worker predicts its share of the images; the main worker scores what all have found.
+    """
+    distributed.copy_from_main(run.learner.ema.module.buffers())  # without sync_bn each has statistics of its own
+    shares = distributed.gather(_predicted(run, val_set))
+    found = [share for share in shares if share is not None]
+    if len(found) < len(shares):
+        return None
+    return distributed.from_main(lambda: _scored(run, val_set, Detections.joined(found)))
+
+
+def _predicted(run: Run, val_set: DetectionDataset) -> Detections | None:
+    """What this worker detects on its share of the images; None when asked to stop."""
+
+    def until_stopped(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        for item in items:
+            run.alive()
+            if run.asked_to_stop():
+                raise _Stopped
+            yield item
+
+    try:
+        return predict(
+            Plain(run.learner.ema.module),
+            val_set,
+            size=run.config.size,
+            stride=run.learner.model.input_stride,
+            device=run.learner.device,
+            share=(distributed.rank(), distributed.world()),
+            progress=until_stopped,
+            **dataclasses.asdict(run.config.evaluation),
+        )
+    except _Stopped:
+        return None
+
+
+def _scored(run: Run, val_set: DetectionDataset, detections: Detections) -> dict[str, float]:
     shown = [image.id for image in val_set.images]
-    figures = score(val_set.annotation_path, detections, shown, run.config.judge).figures
+    position = {image: place for place, image in enumerate(shown)}
+    order = np.argsort([position[image] for image in detections.image_id.tolist()], kind="stable")
+    ordered = detections.where(order.astype(np.int64))  # as one worker would have found them
+    figures = score(val_set.annotation_path, ordered, shown, run.config.judge).figures
     return {name: figures[name] or 0.0 for name in ("AP", "AP50")}
 
 
@@ -362,7 +458,7 @@ def _keep_if_best(run: Run, row: dict[str, Any]) -> None:
         run.best_weights = {name: tensor.clone() for name, tensor in run.learner.ema.module.state_dict().items()}
 
 
-def _save(run: Run, work: Path) -> None:
+def _save(run: Run, work: Path, on_save: Callable[[Path], None] | None) -> None:
     """Write a checkpoint; every worker gives its random state, the main one writes."""
     _check(run, None)
     random_states = distributed.gather(checkpoint.random_state())
@@ -374,7 +470,9 @@ def _save(run: Run, work: Path) -> None:
             "best": run.best_weights,
         }
         keep = run.config.keep_checkpoints
-        checkpoint.save(work, run.step, tensors, _state(run, random_states), run.config.identity(), keep)
+        path = checkpoint.save(work, run.step, tensors, _state(run, random_states), run.config.identity(), keep)
+        if on_save:
+            on_save(path)
 
 
 def _state(run: Run, random_states: list[dict[str, Any]]) -> dict[str, Any]:
@@ -395,10 +493,9 @@ def _state(run: Run, random_states: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _resume(run: Run, work: Path) -> None:
     """Put the run where the newest whole checkpoint left it."""
-    path = distributed.from_main(lambda: checkpoint.newest(work, log.warning))
-    if path is None:
+    saved = _newest(run, work)
+    if saved is None:
         return
-    saved = checkpoint.load(path, run.config.identity())
     run.learner.model.load_state_dict(saved.tensors["model"])
     run.learner.ema.module.load_state_dict(saved.tensors["ema"])
     optim.load_momentum(run.learner.optimizer, run.learner.model, saved.tensors.get("momentum", {}))
@@ -409,7 +506,27 @@ def _resume(run: Run, work: Path) -> None:
     run.images, run.step_seconds = saved.state["images"], saved.state["step_seconds"]
     states = saved.state["random"]
     checkpoint.set_random_state(states[distributed.rank() % len(states)])
-    log.info("resumed from %s", path)
+
+
+def _newest(run: Run, work: Path) -> checkpoint.Checkpoint | None:
+    """The newest whole checkpoint, None without one: read by the main worker and sent to the others."""
+    read: dict[str, dict[str, Tensor]] = {}
+
+    def state() -> dict[str, Any] | None:
+        path = checkpoint.newest(work, log.warning)
+        if path is None:
+            return None
+        saved = checkpoint.load(path, run.config.identity())
+        read.update(saved.tensors)
+        log.info("going on from %s", path)
+        return saved.state
+
+    found = distributed.from_main(state)
+    if found is None:
+        return None
+    groups = distributed.from_main(lambda: list(read))
+    device = run.learner.device
+    return checkpoint.Checkpoint({g: distributed.tensors_from_main(read.get(g, {}), device) for g in groups}, found)
 
 
 def _result(run: Run, seconds: float, resumed_at: int) -> TrainResult:

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 class WorkersBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d whose training statistics are of the batches of all workers together.
 
-    Every worker must bring a batch of the same shape.
+    Every worker must bring a batch of the same shape. team: the workers, None is all there are.
     """
+
+    team: dist.ProcessGroup | None
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
-        mean = _worker_mean(x.mean((0, 2, 3)))
+        mean = _worker_mean(x.mean((0, 2, 3)), self.team)
         centred = x - mean[:, None, None]
-        variance = _worker_mean(centred.square().mean((0, 2, 3)))
-        self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1] * dist.get_world_size())
+        variance = _worker_mean(centred.square().mean((0, 2, 3)), self.team)
+        self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1] * dist.get_world_size(self.team))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
@@ -38,31 +40,33 @@ class WorkersBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
 
 
-def convert(module: nn.Module) -> None:
+def convert(module: nn.Module, team: dist.ProcessGroup | None = None) -> None:
     """Turn every BatchNorm2d inside into a WorkersBatchNorm2d, in place: the two hold the same things."""
     for layer in module.modules():
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = WorkersBatchNorm2d
+            layer.__dict__["team"] = team
 
 
 class _WorkerMean(torch.autograd.Function):
     """The mean over workers, differentiable: each worker's gradient reaches every worker's input."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return _averaged(tensor)
+    def forward(ctx: Any, tensor: Tensor, team: dist.ProcessGroup | None) -> Tensor:
+        ctx.team = team
+        return _averaged(tensor, team)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _averaged(gradients[0])
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _averaged(gradients[0], ctx.team), None
 
 
-def _worker_mean(tensor: Tensor) -> Tensor:
-    result: Any = _WorkerMean.apply(tensor)
+def _worker_mean(tensor: Tensor, team: dist.ProcessGroup | None) -> Tensor:
+    result: Any = _WorkerMean.apply(tensor, team)
     return result
 
 
-def _averaged(tensor: Tensor) -> Tensor:
+def _averaged(tensor: Tensor, team: dist.ProcessGroup | None) -> Tensor:
     total = tensor.contiguous().clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+    dist.all_reduce(total, group=team)
+    return total / dist.get_world_size(team)

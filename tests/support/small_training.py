@@ -1,0 +1,68 @@
+"""A training of seconds: a small detector on a few pictures of digits."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from components import params as params_
+from components import prepare, train
+from yolo_core.models import get_spec
+
+MODEL = "yolov4-tiny"
+SIZE = 64
+SETTINGS = [
+    "prepare.digits.train_images=16",
+    "prepare.digits.val_images=4",
+    "prepare.digits.image_size=96",
+    f"train.size={SIZE}",
+    "train.epochs=5",
+    "train.batch=4",
+    "train.nominal_batch=8",
+    "train.checkpoint_every=3",
+    "train.eval_every=2",
+    "train.device=cpu",
+]
+STEPS = 5 * 16 // 4
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+from components import cli, train
+train.RESIZE_EVERY_S = 5.0
+cli.main()
+"""
+
+
+def parameters(*changes: str) -> params_.Params:
+    return params_.load(ROOT / "params.yaml", [*SETTINGS, *changes])
+
+
+def prepared(folder: Path) -> Path:
+    """Put the dataset (data), the anchors (anchors.json) and no hyperparameters (hyp.yaml) there."""
+    prepare.run(parameters(), out=folder / "data")
+    spec = get_spec(MODEL)
+    anchors = [[[side * SIZE / spec.native_size for side in pair] for pair in level] for level in spec.anchors]
+    (folder / "anchors.json").write_text(json.dumps({"model": MODEL, "size": SIZE, "anchors": anchors}))
+    (folder / "hyp.yaml").write_text("hyp: {}\n")
+    return folder
+
+
+def run(place: Path, name: str, *changes: str) -> dict[str, Any]:
+    """The stage, with results in place/name and unfinished work in place/name-work."""
+    return train.run(
+        parameters(*changes),
+        model=MODEL,
+        data=place / "data",
+        anchors=place / "anchors.json",
+        hyp=None,
+        out=place / name,
+        work=place / f"{name}-work",
+    )
+
+
+def command(place: Path, name: str, *changes: str, **options: object) -> list[str]:
+    """The same at a shell; options stand in for those of the command."""
+    paths = {"data": place / "data", "out": place / name, "work": place / f"{name}-work", **options}
+    paths |= {"anchors": place / "anchors.json", "hyp": place / "hyp.yaml"}
+    words = [f"--model={MODEL}", *(f"--{k}={v}" for k, v in paths.items())]
+    words += [f"--params={ROOT / 'params.yaml'}", *(f"-S{change}" for change in (*SETTINGS, *changes))]
+    return [sys.executable, "-c", PROGRAM, "train", *words]

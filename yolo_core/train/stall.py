@@ -1,0 +1,30 @@
+"""A limit on how long training may stand still."""
+
+from __future__ import annotations
+
+import faulthandler
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+STANDARD_ERROR = 2
+
+
+@contextmanager
+def watched(limit_s: float | None) -> Iterator[Callable[[], None]]:
+    """Yield a function to call at every sign of life; None for no limit.
+
+    When none comes for `limit_s`, the stacks of all threads go to standard error and the process ends with exit code 1.
+    The watch takes no lock of the interpreter's: it also finds native code that does not come back.
+    """
+    if limit_s is None:
+        yield lambda: None
+        return
+
+    def alive() -> None:
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=STANDARD_ERROR)
+
+    alive()
+    try:
+        yield alive
+    finally:
+        faulthandler.cancel_dump_traceback_later()
