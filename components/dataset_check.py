@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.image_check import BadImage, check_image
+from components.image_check import MAX_BYTES, BadImage, check_image
 from components.image_index import ImageIndex, Written
 from components.raw_dataset import Quarantined, RawBox, RawImage, RawSplit
 from yolo_core.progress import Progress
@@ -94,11 +95,20 @@ def _check_images(split: str, images: list[RawImage], out: Path, index: ImageInd
             yield from (written or next(read) for written in known)
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a pipe at once, where a writer would else be waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _write_image(split: str, image: RawImage, out: Path, index: ImageIndex) -> Written | str:
     """Write the checked image, or say why it is refused. Runs in a thread: decoding and hashing release the GIL."""
     try:
-        with image.path.open("rb") as file:
+        with open(image.path, "rb", opener=_without_waiting) as file:
             before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                return "unreadable: not a file"  # reading a pipe or a device may never end
+            if before.st_size > MAX_BYTES:
+                return f"too large: {before.st_size / 1e6:.0f} MB"
             data = file.read()
     except FileNotFoundError:
         return f"missing file {image.path}"

@@ -51,7 +51,7 @@ def check_replaceable(out: Path) -> None:
     try:
         document = json.loads((out / manifest.NAME).read_bytes())
         ours = set(document["files"]) | {manifest.NAME} if document["format"] == manifest.FORMAT else set()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         ours = set()
     foreign = sorted(present - ours)
     if not ours:

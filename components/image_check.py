@@ -1,11 +1,15 @@
 """One image file: is it whole, and what must change so that any reader sees the same 8-bit RGB pixels.
 
 Truncation is found twice: the file's own end mark (JPEG EOI after the last scan, PNG IEND) must be there, and the
-decoder must get every pixel out of it.
+decoder must get every pixel out of it. A PNG's checksums must hold: other decoders than Pillow's insist on them.
 """
 
 import io
 import re
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +20,13 @@ TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}
 JPEG_QUALITY = 95
+MAX_PIXELS = 50_000_000  # decoding takes up to 17 bytes for each (WebP): this much stays below 1 GB
+MAX_SIDE = 65_500  # pixels, of JPEG and about that of what OpenCV takes
+MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits of four channels, not compressed
+BAND = 256  # rows converted at a time
+WAIT_S = 600.0  # for room to decode in; then it is done all the same
 PNG_END = b"IEND\xaeB`\x82"
+PNG_START_BYTES = 8  # of the signature, before the first chunk
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _WITHOUT_LENGTH = frozenset([0x01, *range(0xD0, 0xD9)])
 # In scan data 0xFF is followed by 0x00 or a restart marker D0 to D7 (or is fill); anything else ends the scan.
@@ -49,6 +59,35 @@ def check_image(data: bytes, recorded_px: tuple[float, float] | None = None) -> 
     (JPEG stays JPEG, everything else becomes PNG). Raises BadImage.
     """
     image, container = _open(data)
+    drafted = container == "JPEG" and not image.info.get("progressive")  # decoded to an eighth of each side
+    with _room.taken(image.width * image.height // (64 if drafted else 1)):
+        return _checked(image, container, data, recorded_px)
+
+
+class _Room:
+    """Pixels that may be decoded at a time, over all threads."""
+
+    def __init__(self, pixels: int) -> None:
+        self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels, WAIT_S)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+_room = _Room(MAX_PIXELS)
+
+
+def _checked(image: Image.Image, container: str, data: bytes, recorded_px: tuple[float, float] | None) -> CheckedImage:
     conversion = _conversion(image, container)
     if container != "JPEG":
         _decode(image)  # before the EXIF, whose reading decodes these formats too and does not tell what fails
@@ -77,9 +116,13 @@ def _open(data: bytes) -> tuple[Image.Image, str]:
         raise BadImage("unreadable: not an image of a known format") from None
     except Exception as error:  # decoders fail in many ways
         raise BadImage(f"unreadable: {error}") from None
+    if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+        raise BadImage(f"too large: {image.width}x{image.height} px; at most {MAX_PIXELS / 1e6:g} megapixels")
     container = "JPEG" if image.format in ("JPEG", "MPO") else str(image.format)
     if (container == "JPEG" and not jpeg_is_whole(data)) or (container == "PNG" and PNG_END not in data):
         raise BadImage("truncated: the end of the file is missing")
+    if image.format == "PNG" and not png_checksums_hold(data):
+        raise BadImage("unreadable: a checksum does not hold")
     return image, container
 
 
@@ -113,6 +156,21 @@ def jpeg_is_whole(data: bytes) -> bool:
             if end is None:
                 return False
             position, scanned = end.start(), True
+
+
+def png_checksums_hold(data: bytes) -> bool:
+    """Whether the chunks of a PNG lead to its end, with the right checksums where the pixels depend on them."""
+    view, position = memoryview(data), PNG_START_BYTES
+    while position + 12 <= len(data):
+        length, kind = int.from_bytes(view[position : position + 4], "big"), bytes(view[position + 4 : position + 8])
+        end = position + 8 + length
+        needed = not kind[0] & 0x20  # a small first letter: a chunk that readers may skip
+        if needed and zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        if kind == b"IEND":
+            return True
+        position = end + 4
+    return False
 
 
 def _orientation(image: Image.Image) -> int:
@@ -169,10 +227,15 @@ def _frame(
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB pixels; 16-bit values keep their upper byte, as image viewers do."""
-    if image.mode.startswith("I"):
-        high = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
-        image = Image.fromarray(high.astype(np.uint8))
-    return image.convert("RGB")
+    return (_upper_byte(image) if image.mode.startswith("I") else image).convert("RGB")
+
+
+def _upper_byte(image: Image.Image) -> Image.Image:
+    high = Image.new("L", image.size)
+    for top in range(0, image.height, BAND):
+        band = np.asarray(image.crop((0, top, image.width, min(top + BAND, image.height))))
+        high.paste(Image.fromarray((np.clip(band, 0, 65535) >> 8).astype(np.uint8)), (0, top))
+    return high
 
 
 def _encode(image: Image.Image, container: str) -> bytes:

@@ -11,8 +11,9 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import PIL
 
 from components import image_check
@@ -89,6 +90,12 @@ class ImageIndex:
             write_bytes(self._file, json.dumps({"rules": _rules(), "files": files}).encode())  # ASCII: any name fits
 
 
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\0]+$")]  # of a file in its folder
+_Pixels = Annotated[int, msgspec.Meta(gt=0)]
+# What `_values` gives, after the states of source and copy.
+_Row = tuple[list[Any], list[int], _Name, str, _Pixels, _Pixels, tuple[float, float], tuple[str, ...]]
+
+
 def _source(image: RawImage, state: os.stat_result) -> list[Any]:
     size = list(image.size_px) if image.size_px else None
     return [os.fspath(image.path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, size]
@@ -109,12 +116,13 @@ def _load(file: Path) -> dict[str, _Entry]:
         content = json.loads(file.read_bytes())
         if content["rules"] != _rules():
             return {}
-        return {
-            key: _Entry(source, copy, Written(name, sha256, width, height, tuple(scale), tuple(conversions)))
-            for key, (source, copy, name, sha256, width, height, scale, conversions) in content["files"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        rows = msgspec.convert(content["files"], dict[str, _Row])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, msgspec.ValidationError):
         return {}
+    return {
+        key: _Entry(source, copy, Written(name, sha256, width, height, scale, conversions))
+        for key, (source, copy, name, sha256, width, height, scale, conversions) in rows.items()
+    }
 
 
 def _rules() -> str:

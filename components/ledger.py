@@ -9,12 +9,18 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from yolo_core.atomic import write_text
 from yolo_core.errors import UserError
+
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -24,41 +30,78 @@ class Record:
     parent: number of the trial it was mutated from, None for the starting point. hyp: its values by name.
     fitness, AP, AP50: 0 to 1. reason: why it failed, None when it did not; a failed trial counts as fitness 0.
     seconds: it took; elapsed: the whole search had taken when it ended, over all its processes.
+    rungs: fitness at each rung of the halving that it came to; stopped_at: the epoch at which it was stopped there.
     """
 
-    trial: int
-    parent: int | None
+    trial: Count
+    parent: Count | None
     hyp: dict[str, float]
-    fitness: float
-    AP: float
-    AP50: float
-    seconds: float
-    elapsed: float
+    fitness: Share
+    AP: Share
+    AP50: Share
+    seconds: Seconds
+    elapsed: Seconds
+    reason: str | None = None
+    rungs: list[Share] = field(default_factory=list)
+    stopped_at: Count | None = None
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A finished training that shows what a trial's values are worth.
+
+    confirms: the trial. plan: digest of how long and on what it was trained. The rest is as in a Record.
+    """
+
+    confirms: Count
+    seed: Count
+    plan: str
+    fitness: Share
+    AP: Share
+    AP50: Share
+    seconds: Seconds
+    elapsed: Seconds
     reason: str | None = None
 
 
-FIELDS = {field.name for field in dataclasses.fields(Record)}
+KINDS: dict[type, set[str]] = {kind: {one.name for one in dataclasses.fields(kind)} for kind in (Record, Confirmation)}
 
 
 @dataclass
 class Ledger:
-    """The file and what it holds, by trial number."""
+    """The file and what it holds: records by trial number, confirmations in their order."""
 
     path: Path
-    records: dict[int, Record]
+    records: dict[int, Record] = field(default_factory=dict)
+    confirmations: list[Confirmation] = field(default_factory=list)
 
     @property
     def elapsed(self) -> float:
         """Seconds that the search had taken when its latest trial ended."""
-        return max((record.elapsed for record in self.records.values()), default=0.0)
+        return max((one.elapsed for one in self._all()), default=0.0)
 
-    def append(self, record: Record) -> None:
+    @property
+    def seconds(self) -> float:
+        """What all trainings took together."""
+        return sum(one.seconds for one in self._all())
+
+    def _all(self) -> list[Record | Confirmation]:
+        return [*self.records.values(), *self.confirmations]
+
+    def append(self, record: Record | Confirmation) -> None:
         """Add a line and have it on the disk before returning."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self.records[record.trial] = record
+        self.take(record)
+
+    def take(self, record: Record | Confirmation) -> None:
+        """Hold what stands in the file. Of two records of one trial the first counts."""
+        if isinstance(record, Record):
+            self.records.setdefault(record.trial, record)
+        else:
+            self.confirmations.append(record)
 
 
 @contextmanager
@@ -76,7 +119,7 @@ def opened(path: Path, digest: str) -> Iterator[Ledger]:
         if not path.exists():
             write_text(path, json.dumps({"digest": digest}) + "\n")
         _drop_torn_line(path)
-        yield Ledger(path, _read(path, digest))
+        yield _read(path, digest)
 
 
 def _drop_torn_line(path: Path) -> None:
@@ -85,22 +128,26 @@ def _drop_torn_line(path: Path) -> None:
         file.truncate(whole)
 
 
-def _read(path: Path, digest: str) -> dict[int, Record]:
+def _read(path: Path, digest: str) -> Ledger:
     header, *lines = [_parse(path, *line) for line in enumerate(path.read_bytes().splitlines(), 1)] or [{}]
     if header.get("digest") != digest:
         raise UserError(f"{path}:1: the ledger of another search; remove it to start anew")
-    records: dict[int, Record] = {}
+    ledger = Ledger(path)
     for number, values in enumerate(lines, 2):
-        if values.keys() != FIELDS:
+        kind = next((kind for kind, names in KINDS.items() if values.keys() == names), None)
+        if kind is None:
             raise _damaged(path, number)
-        records.setdefault(values["trial"], Record(**values))
-    return records
+        try:
+            ledger.take(msgspec.convert(values, kind))
+        except msgspec.ValidationError:
+            raise _damaged(path, number) from None
+    return ledger
 
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(line)
-    except ValueError:
+        values = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _damaged(path, number) from None
     if not isinstance(values, dict):
         raise _damaged(path, number)

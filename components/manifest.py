@@ -1,19 +1,67 @@
 """The manifest of a prepared dataset: what it holds, where it came from, and what was left out or changed."""
 
 import hashlib
+import json
 import math
 from collections import Counter
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
 
 from components.dataset_check import CheckedSplit
 from components.raw_dataset import Quarantined
+from yolo_core.errors import UserError
 
 NAME = "manifest.json"
 FORMAT = "scaled-yolov4 dataset"
 VERSION = 1
 # COCO's area limits, px^2
 SMALL_PX2, LARGE_PX2 = 32**2, 96**2
+
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_Counts = dict[str, _Count]
+
+
+class _Category(msgspec.Struct):
+    name: str
+
+
+class _BoxSizes(msgspec.Struct):
+    width_px: _Counts
+    height_px: _Counts
+
+
+class _Split(msgspec.Struct):
+    images: _Count
+    classes: _Counts
+    box_sizes: _BoxSizes
+
+
+class _Splits(msgspec.Struct, forbid_unknown_fields=True):
+    train: _Split
+    val: _Split
+
+
+class _Manifest(msgspec.Struct):
+    """What others read of a manifest."""
+
+    sha256: str
+    categories: list[_Category]
+    splits: _Splits
+    files: dict[str, str]
+    labels: dict[str, str] = {}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The manifest in a file that is there; UserError where it is damaged or something else."""
+    try:
+        document = json.loads(path.read_bytes())
+        msgspec.convert(document, _Manifest)
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
+        raise UserError(f"{path}: not the manifest of a dataset ({error}); run `scaled-yolov4 prepare` again") from None
+    return document
 
 
 def build(

@@ -5,12 +5,13 @@ Every stage takes one `Params`. Units and meanings stand beside each key in `par
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from components import yaml_text
 from yolo_core.errors import UserError
 from yolo_core.hyperparameters import Hyperparameters, check
 
@@ -60,10 +61,31 @@ class AnchorsParams(Section):
     mutation_sigma: float = Field(gt=0, le=1)
 
 
+class Halving(Section):
+    """After these epochs a trial goes on only while it is among the best share of those before it."""
+
+    epochs: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(min_length=1)
+    keep: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Halving":
+        if any(later <= earlier for earlier, later in pairwise(self.epochs)):
+            raise ValueError(f"epochs = {self.epochs} must ascend")
+        return self
+
+
+class Confirm(Section):
+    """The winner and the starting point are trained on all images, `seeds` times each. epochs: None takes train's."""
+
+    seeds: int = Field(ge=2, le=100)
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+
+
 class EvolveParams(Section):
     model: ModelName
     trials: int = Field(ge=0, le=100_000)
     minutes: float = Field(gt=0, le=100_000)
+    gpu_hours: float | None = Field(default=None, gt=0, le=1_000_000)
     concurrent: int = Field(ge=1, le=10_000)
     cpus_per_trial: float = Field(gt=0, le=1024)
     gpus_per_trial: float = Field(ge=0, le=64)
@@ -73,6 +95,19 @@ class EvolveParams(Section):
     parents: int = Field(ge=1, le=1000)
     mutation_probability: float = Field(gt=0, le=1)
     sigma: float = Field(gt=0, le=1)
+    halving: Halving | None = None
+    confirm: Confirm | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EvolveParams":
+        if self.halving and self.halving.epochs[-1] >= self.epochs:
+            raise ValueError(f"halving.epochs must end before epochs = {self.epochs}")
+        if self.gpu_hours is not None and not self.gpus_per_trial:
+            raise ValueError("gpu_hours needs gpus_per_trial above 0")
+        for name in ("cpus_per_trial", "gpus_per_trial"):
+            if (value := getattr(self, name)) > 1 and value % 1:
+                raise ValueError(f"{name} = {value:g}: a part of one, or a whole number")
+        return self
 
 
 class SecondStage(Section):
@@ -124,8 +159,34 @@ class ModelOverrides(Section):
     second_stage: SecondStage | None = None
 
 
+class Workers(Section):
+    """How many training processes: as many as the cluster has room for, between two numbers."""
+
+    min: int = Field(ge=1, le=4096)
+    max: int = Field(ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Workers":
+        if self.min > self.max:
+            raise ValueError(f"min = {self.min} must not be more than max = {self.max}")
+        return self
+
+    @property
+    def vary(self) -> bool:
+        return self.min < self.max
+
+
+def _range(value: Any) -> Any:
+    """A plain number is a range of one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"min": value, "max": value}
+    if not isinstance(value, dict | Workers):
+        raise ValueError("expected a number, or {min: NUMBER, max: NUMBER}")
+    return value
+
+
 class TrainParams(TrainSettings):
-    workers: int = Field(ge=1, le=4096)
+    workers: Annotated[Workers, BeforeValidator(_range)]
     gpus_per_worker: float = Field(ge=0, le=16)
     loader_workers: int = Field(ge=0, le=256)
     cache: Literal["disk", "ram", "none"]
@@ -135,6 +196,8 @@ class TrainParams(TrainSettings):
     compile: bool
     eval_every: int = Field(ge=1)
     checkpoint_every: int = Field(ge=1)
+    keep_checkpoints: int = Field(ge=1, le=1000)
+    stall_minutes: float = Field(gt=0, le=100_000)
     ema_decay: float = Field(ge=0, lt=1)
     ema_tau: float = Field(gt=0)
     per_model: dict[str, ModelOverrides] = {}
@@ -248,15 +311,12 @@ def load(path: Path, overrides: list[str] | None = None) -> Params:
     Raises UserError that names the file, the key, the value and what is allowed.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such parameter file; run from the project folder or give --params FILE") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    data = yaml_text.parse(text, str(path))
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected sections such as 'prepare:' and 'train:', found {type(data).__name__}")
     for item in overrides or []:
@@ -290,7 +350,4 @@ def _set(data: dict[str, Any], item: str) -> None:
         data = data.setdefault(part, {})
         if not isinstance(data, dict):
             raise UserError(f"-S {item}: {part!r} is a value, not a section")
-    try:
-        data[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"-S {item}: the value is not valid YAML") from None
+    data[last] = yaml_text.parse(text, f"-S {item}")

@@ -1,5 +1,10 @@
 """The exceptions that end a command with one line: what the person running it can mend, and what time will."""
 
+import re
+
+LONGEST = 1500  # characters of a message
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # user name and password in an address
+
 
 class UserError(Exception):
     """A mistake in what the user gave: a file, a key, a value.
@@ -7,6 +12,21 @@ class UserError(Exception):
     The message is one line that says what is wrong, where, and how to mend it.
     The command line prints it alone and exits with code 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
+
+
+def _one_line(text: str) -> str:
+    """What a terminal shows as one line, whatever of a hostile file stands in it; a long one loses its middle.
+
+    Addresses lose their credentials: messages end in logs and tickets.
+    """
+    text = _CREDENTIALS.sub("", text)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    line = " ".join(part.strip() for part in text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 class TryAgain(UserError):

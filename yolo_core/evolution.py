@@ -4,6 +4,8 @@ Values are a dict by hyperparameter name, and every step goes by name, never by 
 (population, seed, trial number) alone, so that a search that was killed proposes the same children again.
 """
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +37,38 @@ class Mutation:
     parents: int = 5
     probability: float = 0.9
     sigma: float = 0.2
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much fitter one set of values is than another, by the same number of trainings of each.
+
+    gain: difference of the means; spread: the standard error of that difference; holds: whether it is more than chance.
+    """
+
+    gain: float
+    spread: float
+    holds: bool
+
+
+def gain(winner: Sequence[float], start: Sequence[float], least: float) -> Gain:
+    """The gain of `winner` over `start`, which holds from `least` on and where it is more than its spread."""
+    difference = statistics.fmean(winner) - statistics.fmean(start)
+    spread = math.sqrt(sum(statistics.variance(each) / len(each) for each in (winner, start)))
+    return Gain(difference, spread, difference >= least and difference > spread)
+
+
+def rung_limits(reached: Sequence[Sequence[float]], rungs: int, keep: float) -> list[float]:
+    """The fitness that a trial needs at each rung to be among the share `keep` of those that came so far and itself.
+
+    reached: of each earlier trial, its fitness at the rungs that it came to. Minus infinity lets anything pass.
+    """
+    limits = []
+    for rung in range(rungs):
+        there = sorted((one[rung] for one in reached if len(one) > rung), reverse=True)
+        places = math.ceil(keep * (len(there) + 1))
+        limits.append(there[places - 1] if places <= len(there) else -math.inf)
+    return limits
 
 
 def propose(

@@ -38,13 +38,15 @@ class _Regular(Instances):
 
 def read(path: Path) -> Instances:
     """The parsed file with its three lists; anything else is a UserError that names the file."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a file")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     try:
         return msgspec.json.decode(data, type=_Regular)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _read_irregular(path, data)
 
 
@@ -54,6 +56,8 @@ def _read_irregular(path: Path, data: bytes) -> Instances:
         document = json.loads(data, object_hook=_without_outline)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); was it cut off while copying?") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deep for a COCO instances file") from None
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected a COCO object with images, annotations and categories")
     for key in LISTS:

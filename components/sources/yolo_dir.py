@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from components import yaml_text
 from components.params import Params
 from components.raw_dataset import SPLITS, Quarantined, RawBox, RawDataset, RawImage, RawSplit
 from components.sources.yolo_labels import parse
@@ -69,10 +68,7 @@ def _layout(location: Path) -> _Layout:
 
 
 def _from_yaml(path: Path) -> _Layout:
-    try:
-        document = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    document = yaml_text.parse(_text(path), str(path))
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected keys such as train:, val: and names:")
     names = document.get("names")
@@ -189,6 +185,8 @@ def _shown(path: Path, root: Path) -> str:
 
 
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a file")
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

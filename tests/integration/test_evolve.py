@@ -1,12 +1,15 @@
 """The evolve stage with real trainings on Ray Tune: results, budget, failures, and going on after a kill."""
 
 import dataclasses
+import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ import pytest
 import yaml
 
 from components import anchors, evolve, prepare
-from components.ledger import Ledger, Record, opened
+from components.ledger import Confirmation, Ledger, Record, opened
 from components.params import Params, load
+from yolo_core.data.cache import CacheSettings
 from yolo_core.data.coco import load_split
-from yolo_core.evolution import Individual, Mutation, propose
+from yolo_core.evolution import Individual, Mutation, propose, rung_limits
+from yolo_core.train import Phase, TrainConfig, checkpoint
 
 MODEL = "yolov4-tiny"
 TINY = [
@@ -35,6 +40,9 @@ TINY = [
     "evolve.concurrent=2",
     "evolve.minutes=10",
 ]
+
+HALVING = ["evolve.epochs=4", "evolve.halving={epochs: [1, 2], keep: 0.5}"]
+SEARCH = [*HALVING, "evolve.cpus_per_trial=0.5"]
 
 
 def params(*overrides: str) -> Params:
@@ -62,19 +70,22 @@ def run(folder: Path, prepared: Path, *overrides: str) -> dict:
 
 def records(path: Path) -> dict[int, Record]:
     lines = [json.loads(line) for line in path.read_text().splitlines()[1:]]
-    return {line["trial"]: Record(**line) for line in lines}
+    return {line["trial"]: Record(**line) for line in lines if "trial" in line}
 
 
 def results(path: Path) -> dict[int, tuple]:
     """What a ledger says of each trial, times aside."""
-    return {trial: (r.parent, r.hyp, r.fitness, r.AP, r.AP50, r.reason) for trial, r in records(path).items()}
+    return {
+        trial: (r.parent, r.hyp, r.fitness, r.AP, r.AP50, r.reason, r.rungs, r.stopped_at)
+        for trial, r in records(path).items()
+    }
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
-    """A search that ran to its end."""
+    """A search with halving, on parts of a processor, that ran to its end."""
     folder = tmp_path_factory.mktemp("finished")
-    summary = run(folder, prepared)
+    summary = run(folder, prepared, *SEARCH)
     assert summary["trials"] == "4 of 4"
     return folder
 
@@ -94,10 +105,19 @@ def test_a_search_runs_its_budget_and_writes_its_results(finished):
 
 def test_children_are_those_that_the_ledger_and_the_seed_give(finished):
     ledger = records(finished / "out" / "ledger.jsonl")
-    population = [Individual(r.trial, r.hyp, r.fitness) for r in ledger.values()]
+    population = [Individual(r.trial, r.hyp, r.fitness, failed=r.stopped_at is not None) for r in ledger.values()]
     for trial, record in ledger.items():
         expected = propose(population, ledger[0].hyp, seed=0, trial=trial, lag=2, mutation=Mutation())
         assert expected == (record.parent, record.hyp)
+
+
+def test_trials_end_at_the_rung_where_they_are_not_among_the_best(finished):
+    ledger = records(finished / "out" / "ledger.jsonl")
+    for trial, record in ledger.items():
+        limits = rung_limits([ledger[earlier].rungs for earlier in range(trial - 1)], 2, 0.5)  # two at a time
+        passed = [fitness >= limit for fitness, limit in zip(record.rungs, limits, strict=False)]
+        assert passed == ([True, True] if record.stopped_at is None else [True] * (len(record.rungs) - 1) + [False])
+        assert record.stopped_at in (None, len(record.rungs))
 
 
 def test_later_trials_find_a_warm_worker(finished):
@@ -111,16 +131,68 @@ def test_later_trials_find_a_warm_worker(finished):
 def test_a_finished_search_is_not_run_again(finished, prepared):
     before = (finished / "out" / "ledger.jsonl").read_bytes()
     began = time.monotonic()
-    run(finished, prepared)
+    run(finished, prepared, *SEARCH)
     assert time.monotonic() - began < 5  # neither Ray nor a training
     assert (finished / "out" / "ledger.jsonl").read_bytes() == before
+
+
+def _fake(tmp_path: Path, prepared: Path, *overrides: str, fitness: float = 0.3, checks: Sequence[float] = ()) -> None:
+    """A ledger of the starting point and a better trial, and of their checks: of both in turn, seed by seed."""
+    config = evolve.trial_config(params(*overrides), prepared / "data", prepared / "anchors")
+    digest = evolve.search_digest(params(*overrides), config)
+    start = dataclasses.asdict(config.phases[0].hyp)
+    usual: dict[str, Any] = {"AP": 0.0, "AP50": 0.0, "seconds": 1.0, "elapsed": 1.0}
+    full = dataclasses.replace(config, phases=(Phase(1, config.phases[0].hyp),), eval_every=1)
+    plan = hashlib.sha256(json.dumps(full.identity(), sort_keys=True).encode()).hexdigest()[:16]
+    with opened(tmp_path / "work" / "evolve" / digest[:16] / "ledger.jsonl", digest) as ledger:
+        ledger.append(Record(0, None, start, fitness=0.2, **usual))
+        ledger.append(Record(1, 0, start | {"lr0": 0.02}, fitness=fitness, **usual))
+        for number, value in enumerate(checks):
+            ledger.append(Confirmation(number % 2, 1 + number // 2, plan, fitness=value, **usual))
+
+
+CONFIRM = ["evolve.trials=2", "evolve.confirm={seeds: 2, epochs: 1}"]
+
+
+@pytest.mark.parametrize(
+    ("checks", "evolved", "said"),
+    [
+        ([0.20, 0.30, 0.21, 0.31], {"lr0": 0.02}, "yes, gain +0.1000 with a spread of 0.0071"),
+        ([0.20, 0.50, 0.40, 0.20], {}, "no, gain +0.0500 with a spread of 0.1803"),
+        ([0.20, 0.20, 0.20, 0.20], {}, "no, gain +0.0000 with a spread of 0.0000"),
+    ],
+    ids=["holds", "within its spread", "no better"],
+)
+def test_a_winner_that_is_not_confirmed_changes_nothing(prepared, tmp_path, checks, evolved, said):
+    _fake(tmp_path, prepared, *CONFIRM, checks=checks)
+    assert run(tmp_path, prepared, *CONFIRM)["confirmed"] == said
+    assert yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())["hyp"] == evolved
+
+
+def test_a_winner_is_not_confirmed_without_time(prepared, tmp_path):
+    _fake(tmp_path, prepared, *CONFIRM, checks=[0.2, 0.3])
+    assert run(tmp_path, prepared, *CONFIRM, "evolve.minutes=0.001")["confirmed"] == "not within the budget"
+    assert yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())["hyp"] == {}
+
+
+def test_checks_train_both_with_every_seed_and_are_not_run_again(prepared, tmp_path, monkeypatch):
+    _fake(tmp_path, prepared, *CONFIRM, checks=[0.2, 0.3])  # those of the first seed are there already
+    run(tmp_path, prepared, *CONFIRM, "evolve.cpus_per_trial=0.5")
+    (path,) = (tmp_path / "work/evolve").glob("*/ledger.jsonl")
+    found = [json.loads(line) for line in path.read_text().splitlines()[5:]]
+    assert sorted((one["confirms"], one["seed"]) for one in found) == [(0, 2), (1, 2)]
+    assert all(one["reason"] is None and one["seconds"] > 0 for one in found)
+    before = path.read_bytes()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray is
+    run(tmp_path, prepared, *CONFIRM, "evolve.cpus_per_trial=0.5")
+    assert path.read_bytes() == before
 
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_with_the_same_children(finished, prepared, tmp_path):
     command = [sys.executable, "-m", "components.cli", "evolve", "--data", prepared / "data"]
     command += ["--anchors", prepared / "anchors", "--out", tmp_path / "out", "--work", tmp_path / "work"]
-    command += [part for override in TINY for part in ("-S", override)]
+    command += [part for override in [*TINY, *SEARCH] for part in ("-S", override)]
     driver = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
     ledger = _wait_for_a_trial(driver, tmp_path / "work")
     os.kill(driver.pid, signal.SIGKILL)
@@ -128,7 +200,7 @@ def test_a_killed_search_goes_on_with_the_same_children(finished, prepared, tmp_
     kept = ledger.read_bytes()
     ledger.write_bytes(kept + b'{"trial": 3, "par')  # and a line torn by the kill
 
-    run(tmp_path, prepared)
+    run(tmp_path, prepared, *SEARCH)
     assert ledger.read_bytes().startswith(kept)
     assert results(tmp_path / "out" / "ledger.jsonl") == results(finished / "out" / "ledger.jsonl")
 
@@ -147,7 +219,8 @@ def _wait_for_a_trial(driver: subprocess.Popen, work: Path) -> Path:
 def test_no_trials_keep_the_recipe(prepared, tmp_path):
     assert run(tmp_path, prepared, "evolve.trials=0")["trials"] == "0 of 0"
     found = yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())
-    assert found == {"model": MODEL, "fitness": None, "start_fitness": None, "trials": 0, "hyp": {}}
+    nothing = {"fitness": None, "start_fitness": None, "trials": 0, "confirmed": None, "hyp": {}}
+    assert found == {"model": MODEL, **nothing}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"hyp.yaml", "ledger.jsonl", "fitness.png"}
 
 
@@ -159,13 +232,7 @@ def test_no_trial_starts_when_the_minutes_are_spent(prepared, tmp_path):
     ("fitness", "evolved"), [(0.3, {"lr0": 0.02}), (0.2049, {}), (0.1, {})], ids=["better", "by chance", "worse"]
 )
 def test_only_a_clear_winner_changes_hyperparameters(prepared, tmp_path, fitness, evolved):
-    config = evolve.trial_config(params("evolve.trials=2"), prepared / "data", prepared / "anchors")
-    digest = evolve.search_digest(params("evolve.trials=2"), config)
-    start = dataclasses.asdict(config.phases[0].hyp)
-    usual: dict[str, Any] = {"AP": 0.0, "AP50": 0.0, "seconds": 1.0, "elapsed": 1.0}
-    with opened(tmp_path / "work" / "evolve" / digest[:16] / "ledger.jsonl", digest) as ledger:
-        ledger.append(Record(0, None, start, fitness=0.2, **usual))
-        ledger.append(Record(1, 0, start | {"lr0": 0.02}, fitness=fitness, **usual))
+    _fake(tmp_path, prepared, "evolve.trials=2", fitness=fitness)
     run(tmp_path, prepared, "evolve.trials=2")
     assert yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())["hyp"] == evolved
 
@@ -180,19 +247,38 @@ def test_more_trials_continue_the_search_and_other_settings_begin_another(prepar
     assert len({digest(), *others}) == 5
 
 
+class ComesAtLook(float):
+    """A deadline that has come when the clock is compared with it for the n-th time."""
+
+    def __new__(cls, looks: int) -> "ComesAtLook":
+        deadline = super().__new__(cls, math.inf)
+        deadline.left = looks
+        return deadline
+
+    def __le__(self, _now: float) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
 class TestTrial:
     """One training, in this process."""
 
     @pytest.fixture
-    def attempt(self, prepared):
+    def plan(self, prepared, tmp_path):
+        from components.search import TrialPlan
+
+        config = evolve.trial_config(params(*HALVING), prepared / "data", prepared / "anchors")
+        return TrialPlan(config, prepared / "data", CacheSettings(), None, None, 1, tmp_path / "work", (1, 2), 0.5)
+
+    @pytest.fixture
+    def attempt(self, prepared, plan):
         from components.search import attempt
 
-        config = evolve.trial_config(params(), prepared / "data", prepared / "anchors")
         splits = [load_split(prepared / "data", split) for split in ("train", "val")]
 
-        def with_values(deadline: float = time.time() + 600, **values: float) -> dict:
-            hyp = dataclasses.asdict(config.phases[0].hyp) | values
-            return attempt(config, lambda: (splits[0], splits[1]), hyp, deadline)
+        def with_values(deadline: float | None = None, limits: Sequence[float] = (), **values: float) -> dict:
+            hyp = dataclasses.asdict(plan.config.phases[0].hyp) | values
+            return attempt(plan, lambda: (splits[0], splits[1]), hyp, deadline or time.time() + 600, limits)
 
         return with_values
 
@@ -210,6 +296,25 @@ class TestTrial:
     def test_stops_at_the_deadline(self, attempt):
         assert attempt(deadline=time.time()) == {"ended": False}
 
+    def test_ends_at_the_rung_whose_limit_it_misses(self, attempt):
+        whole = attempt(limits=[-math.inf, -math.inf])
+        assert len(whole["rungs"]) == 2
+        assert "stopped_at" not in whole
+        stopped = attempt(limits=[-math.inf, 2.0])
+        assert (stopped["stopped_at"], stopped["rungs"], stopped["fitness"]) == (2, whole["rungs"], whole["rungs"][1])
+        assert attempt(limits=[2.0, -math.inf])["stopped_at"] == 1
+
+    def test_that_lasts_long_goes_on_from_its_checkpoint(self, attempt, plan, monkeypatch):
+        from components import search
+
+        whole = attempt(limits=[-math.inf, -math.inf])
+        monkeypatch.setattr(search, "LONG_IMAGES", 1)
+        assert attempt(deadline=ComesAtLook(5), limits=[-math.inf, -math.inf]) == {"ended": False}
+        kept = checkpoint.found(plan.work / "trial")[0]
+        assert 3 < int(kept.name.removeprefix("step-")) < 12  # of 4 epochs of 3 steps
+        again = attempt(limits=[-math.inf, -math.inf])
+        assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+
 
 class TestProposals:
     """The search as Ray Tune sees it, without a cluster."""
@@ -219,19 +324,32 @@ class TestProposals:
         with opened(tmp_path / "ledger.jsonl", "d") as ledger:
             yield ledger
 
-    def proposals(self, ledger: Ledger, seconds: float = 60, trials: int = 4):
-        from components.search import Budget, Proposals
+    @pytest.fixture
+    def proposals(self, tmp_path):
+        def make(
+            ledger: Ledger, seconds: float = 60, trials: int = 4, gpu_seconds: float = math.inf, rungs: tuple = ()
+        ):
+            return self.make(ledger, tmp_path, seconds, trials, gpu_seconds, rungs)
 
-        budget = Budget(trials, time.time() + seconds)
-        return Proposals(0, {"lr0": 0.01}, ledger, Mutation(), budget, 2, time.time(), lambda record: None)
+        return make
+
+    def make(self, ledger: Ledger, tmp_path: Path, seconds: float, trials: int, gpu_seconds: float, rungs: tuple):
+        from components.search import Budget, Proposals, Purse, Resources, TrialPlan
+
+        plan = TrialPlan(
+            TrainConfig("yolov4-tiny", (), 64, 4), tmp_path, CacheSettings(), None, None, 1, tmp_path, rungs, 0.5
+        )
+        budget, resources = Budget(trials, time.time() + seconds, gpu_seconds), Resources(2, 1, 0.5)
+        purse = Purse(budget, resources, ledger)
+        return Proposals(plan, {"lr0": 0.01}, Mutation(), purse, time.time(), lambda record: None)
 
     def done(self, fitness: float = 0.1, reason: str | None = None) -> dict:
         return {"ended": True, "fitness": fitness, "AP": fitness, "AP50": fitness, "seconds": 1.0, "reason": reason}
 
-    def test_waits_for_the_parents_and_then_ends(self, ledger):
+    def test_waits_for_the_parents_and_then_ends(self, ledger, proposals):
         from ray.tune.search import Searcher
 
-        search = self.proposals(ledger, trials=3)
+        search = proposals(ledger, trials=3)
         first, second = search.suggest("a"), search.suggest("b")
         assert isinstance(first, dict)
         assert isinstance(second, dict)
@@ -242,8 +360,8 @@ class TestProposals:
         assert isinstance(search.suggest("c"), dict)
         assert search.suggest("d") == Searcher.FINISHED
 
-    def test_keeps_a_worker_until_there_is_something_for_it_to_do(self, ledger):
-        search = self.proposals(ledger, trials=4)
+    def test_keeps_a_worker_until_there_is_something_for_it_to_do(self, ledger, proposals):
+        search = proposals(ledger, trials=4)
         for name in "ab":
             search.suggest(name)
         assert not search.may_end("b", self.done(0.2))  # its result is safe, but trial 2 descends from trial 0
@@ -257,26 +375,26 @@ class TestProposals:
         assert search.may_end("d", self.done(0.3))  # none is left
         assert sorted(ledger.records) == [0, 1, 3]
 
-    def test_lets_go_of_a_trial_that_the_budget_stopped(self, ledger):
-        search = self.proposals(ledger, seconds=0.2)
+    def test_lets_go_of_a_trial_that_the_budget_stopped(self, ledger, proposals):
+        search = proposals(ledger, seconds=0.2)
         search.suggest("a")
         time.sleep(0.2)
         assert search.may_end("a", {"ended": False})
         assert not ledger.records
 
-    def test_runs_only_what_the_ledger_lacks(self, ledger):
-        search = self.proposals(ledger)
+    def test_runs_only_what_the_ledger_lacks(self, ledger, proposals):
+        search = proposals(ledger)
         for name in "abc":
             search.suggest(name)
         expected = search.running["b"]
         search.on_trial_complete("a", self.done())
-        again = self.proposals(ledger)
+        again = proposals(ledger)
         assert again.waiting == [1, 2, 3]
         again.suggest("x")
         assert again.running["x"] == expected
 
-    def test_records_failures_and_lost_processes_but_not_what_the_budget_stopped(self, ledger):
-        search = self.proposals(ledger)
+    def test_records_failures_and_lost_processes_but_not_what_the_budget_stopped(self, ledger, proposals):
+        search = proposals(ledger)
         search.suggest("a")
         search.suggest("b")
         search.on_trial_complete("a", self.done(0.0, "ValueError: no"))
@@ -288,8 +406,42 @@ class TestProposals:
         search.on_trial_complete("c", {"ended": False})
         assert sorted(ledger.records) == [0, 1]
 
-    def test_starts_nothing_after_the_deadline(self, ledger):
+    def test_starts_nothing_after_the_deadline(self, ledger, proposals):
         from ray.tune.search import Searcher
 
-        search = self.proposals(ledger, seconds=-1)
+        search = proposals(ledger, seconds=-1)
         assert search.suggest("a") == Searcher.FINISHED
+
+    def test_ends_when_the_gpu_hours_are_spent(self, ledger, proposals):
+        from ray.tune.search import Searcher
+
+        search = proposals(ledger, gpu_seconds=10)
+        asked = search.suggest("a")
+        assert isinstance(asked, dict)
+        assert asked["deadline"] - time.time() == pytest.approx(
+            10 / (0.5 * 2), abs=0.1
+        )  # two at a time, half a GPU each
+        search.on_trial_complete("a", self.done() | {"seconds": 8.0})
+        asked = search.suggest("b")
+        assert isinstance(asked, dict)
+        assert asked["deadline"] - time.time() == pytest.approx((10 - 8 * 0.5) / (0.5 * 2), abs=0.1)
+        search.on_trial_complete("b", self.done() | {"seconds": 12.0})
+        assert search.suggest("c") == Searcher.FINISHED
+        assert proposals(ledger, gpu_seconds=10).suggest("x") == Searcher.FINISHED  # another process counts them, too
+
+    def test_asks_of_a_trial_what_its_predecessors_reached(self, ledger, proposals):
+        search = proposals(ledger, trials=5, rungs=(1, 2))
+        for name, rungs in (("a", [0.1, 0.4]), ("b", [0.3])):
+            asked = search.suggest(name)
+            assert isinstance(asked, dict)
+            assert asked["limits"] == [-math.inf, -math.inf]
+            search.on_trial_complete(name, self.done() | {"rungs": rungs, "stopped_at": 2 if name == "b" else None})
+        asked = search.suggest("c")  # trial 2 of two at a time: trial 0 alone counts
+        assert isinstance(asked, dict)
+        assert asked["limits"] == [0.1, 0.4]
+        search.on_trial_complete("c", self.done() | {"rungs": [0.2, 0.5]})
+        asked = search.suggest("d")  # trials 0 and 1: the better two of three go on, of two the better one
+        assert isinstance(asked, dict)
+        assert asked["limits"] == [0.1, 0.4]
+        assert ledger.records[1].stopped_at == 2
+        assert search.running["d"]["parent"] == 0  # one that was stopped has no children

@@ -156,7 +156,7 @@ def load_split(
         categories = sorted((c["id"], c["name"]) for c in content["categories"])
         category_ids = [c for c, _ in categories]
         labels = _labels(path, content["annotations"], images, category_ids)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a COCO instances file ({type(error).__name__}: {error}); {MEND} again") from None
     return DetectionDataset(images, labels, category_ids, [n for _, n in categories], path, cache)
 
@@ -167,7 +167,7 @@ def _read(path: Path) -> dict[str, Any]:
             return json.load(file)
     except FileNotFoundError:
         raise UserError(f"{path}: no such annotation file; {MEND} to make it") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {MEND} again") from None
 
 

@@ -28,7 +28,7 @@ _DARKNET_CODED = ("yolov4-tiny", "yolov4-tiny-3l")
 # heads dropped. Counters only matter to training.
 _TRAINING_ONLY = re.compile(r"\.implicit$|auxiliary|\.pointwise\.|num_batches_tracked$")
 Entry = TypeVar("Entry", bound=Callable)
-_PLACE = re.compile(r"model\.(\d+)\.")
+_PLACE = re.compile(r"model\.(\d{1,4})\.")
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def _load_darknet(model: Detector, path: Path) -> ImportReport:
     if model.spec.name in _DARKNET_CODED:
         model.spec = replace(model.spec, coding=DARKNET_CODING)
     eps = {name.removesuffix(".weight"): darknet_weights.EPS for name in found if name.endswith(".bn.weight")}
-    return _fill(model, path, _with_our_eps(found, eps), unused=[])
+    return _fill(model, path, found, eps, unused=[])
 
 
 def _load_pytorch(model: Detector, path: Path) -> ImportReport:
     tree = restricted_pickle.read(path)
     if isinstance(tree, dict) and "model" in tree:
-        tree = tree.get("ema") or tree["model"]
+        tree = tree["model"] if tree.get("ema") is None else tree["ema"]
     if not isinstance(tree, dict | restricted_pickle.Record):
         raise UserError(f"{path}: holds neither a model nor its tensors")
     theirs, eps = restricted_pickle.tensors(tree), restricted_pickle.batch_norm_eps(tree)
@@ -81,7 +81,7 @@ def _load_pytorch(model: Detector, path: Path) -> ImportReport:
         if key.endswith(".running_var")
     }
     unused = [name for name in theirs if name not in used]
-    return _fill(model, path, _with_our_eps(ours, trained_with), unused, _anchors(model, theirs))
+    return _fill(model, path, ours, trained_with, unused, _anchors(model, theirs))
 
 
 def _known(table: Mapping[str, Entry], kind: str, model: Detector, path: Path) -> Entry:
@@ -122,14 +122,19 @@ def _anchors(model: Detector, theirs: Mapping[str, Tensor]) -> Tensor | None:
     """The anchors in pixels that a detection layer of the file holds; None where it has none of this model's number."""
     held = (value for name, value in theirs.items() if name.endswith(".anchor_grid"))
     fitting = [value for value in held if value.numel() == model.anchors.numel()]
-    return fitting[0].float().view_as(model.anchors) if fitting else None
+    return fitting[0].float().reshape(model.anchors.shape) if fitting else None
 
 
 @torch.no_grad()
 def _fill(
-    model: Detector, path: Path, found: Mapping[str, Tensor], unused: list[str], anchors: Tensor | None = None
+    model: Detector,
+    path: Path,
+    found: Mapping[str, Tensor],
+    eps: Mapping[str, float],
+    unused: list[str],
+    anchors: Tensor | None = None,
 ) -> ImportReport:
-    """Copy the tensors after checking that all are there and fit."""
+    """Copy the tensors, trained with these epsilons, after checking that all are there and fit."""
     own = model.state_dict()
     absent = [name for name in own if name not in found]
     if missing := next((name for name in absent if not _TRAINING_ONLY.search(name)), None):
@@ -140,7 +145,7 @@ def _fill(
                 f"{path}: does not hold this {model.spec.name}: {name} is {tuple(value.shape)} there, "
                 f"{tuple(own[name].shape)} here; check the number of classes"
             )
-    for name, value in found.items():
+    for name, value in _with_our_eps(found, eps).items():
         own[name].copy_(value)
     _neutralise(model, set(absent))
     if anchors is not None:

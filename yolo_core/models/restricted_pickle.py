@@ -10,7 +10,6 @@ import math
 import pickle
 import re
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,9 @@ import torch
 from torch import Tensor
 
 from yolo_core.errors import UserError
+from yolo_core.models.pickle_machine import Builder, PickleMachine, Record
+
+__all__ = ["Record", "batch_norm_eps", "read", "tensors"]
 
 _DTYPES = {
     "FloatStorage": torch.float32,
@@ -39,21 +41,9 @@ _INERT = re.compile(
     r"|numpy(\._?core)?\.(multiarray\.(scalar|_reconstruct)|ndarray|dtype)|torch\.(device|dtype)|_codecs\.encode"
 )
 
-
-MAX_DEPTH = 30  # of layers within layers; a file may hold one that contains itself
-
-
-class Record:
-    """Something of the file that is kept as data: a layer, or a number of a library's own type."""
-
-    def __new__(cls, *_: Any, **__: Any) -> "Record":
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.fields: dict[str, Any] = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.fields = state if isinstance(state, dict) else {}
+MAX_DEPTH = 30  # of layers within layers
+MAX_DIMENSIONS = 8
+ROOM = 3  # bytes of tensors for each byte of the file: its storages, and what is taken out of them
 
 
 @dataclass(frozen=True)
@@ -80,53 +70,60 @@ def read(path: Path) -> Any:
             f"{path}: not a PyTorch file of version 1.6 or later; one of an older version must be saved again"
         ) from None
     except Exception as error:  # a pickle can fail in any way that its bytes choose
-        raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path}: damaged ({reason[:200]})") from None
 
 
 def tensors(tree: Any) -> dict[str, Tensor]:
     """The state dict of what was read: of a dict of tensors, or of a layer with its inner layers by dotted names."""
-    return {name: value for name, value in _walk(tree, "") if isinstance(value, Tensor)}
+    return {name: value for name, value in _walk(tree, "", set()) if isinstance(value, Tensor)}
 
 
 def batch_norm_eps(tree: Any) -> dict[str, float]:
     """Dotted name of each layer that has an `eps` -> its value; empty for a plain dict of tensors."""
-    values = _walk(tree, "")
+    values = _walk(tree, "", set())
     return {name.removesuffix(".eps"): value for name, value in values if name.endswith(".eps")}
 
 
-def _walk(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _walk(tree: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Names and values. A layer that stands in several places, in itself perhaps, counts where it is met first."""
     if not isinstance(tree, Record):
-        yield from ((str(name), value) for name, value in tree.items())
+        yield from ((str(name), value) for name, value in _mapping(tree).items())
         return
-    fields = tree.fields
+    seen.add(id(tree))
     for group in ("_parameters", "_buffers"):
-        yield from ((f"{prefix}{name}", value) for name, value in _mapping(fields.get(group)).items())
-    if isinstance(fields.get("eps"), float):
-        yield f"{prefix}eps", fields["eps"]
-    for name, child in _mapping(fields.get("_modules")).items():
-        if isinstance(child, Record) and prefix.count(".") < MAX_DEPTH:
-            yield from _walk(child, f"{prefix}{name}.")
+        yield from ((f"{prefix}{name}", value) for name, value in _mapping(tree.fields.get(group)).items())
+    if isinstance(tree.fields.get("eps"), float):
+        yield f"{prefix}eps", tree.fields["eps"]
+    for name, child in _mapping(tree.fields.get("_modules")).items():
+        if isinstance(child, Record) and id(child) not in seen and prefix.count(".") < MAX_DEPTH:
+            yield from _walk(child, f"{prefix}{name}.", seen)
 
 
 def _mapping(value: Any) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(PickleMachine):
     def __init__(self, path: Path, archive: zipfile.ZipFile):
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
             raise UserError(f"{path}: not a PyTorch file (no data.pkl in it)")
         self.path = path
         self.archive = archive
+        self.pickle = names[0]
         self.folder = names[0].removesuffix("data.pkl")
         self.storages: dict[str, Tensor] = {}
-        super().__init__(self._open(names[0]))
+        self.file_bytes = path.stat().st_size
+        self.room = ROOM * self.file_bytes
 
-    def find_class(self, module: str, name: str) -> Any:
+    def load(self) -> Any:
+        return self.run(self._content(self.pickle))
+
+    def find(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full == "torch._utils._rebuild_tensor_v2":
-            return self._tensor
+            return Builder(self._tensor)
         if full in _REBUILD:
             return _REBUILD[full]
         if module == "torch" and name in _DTYPES:
@@ -134,10 +131,10 @@ class _Reader(pickle.Unpickler):
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         if _INERT.fullmatch(full):
-            return Record
-        raise UserError(f"{self.path}: refused, it names {full}, which a file of weights has no use for")
+            return _RECORD
+        raise UserError(f"{self.path}: refused, it names {full[:100]}, which a file of weights has no use for")
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent(self, pid: Any) -> _Storage:
         kind, dtype, key, _, count = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not re.fullmatch(r"\w+", key):
             raise pickle.UnpicklingError("unknown kind of storage")
@@ -145,36 +142,61 @@ class _Reader(pickle.Unpickler):
 
     def _tensor(self, storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
         """A tensor with memory of its own; one that reaches outside its storage is an error."""
-        if math.prod(size) > storage.count:
-            raise pickle.UnpicklingError(f"a tensor of {tuple(size)} in a storage of {storage.count}")
-        return self._storage(storage).as_strided(size, stride, offset).clone()
+        if len(size) > MAX_DIMENSIONS or math.prod(size) > storage.count:
+            raise pickle.UnpicklingError(f"a tensor of {tuple(size[:MAX_DIMENSIONS])} in a storage of {storage.count}")
+        view = self._storage(storage).as_strided(size, stride, offset)
+        self._spend(view.nbytes)
+        return view.clone()
 
     def _storage(self, storage: _Storage) -> Tensor:
         if storage.key not in self.storages:
-            with self._open(f"{self.folder}data/{storage.key}") as entry:
-                data = bytearray(entry.read())
+            data = bytearray(self._content(f"{self.folder}data/{storage.key}"))
             if len(data) != storage.count * storage.dtype.itemsize:
-                raise pickle.UnpicklingError(f"storage {storage.key} has {len(data)} bytes")
+                raise pickle.UnpicklingError(f"storage {storage.key[:20]} has {len(data)} bytes")
+            self._spend(len(data))
             empty = torch.empty(0, dtype=storage.dtype)
             self.storages[storage.key] = torch.frombuffer(data, dtype=storage.dtype) if data else empty
         return self.storages[storage.key]
 
-    def _open(self, name: str) -> Any:
+    def _spend(self, count: int) -> None:
+        """Parts of the file may be named any number of times, each time as a tensor of its own."""
+        self.room -= count
+        if self.room < 0:
+            raise pickle.UnpicklingError("tensors of several times the file's size")
+
+    def _content(self, name: str) -> bytes:
         """An entry, which PyTorch never compresses: one that is could unpack to anything."""
         info = self.archive.getinfo(name)
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size > self.path.stat().st_size:
-            raise UserError(f"{self.path}: refused, its entry {name} is compressed")
-        return self.archive.open(info)
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > self.file_bytes:
+            raise UserError(f"{self.path}: refused, its entry {name[:100]!r} is compressed")
+        return self.archive.read(info)
+
+
+def _empty_dict() -> dict:
+    return {}
+
+
+def _size(items: tuple) -> tuple:
+    return items
+
+
+def _set(items: list) -> list:
+    return items
 
 
 def _parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
 
-_REBUILD: dict[str, Any] = {
-    "collections.OrderedDict": OrderedDict,
-    "builtins.set": set,
-    "__builtin__.set": set,
-    "torch.Size": tuple,
-    "torch._utils._rebuild_parameter": _parameter,
+def _record(*_: Any) -> Record:
+    return Record()
+
+
+_RECORD = Builder(_record)
+_REBUILD = {
+    "collections.OrderedDict": Builder(_empty_dict),
+    "builtins.set": Builder(_set),
+    "__builtin__.set": Builder(_set),
+    "torch.Size": Builder(_size),
+    "torch._utils._rebuild_parameter": Builder(_parameter),
 }

@@ -83,7 +83,7 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> LoadedDetec
         classes, size, extra = [str(name) for name in header["classes"]], int(header["size"]), dict(header["extra"])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise _not_a_detector(path, f"its header is wrong: {error!r}") from None
     if len(classes) != model.num_classes:
         raise _not_a_detector(path, f"its header names {len(classes)} of {model.num_classes} classes")
@@ -101,7 +101,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{path}: no such file; train a model or give the path of its model.safetensors") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable safetensors file, damaged or cut short ({error})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _not_a_detector(path, "its header is not JSON") from None
     if not isinstance(header, dict):
         raise _not_a_detector(path, "its header has no detector")

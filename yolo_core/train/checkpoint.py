@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from yolo_core import atomic
@@ -26,6 +27,7 @@ from yolo_core.errors import UserError
 
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
 FORMAT = 1
+DIFFERENCES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,24 @@ def verify(path: Path) -> None:
 
 
 def load(path: Path, parameters: Mapping[str, Any]) -> Checkpoint:
-    """Read a verified checkpoint. Raises UserError with the difference when it was made with other parameters."""
-    state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    if state.get("format") != FORMAT:
-        raise UserError(f"{path}: checkpoint format {state.get('format')}, this version reads {FORMAT}; remove it")
-    if state["parameters_sha256"] != digest(parameters):
-        difference = "; ".join(differences(state["parameters"], _plain(parameters)))
-        raise UserError(f"{path}: made with other parameters: {difference}; restore them or remove the folder")
+    """Read a verified checkpoint.
+
+    Raises UserError with the difference when it was made with other parameters, and when it is not a checkpoint.
+    """
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        if state.get("format") != FORMAT:
+            raise UserError(
+                f"{path}: checkpoint format {_short(state.get('format'))}, this version reads {FORMAT}; remove it"
+            )
+        if state["parameters_sha256"] != digest(parameters):
+            difference = "; ".join(differences(state["parameters"], _plain(parameters))[:DIFFERENCES_SHOWN])
+            raise UserError(f"{path}: made with other parameters: {difference}; restore them or remove the folder")
+        flat = safetensors.torch.load_file(path / TENSORS)
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
+        raise UserError(f"{path}: not a checkpoint ({_first_line(error)}); remove it to start anew") from None
     tensors: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in safetensors.torch.load_file(path / TENSORS).items():
+    for name, tensor in flat.items():
         group, _, rest = name.partition(".")
         tensors.setdefault(group, {})[rest] = tensor
     return Checkpoint(tensors, state)
@@ -176,6 +187,10 @@ def _sha256(path: Path) -> str:
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """As they read back from JSON: tuples have become lists."""
     return json.loads(json.dumps(parameters))
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _short(value: Any) -> str:

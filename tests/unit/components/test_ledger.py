@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.ledger import Record, opened
+from components.ledger import Confirmation, Record, opened
 from yolo_core.errors import UserError
 
 
@@ -74,3 +74,30 @@ def test_one_writer_at_a_time(path):
 def test_numbers_that_are_not_finite_are_refused(path):
     with opened(path, "d1") as ledger, pytest.raises(ValueError, match="not JSON compliant"):
         ledger.append(record(9, fitness=float("nan")))
+
+
+def test_confirmations_stand_beside_the_trials(path):
+    one = Confirmation(1, 7, "plan", fitness=0.3, AP=0.3, AP50=0.3, seconds=4.0, elapsed=9.0)
+    with opened(path, "d1") as ledger:
+        ledger.append(one)
+    with opened(path, "d1") as ledger:
+        assert (sorted(ledger.records), ledger.confirmations) == ([0, 1], [one])
+        assert (ledger.elapsed, ledger.seconds) == (9.0, 1.0 + 1.0 + 4.0)
+
+
+def test_what_the_halving_said_comes_back(path):
+    with opened(path, "d1") as ledger:
+        ledger.append(record(2, rungs=[0.1, 0.2], stopped_at=4))
+    with opened(path, "d1") as ledger:
+        assert (ledger.records[2].rungs, ledger.records[2].stopped_at) == ([0.1, 0.2], 4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("trial", -1), ("fitness", 2), ("hyp", {"lr0": "x"}), ("seconds", -1), ("rungs", [None])]
+)
+def test_values_that_cannot_be_are_damage(path, key, value):
+    lines = path.read_text().splitlines()
+    lines[2] = json.dumps({**json.loads(lines[2]), key: value})
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"ledger.jsonl:3: damaged line"), opened(path, "d1"):
+        pass

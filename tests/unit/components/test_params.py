@@ -57,6 +57,10 @@ def test_the_coco_file_holds_the_recipe_of_each_model(name: str):
         ("evaluate.tta.scales=[1]", ["evaluate.tta", "same length"]),
         ("train.second_stage={epochs: 3}", ["second_stage.epochs must be more"]),
         ("train.second_stage=null", None),
+        ("train.workers={min: 1, max: 4}", None),
+        ("train.workers=0", ["train.workers", "0", "greater than or equal to 1"]),
+        ("train.workers=many", ["train.workers", "many", "expected a number, or {min:"]),
+        ("train.workers={min: 3, max: 2}", ["train.workers", "min = 3 must not be more than max = 2"]),
         ("promote.confidence=.nan", ["promote.confidence", "nan"]),
         ("nothing", ["-S nothing", "key=value"]),
         ("seed.deep=1", ["-S seed.deep=1", "not a section"]),
@@ -148,3 +152,18 @@ def test_null_for_one_model_takes_a_common_value_away():
     )
     assert params.train_settings("m").second_stage is None
     assert params.train_settings("m").weights == "w.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evolve.halving={epochs: [2, 2], keep: 0.5}", r"epochs = \[2, 2\] must ascend"),
+        ("evolve.halving={epochs: [4], keep: 0.5}", "halving.epochs must end before epochs = 4"),
+        ("evolve.gpu_hours=1", "gpu_hours needs gpus_per_trial above 0"),
+        ("evolve.gpus_per_trial=1.5", "gpus_per_trial = 1.5: a part of one, or a whole number"),
+        ("evolve.confirm={seeds: 1}", "seeds"),
+    ],
+)
+def test_evolution_that_makes_no_sense_is_refused(override: str, message: str):
+    with pytest.raises(UserError, match=message):
+        parameters.load(ROOT / "params.yaml", [override])

@@ -1,6 +1,7 @@
 """Evolution: parents, mutation by name, and proposals that depend on the ledger alone."""
 
 import dataclasses
+import math
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolo_core.evolution import EVOLVING, FACTOR_CLIP, Individual, Mutation, choose_parent, mutate, propose
+from yolo_core.evolution import (
+    EVOLVING,
+    FACTOR_CLIP,
+    Individual,
+    Mutation,
+    choose_parent,
+    gain,
+    mutate,
+    propose,
+    rung_limits,
+)
 from yolo_core.hyperparameters import RANGES, Hyperparameters, Range
 
 START = dataclasses.asdict(Hyperparameters())
@@ -130,3 +141,33 @@ def test_the_search_goes_on_from_the_starting_point_when_all_have_failed():
     parent, values = proposal(known, 3, lag=1) or (None, {})
     assert parent == 0
     assert values.keys() == START.keys()
+
+
+@pytest.mark.parametrize(
+    ("reached", "keep", "limits"),
+    [
+        ([], 0.5, [-math.inf, -math.inf]),
+        ([[0.3, 0.4]], 0.5, [0.3, 0.4]),  # the better one of two
+        ([[0.3, 0.4], [0.1]], 0.5, [0.1, 0.4]),  # of three the better two; one came to the second rung
+        ([[0.3, 0.4], [0.1], [0.2, 0.5]], 0.5, [0.2, 0.4]),  # of four the better two; of three the better two
+        ([[0.3, 0.4], [0.1], [0.2, 0.5]], 0.25, [0.3, 0.5]),
+        ([[0.3, 0.4], [0.1], [0.2, 0.5]], 0.9, [-math.inf, -math.inf]),  # four of four
+    ],
+)
+def test_a_rung_asks_for_a_place_among_the_best(reached, keep, limits):
+    assert rung_limits(reached, 2, keep) == limits
+    assert rung_limits(reached[::-1], 2, keep) == limits
+
+
+def test_a_gain_holds_where_it_is_more_than_its_spread():
+    # variances 0.0002 and 0.0008 of two each: sqrt(0.0001 + 0.0004)
+    found = gain([0.30, 0.32], [0.20, 0.24], least=0.005)
+    assert (found.gain, found.spread, found.holds) == (pytest.approx(0.09), pytest.approx(0.0005**0.5), True)
+    assert not gain([0.24, 0.26], [0.20, 0.28], least=0.005).holds  # 0.01 with a spread of 0.041
+    assert not gain([0.204, 0.204], [0.2, 0.2], least=0.005).holds
+
+
+def test_one_that_was_stopped_or_failed_is_no_parent():
+    finished = [Individual(0, START, 0.1), Individual(1, START, 0.9, failed=True)]
+    parents = {propose(finished, START, seed=seed, trial=2, lag=1, mutation=MUTATION)[0] for seed in range(20)}  # pyright: ignore
+    assert parents == {0}

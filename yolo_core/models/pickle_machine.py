@@ -1,0 +1,163 @@
+"""Pickle's stack machine for data alone: containers, numbers, text, and what a subclass builds for the names it admits.
+
+Python's own unpickler does more than a file of weights may ask for: it hashes whatever stands as a key, sets attributes
+of whatever was built, and reserves memory for whatever number a memo names. Here time and memory follow the length of
+the pickle, and nothing is called but a `Builder`.
+"""
+
+import pickle
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+LONGEST_KEY = 200  # characters; a checkpoint's longest names have about 60
+BIGGEST_KEY = 2**63
+
+
+class Record:
+    """Something of the file that is kept as data: a layer, or a number of a library's own type."""
+
+    def __init__(self) -> None:
+        self.fields: dict[Any, Any] = {}
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What a name in the file stands for, when it is to be called with arguments of the file."""
+
+    call: Callable[..., Any]
+
+
+class PickleMachine:
+    """Runs a pickle. Raises UnpicklingError, or any error that the bytes lead to."""
+
+    def find(self, module: str, name: str) -> Any:
+        """What a name stands for: a Builder or a constant; raises an error for a name that is not admitted."""
+        raise NotImplementedError
+
+    def persistent(self, pid: Any) -> Any:
+        """What stands outside the pickle under `pid`."""
+        raise NotImplementedError
+
+    def run(self, data: bytes) -> Any:
+        """The object that the pickle describes. Sets become lists, all kinds of dict become dict."""
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+        for operation, argument, _ in pickletools.genops(data):
+            if operation.name == "STOP":
+                break
+            step = _STEPS.get(operation.name)
+            if step is None:
+                raise pickle.UnpicklingError(f"operation {operation.name}")
+            step(self, argument)
+        return self._stack.pop()
+
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def _since_mark(self) -> list[Any]:
+        start = self._marks.pop()
+        items = self._stack[start:]
+        del self._stack[start:]
+        return items
+
+    def _take(self, count: int) -> tuple[Any, ...]:
+        if count > len(self._stack):
+            raise pickle.UnpicklingError("too little on the stack")
+        items = tuple(self._stack[len(self._stack) - count :])
+        del self._stack[len(self._stack) - count :]
+        return items
+
+    def _extend(self, items: list[Any] | tuple[Any, ...]) -> None:
+        if not isinstance(self._stack[-1], list):
+            raise pickle.UnpicklingError("items for something other than a list")
+        self._stack[-1].extend(items)
+
+    def _update(self, items: list[Any] | tuple[Any, ...]) -> None:
+        if not isinstance(self._stack[-1], dict):
+            raise pickle.UnpicklingError("keys for something other than a dict")
+        self._stack[-1].update(_pairs(items))
+
+    def _pop(self) -> None:
+        if self._marks and self._marks[-1] == len(self._stack):
+            self._marks.pop()
+        else:
+            self._stack.pop()
+
+    def _memoize(self, place: int | None) -> None:
+        self._memo[len(self._memo) if place is None else place] = self._stack[-1]
+
+    def _global(self, module: Any, name: Any) -> None:
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise pickle.UnpicklingError("a name that is no text")
+        self._push(self.find(module, name))
+
+    def _reduce(self) -> None:
+        builder, arguments = self._take(2)
+        if not isinstance(builder, Builder) or not isinstance(arguments, tuple):
+            raise pickle.UnpicklingError("a call of something that cannot be called")
+        self._push(builder.call(*arguments))
+
+    def _build(self) -> None:
+        """The state of a layer; that of any other object tells nothing about weights."""
+        state = self._stack.pop()
+        if isinstance(self._stack[-1], Record) and isinstance(state, dict):
+            self._stack[-1].fields = state
+
+
+def _pairs(items: list[Any] | tuple[Any, ...]) -> dict[Any, Any]:
+    return {_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
+
+
+def _key(key: Any) -> Any:
+    """A key that is quick to hash and to show; a tuple of tuples could take for ever."""
+    text = isinstance(key, str) and len(key) <= LONGEST_KEY and key.isprintable()
+    if text or key is None or (isinstance(key, int | float) and abs(key) < BIGGEST_KEY):
+        return key
+    raise pickle.UnpicklingError(f"a key that is no name: {type(key).__name__}")
+
+
+_Step = Callable[[PickleMachine, Any], Any]
+_VALUES = (
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
+    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8"
+)
+# Private methods of the machine: this table is part of it.
+_STEPS: dict[str, _Step] = {
+    **dict.fromkeys(_VALUES.split(), lambda m, value: m._push(value)),
+    "PROTO": lambda m, _: None,
+    "FRAME": lambda m, _: None,
+    "NONE": lambda m, _: m._push(None),
+    "NEWTRUE": lambda m, _: m._push(True),
+    "NEWFALSE": lambda m, _: m._push(False),
+    "EMPTY_LIST": lambda m, _: m._push([]),
+    "EMPTY_SET": lambda m, _: m._push([]),
+    "EMPTY_DICT": lambda m, _: m._push({}),
+    "EMPTY_TUPLE": lambda m, _: m._push(()),
+    "MARK": lambda m, _: m._marks.append(len(m._stack)),
+    "POP": lambda m, _: m._pop(),
+    "POP_MARK": lambda m, _: m._since_mark(),
+    "DUP": lambda m, _: m._push(m._stack[-1]),
+    "LIST": lambda m, _: m._push(m._since_mark()),
+    "FROZENSET": lambda m, _: m._push(m._since_mark()),
+    "TUPLE": lambda m, _: m._push(tuple(m._since_mark())),
+    "DICT": lambda m, _: m._push(_pairs(m._since_mark())),
+    "TUPLE1": lambda m, _: m._push(m._take(1)),
+    "TUPLE2": lambda m, _: m._push(m._take(2)),
+    "TUPLE3": lambda m, _: m._push(m._take(3)),
+    "APPEND": lambda m, _: m._extend(m._take(1)),
+    "APPENDS": lambda m, _: m._extend(m._since_mark()),
+    "ADDITEMS": lambda m, _: m._extend(m._since_mark()),
+    "SETITEM": lambda m, _: m._update(m._take(2)),
+    "SETITEMS": lambda m, _: m._update(m._since_mark()),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda m, place: m._memoize(place)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, place: m._push(m._memo[place])),
+    "GLOBAL": lambda m, names: m._global(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m._global(*m._take(2)),
+    "REDUCE": lambda m, _: m._reduce(),
+    "NEWOBJ": lambda m, _: m._reduce(),
+    "BUILD": lambda m, _: m._build(),
+    "BINPERSID": lambda m, _: m._push(m.persistent(m._stack.pop())),
+}
