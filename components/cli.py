@@ -240,6 +240,17 @@ def promote(
     """Compare with the champion and set the registry's aliases."""
 
 
+@stage("scaled-yolov4 compare")
+def compare(
+    *,
+    evaluate: Path | None = _path("Results of `evaluate`, a folder a model.", "outputs/evaluate"),
+    benchmark: Path | None = _path("Results of `benchmark`, a folder a model.", "outputs/benchmark"),
+    promote: Path | None = _path("Decisions of `promote`, a file a model.", "outputs/promote"),
+    out: Path | None = _out("outputs/compare"),
+) -> None:
+    """Put all models side by side on the plane of speed and AP."""
+
+
 @app.command("models", epilog=examples_of("scaled-yolov4 models", "scaled-yolov4 models --classes 10"))
 def models(classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 80, debug: Debug = False) -> None:
     """List every model: parameters, GFLOPs at native size, published AP and speed."""
@@ -315,6 +326,8 @@ def retrain(
     data: Path | None = DATA,
     out: Path | None = _out("outputs/retrain"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and record; do nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train from scratch, whatever changed.")] = False,
+    train: Annotated[bool, typer.Option("--train/--no-train", help="Train, or leave that to whoever calls.")] = True,
     params: ParamsFile = Path("params.yaml"),
     overrides: Overrides = [],
     debug: Debug = False,
@@ -324,7 +337,8 @@ def retrain(
         given = {key: value for key, value in {"data": data, "out": out}.items() if value}
         progress = importlib.import_module("components.progress").on_stderr()
         stage = importlib.import_module("components.retrain")
-        result = stage.run(_params(params, overrides), dry_run=dry_run, progress=progress, **given)
+        how = {"dry_run": dry_run, "force": force, "train": train}
+        result = stage.run(_params(params, overrides), progress=progress, **how, **given)
         print(f"retrain: {_facts(result)}")
 
 

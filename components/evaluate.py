@@ -35,7 +35,7 @@ def run(
     size: int | None = None,
     progress: progress_.Progress = progress_.silent,
 ) -> dict[str, Any]:
-    """Write metrics.json, detections.json, detections_tta.json, pr_curve.png, confusion.png and samples.jpg to `out`.
+    """Write metrics.json, detections.json, detections_tta.json, confusion.json and pictures of them to `out`.
 
     The figures are measured on the folded model in float32, at `size`; see `load_inputs`.
     """
@@ -66,6 +66,8 @@ def run(
     found["tta"].write(out / "detections_tta.json")
     plots.pr_curves(out / "pr_curve.png", scores["plain"], f"{model}: precision and recall at IoU .50")
     matrix = confusion_matrix(dataset, found["plain"])
+    names = [*dataset.classes, "background"]
+    write_json(out / "confusion.json", {"categories": names, "matrix": matrix.tolist()})
     plots.confusion(out / "confusion.png", matrix, dataset.classes, f"{model}: score from .25, IoU from .45")
     plots.sample_sheet(out / "samples.jpg", dataset, found["plain"])
     plain, tta = scores["plain"].figures, scores["tta"].figures

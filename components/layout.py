@@ -43,5 +43,9 @@ def default_paths(stage: str, model: str) -> dict[str, Path]:
             "out": registered,
         },
         "promote": {"registered": registered, "data": DATA, "out": OUTPUTS / "promote" / f"{model}.json"},
+        "compare": {
+            **{name: OUTPUTS / name for name in ("evaluate", "benchmark", "promote")},
+            "out": OUTPUTS / "compare",
+        },
     }
     return paths[stage]

@@ -222,12 +222,12 @@ def _verdict(
     }
 
 
-def champion_of(client: "MlflowClient", model: str) -> "ModelVersion | None":
-    """The version in service, None while there is none."""
+def version_of(client: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
+    """The version of a model that carries this alias, None while there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version_by_alias(registered_name(model), CHAMPION)
+        return client.get_model_version_by_alias(registered_name(model), alias)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise

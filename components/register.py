@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import tracking
+from components import manifest, tracking
 from components.inputs import require
+from components.lineage import LINEAGE_TAG, Lineage, lineage
 from components.params import Params
 from components.tracking import INPUTS_TAG, MODEL_TAG, StageRun, flatten, stage_run
 from yolo_core import progress as progress_
@@ -209,7 +210,8 @@ def log_version(params: Params, results: Results, inputs: str, client: "MlflowCl
             run.artifact(results.needed()[name], EVIDENCE)
         run.artifact(require(results.train / "train.json", "train"), EVIDENCE)
         model_uri = _log_model(run, results)
-        return _register(client, run, results, inputs, model_uri)
+        made_of = lineage(params, results.model, manifest.read(results.data / manifest.NAME)["sha256"])
+        return _register(client, run, results, inputs, made_of, model_uri)
 
 
 def _log_pass(run: StageRun, params: Params, results: Results, client: "MlflowClient") -> None:
@@ -218,7 +220,7 @@ def _log_pass(run: StageRun, params: Params, results: Results, client: "MlflowCl
     run.root.log_params(flatten(everything))
     run.root.text(json.dumps(everything, indent=1), "params.json")
     run.root.log({f"{results.model}/{name}": value for name, value in _headline(results).items()})
-    run.root.tag(dataset_sha256=read_json(results.data / "manifest.json")["sha256"])
+    run.root.tag(dataset_sha256=manifest.read(results.data / manifest.NAME)["sha256"])
     run.root.artifact(results.data / "manifest.json", "dataset")
     run.root.artifact(results.anchors, "anchors")
     if results.hyp:
@@ -300,7 +302,9 @@ def serving_requirements() -> list[str]:
     return [pinned(package) for package in ("mlflow", *SERVING_PACKAGES)]
 
 
-def _register(client: "MlflowClient", run: StageRun, results: Results, inputs: str, model_uri: str) -> "ModelVersion":
+def _register(
+    client: "MlflowClient", run: StageRun, results: Results, inputs: str, made_of: Lineage, model_uri: str
+) -> "ModelVersion":
     """Create the version with its tags. Those a later run finds it by come with it, not after it."""
     from mlflow.exceptions import MlflowException
 
@@ -318,6 +322,7 @@ def _register(client: "MlflowClient", run: StageRun, results: Results, inputs: s
         model_id=model.model_id,
         tags={
             INPUTS_TAG: inputs,
+            LINEAGE_TAG: json.dumps(made_of),
             MODEL_TAG: results.model,
             tracking.PIPELINE_TAG: run.pipeline,
             PIPELINE_RUN_TAG: run.root.run_id,
@@ -329,7 +334,7 @@ def _register(client: "MlflowClient", run: StageRun, results: Results, inputs: s
 
 def validation_digest(data: Path) -> str:
     """SHA-256 (hex) of what the manifest says of the validation split: its annotations and its images."""
-    files = read_json(require(data / "manifest.json", "prepare"))["files"]
+    files = manifest.read(require(data / manifest.NAME, "prepare"))["files"]
     chosen = (f"{digest}  {path}" for path, digest in sorted(files.items()) if path.startswith(VALIDATION_FILES))
     return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 

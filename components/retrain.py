@@ -1,28 +1,32 @@
 """The command `retrain`: what a change of the data asks for, decided by thresholds, and then done.
 
-The data as prepared now are compared with the data of the champion. Nothing new: skip. Little: see how the champion
-does on it. More: fine-tune the champion. Other classes, anchors that no longer fit, or mostly new images: train from
-scratch. The decision with its numbers and an estimate of its cost is a Markdown page and a record in MLflow.
+The data as prepared now are compared with the data of the champion. Nothing new: it stays unchanged. Little: see how
+the champion does on it. More: fine-tune the champion. Other classes, anchors that no longer fit, mostly new images, or
+other parameters, code or image than the champion's: train from scratch. The decision with its numbers and an estimate
+of its cost is a Markdown page and a record in MLflow.
 """
 
 import math
+import shutil
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from components import evaluate, tracking
+from components import evaluate, manifest, tracking
 from components.anchors import training_boxes
 from components.dataset_diff import DatasetDiff, compare
 from components.inputs import require
 from components.layout import DATA, OUTPUTS
+from components.lineage import Lineage, lineage, of_version
 from components.params import Params, RetrainParams, hyperparameters
-from components.promote import champion_of, version_weights
+from components.promote import CHALLENGER, CHAMPION, version_of, version_weights
 from components.register import EVIDENCE, read_json
 from yolo_core import progress as progress_
 from yolo_core.anchors import quality
-from yolo_core.atomic import write_json, write_text
+from yolo_core.atomic import replaced, write_json, write_text
 from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec
@@ -32,7 +36,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-Action = Literal["skip", "evaluate", "fine-tune", "scratch"]
+Action = Literal["unchanged", "evaluate", "fine-tune", "scratch"]
+TRAINING: tuple[Action, ...] = ("fine-tune", "scratch")
 
 
 @dataclass(frozen=True)
@@ -40,18 +45,24 @@ class Champion:
     """The champion's version, and what is known of the data and the training behind it; `weights` is its file."""
 
     version: int
+    lineage: Lineage
     manifest: dict[str, Any]
     training: dict[str, Any]
     weights: Path
 
 
-def decide(diff: DatasetDiff, recall: float, settings: RetrainParams) -> tuple[Action, str]:
-    """The action and its reason. recall: best possible recall of the champion's anchors on the new training boxes."""
+def decide(diff: DatasetDiff, recall: float, settings: RetrainParams, others: Sequence[str] = ()) -> tuple[Action, str]:
+    """The action and its reason. recall: best possible recall of the champion's anchors on the new training boxes.
+
+    others: what differs from the champion's besides the data: parameters, code, image.
+    """
     if diff.classes_added or diff.classes_removed:
         changes = [f"+{name}" for name in diff.classes_added] + [f"-{name}" for name in diff.classes_removed]
         return "scratch", f"other classes: {', '.join(changes)}"
+    if others:
+        return "scratch", f"other {' and '.join(others)} than the champion's"
     if not diff.anything:
-        return "skip", "every image and label is as the champion saw it"
+        return "unchanged", "every image and label is as the champion saw it"
     if recall < settings.min_recall:
         return "scratch", f"the champion's anchors reach {recall:.4f} of the boxes, under {settings.min_recall:g}"
     if diff.fraction >= settings.scratch_from:
@@ -72,19 +83,23 @@ def run(
     data: Path = DATA,
     out: Path = OUTPUTS / "retrain",
     dry_run: bool = False,
+    force: bool = False,
+    train: bool = True,
     progress: progress_.Progress = progress_.silent,
 ) -> dict[str, Any]:
     """Decide for every model of the parameters, write <out>/<model>/decision.{json,md}, and do it unless `dry_run`.
 
+    force: train every model from scratch, whatever changed. train: False leaves the training to the caller.
     Returns the action per model. Raises UserError when the data are missing, MLflow cannot be reached, or a stage
     that it started fails.
     """
-    records = {model: _decide_one(params, model, data, out / model) for model in params.models}
+    records = {model: _decide_one(params, model, data, out / model, force) for model in params.models}
     if not dry_run:
         for model, record in records.items():
             if record["action"] == "evaluate":
                 _evaluate_champion(params, model, data, out / model, record["weights"], progress)
-        _train_again(records)
+        if train:
+            _train_again(records)
     return {model: f"{record['action']} ({record['reason']})" for model, record in records.items()}
 
 
@@ -96,22 +111,35 @@ def page(record: dict[str, Any]) -> str:
     sections = {"Data": record["diff"], "Thresholds": record["thresholds"]}
     tables = [_table(name, rows) for name, rows in sections.items() if rows]
     champion = "none" if record["champion"] is None else f"version {record['champion']}"
+    others = f"\n- changed besides the data: {_shown(record['others'])}" if champion != "none" else ""
     recall = "" if record["recall"] is None else f"\n- best possible recall of its anchors now: {record['recall']:.4f}"
-    return "\n".join([title, f"- champion: {champion}{recall}", f"- estimated cost: {estimate}", "", *tables])
+    return "\n".join([title, f"- champion: {champion}{others}{recall}", f"- estimated cost: {estimate}", "", *tables])
 
 
-def _decide_one(params: Params, model: str, data: Path, out: Path) -> dict[str, Any]:
+def _decide_one(params: Params, model: str, data: Path, out: Path, force: bool) -> dict[str, Any]:
     """The decision for one model, written, and recorded in MLflow."""
-    after = read_json(require(data / "manifest.json", "prepare"))
+    after = manifest.read(require(data / manifest.NAME, "prepare"))
+    now = lineage(params, model, after["sha256"])
     client = tracking.connect()
-    with tracking.reaching():
-        version = champion_of(client, model)
-        champion = _champion(client, version, out) if version else None
-    found = _compared(params, model, data, champion, after) if champion else _NO_CHAMPION
+    with tempfile.TemporaryDirectory() as place:
+        with tracking.reaching():
+            judged = {alias: version_of(client, model, alias) for alias in (CHAMPION, CHALLENGER)}
+            version = judged[CHAMPION]
+            champion = _champion(client, version, Path(place)) if version else None
+        found = _compared(params, model, data, champion, after, now) if champion else _NO_CHAMPION
+        if force:
+            found = {**found, "action": "scratch", "reason": "asked for, whatever changed"}
+        elif alike := _judged_alike(judged, now):
+            found = {**found, "action": "unchanged", "reason": alike}
+        kept = None
+        if champion and found["action"] in ("evaluate", "fine-tune"):
+            kept = _copied(champion.weights, out)
+            champion = replace(champion, weights=kept)
     record = {
         "model": model,
         **found,
-        "weights": champion and str(champion.weights),
+        "lineage": now,
+        "weights": kept and str(kept),
         "thresholds": params.retrain.model_dump(),
     }
     epochs = _epochs(params, model, record["action"])
@@ -127,26 +155,54 @@ _NO_CHAMPION: dict[str, Any] = {
     "action": "scratch",
     "reason": "there is no champion yet",
     **dict.fromkeys(("champion", "diff", "recall")),
+    "others": [],
 }
+
+
+def _judged_alike(judged: Mapping[str, "ModelVersion | None"], now: Lineage) -> str:
+    """Which version of the same lineage has been judged already; training it again would change nothing."""
+    for alias, version in judged.items():
+        if version and of_version(version) == now:
+            return f"version {version.version}, the {alias}, comes of the same {', '.join(now)}"
+    return ""
+
+
+def _copied(weights: Path, out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    with replaced(out / weights.name) as temporary:
+        shutil.copyfile(weights, temporary)
+    return out / weights.name
 
 
 def _champion(client: "MlflowClient", version: "ModelVersion", out: Path) -> Champion:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(client.download_artifacts(str(version.run_id), EVIDENCE, place))
-        manifest, training = read_json(folder / "manifest.json"), read_json(folder / "train.json")
+        dataset, training = manifest.read(folder / manifest.NAME), read_json(folder / "train.json")
     return Champion(
         int(version.version),
-        manifest,
+        of_version(version),
+        dataset,
         training,
         version_weights(version, out / f"champion-{version.version}.safetensors"),
     )
 
 
-def _compared(params: Params, model: str, data: Path, champion: Champion, after: dict[str, Any]) -> dict[str, Any]:
+def _compared(
+    params: Params, model: str, data: Path, champion: Champion, after: dict[str, Any], now: Lineage
+) -> dict[str, Any]:
     diff = compare(champion.manifest, after)
     recall = _recall(params, model, data, champion)
-    action, reason = decide(diff, recall, params.retrain)
-    return {"action": action, "reason": reason, "champion": champion.version, "diff": asdict(diff), "recall": recall}
+    before = champion.lineage
+    others = [part for part in now if part != "data" and before.get(part, now[part]) != now[part]]
+    action, reason = decide(diff, recall, params.retrain, others)
+    return {
+        "action": action,
+        "reason": reason,
+        "champion": champion.version,
+        "others": others,
+        "diff": asdict(diff),
+        "recall": recall,
+    }
 
 
 def _recall(params: Params, model: str, data: Path, champion: Champion) -> float:
@@ -164,9 +220,9 @@ def _epochs(params: Params, model: str, action: Action) -> int:
     return {"fine-tune": math.ceil(whole * params.retrain.fine_tune_epochs), "scratch": whole}.get(action, 0)
 
 
-def _cost(epochs: int, manifest: dict[str, Any], champion: Champion | None, price: float) -> dict[str, Any]:
+def _cost(epochs: int, dataset: dict[str, Any], champion: Champion | None, price: float) -> dict[str, Any]:
     """Hours of training, from the speed at which the champion was trained; unknown without one."""
-    images = epochs * manifest["splits"]["train"]["images"]
+    images = epochs * dataset["splits"]["train"]["images"]
     if champion is None:
         return {"images": images, "hours": None, "price": None, "text": f"{images} training images, speed unknown"}
     hours = images / champion.training["images_per_second"] / 3600
@@ -193,7 +249,7 @@ def _evaluate_champion(
 
 def _train_again(records: dict[str, dict[str, Any]]) -> None:
     """The stages for the models that are to be trained, by DVC as an experiment in this working folder."""
-    chosen = [model for model, record in records.items() if record["action"] in ("fine-tune", "scratch")]
+    chosen = [model for model, record in records.items() if record["action"] in TRAINING]
     if not chosen:
         return
     changes = [part for model in chosen for change in records[model]["overrides"] for part in ("-S", f"++{change}")]

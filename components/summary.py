@@ -73,6 +73,7 @@ def _places(model: str) -> list[tuple[str, str]]:
         ("ONNX (and TensorRT)", f"{out('export')}/"),
         ("speed", f"{out('benchmark')}/benchmark.json"),
         ("registry decision", f"{out('promote')}"),
+        ("all models side by side", f"{out('compare')}/comparison.png"),
         ("MLflow", os.environ.get("MLFLOW_TRACKING_URI") or "mlflow.db; look at it with `make ui`"),
         ("champion", f"models:/scaled-yolov4-{model}@champion"),
     ]

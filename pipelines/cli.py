@@ -72,9 +72,31 @@ class Compiled:
     queue: Annotated[str, Option(help="Kueue's queue of the RayJobs; it starts all their nodes or none.")] = ""
     ray_account: Annotated[str, Option(help="Service account of the Ray pods.")] = ""
 
+    node_selector: Annotated[
+        list[str], Option(metavar="LABEL=VALUE", help="Of the nodes for what uses a GPU; repeatable.")
+    ] = field(default_factory=list)
+
     @property
     def target(self) -> Target:
-        return Target(self.image, self.gpus, self.sized_for, self.ray_jobs, self.queue, self.ray_account)
+        labels = tuple(_label(text) for text in self.node_selector)
+        return Target(
+            self.image,
+            self.gpus,
+            self.sized_for,
+            self.ray_jobs,
+            self.queue,
+            self.ray_account,
+            node_selector=labels,
+        )
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UserError(
+            f"--node-selector {text}: expected LABEL=VALUE, such as node.kubernetes.io/instance-type=p4d.24xlarge"
+        )
+    return name, value
 
 
 @dataclass(frozen=True)
@@ -89,6 +111,7 @@ class Given:
     )
     mlflow_uri: Annotated[str, Option(help="MLflow server, as the cluster reaches it.")] = ""
     account: Annotated[str, Option(help="Service account of the run.")] = ""
+    force: Annotated[bool, Option("--force", help="Train from scratch, whatever changed since the champion.")] = False
 
     def parameters(self) -> dict[str, Any]:
         """The run's parameters: the text of the parameter file and what changes it, checked before they are sent."""
@@ -99,6 +122,7 @@ class Given:
             "overrides": list(self.overrides),
             "models": list(self.models),
             "mlflow_tracking_uri": self.mlflow_uri,
+            "force": self.force,
         }
         return {name: value for name, value in given.items() if value}
 

@@ -4,10 +4,21 @@ A component's body is copied into the compiled pipeline and runs in the project'
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import (
+    HTML,
+    Artifact,
+    ClassificationMetrics,
+    Dataset,
+    Input,
+    Markdown,
+    Metrics,
+    Model,
+    Output,
+    PipelineTaskFinalStatus,
+)
 
 from pipelines.target import IMAGE
 
@@ -24,15 +35,14 @@ def parameters(
     models: list,
     pipeline_id: str,
     mlflow_tracking_uri: str,
+    image: str,
     params: Output[Artifact],
-) -> list:
-    """Check the parameters before anything runs; write them as one file, and return the models to train."""
-    from components.tracking import PIPELINE_VARIABLE
-    from pipelines.parameters import write_params
+):
+    """Check the parameters before anything runs; write them as one file."""
+    from pipelines.parameters import variables, write_params
 
-    variables = {PIPELINE_VARIABLE: pipeline_id, "MLFLOW_TRACKING_URI": mlflow_tracking_uri}
-    params.metadata.update({name: value for name, value in variables.items() if value})
-    return write_params(params_yaml, overrides, models, params)
+    params.metadata.update(variables(pipeline_id, mlflow_tracking_uri, image))
+    write_params(params_yaml, overrides, models, params)
 
 
 @component
@@ -44,6 +54,28 @@ def prepare(params: Input[Artifact], dataset: Output[Dataset], metrics: Output[M
 
     run_stage("prepare", params, out=dataset.path)
     show("Dataset", Path(dataset.path, "manifest.json"), metrics, report)
+
+
+@component
+def retrain(
+    force: bool,
+    params: Input[Artifact],
+    dataset: Input[Dataset],
+    plan: Output[Artifact],
+    chosen: Output[Artifact],
+    decisions: Output[Markdown],
+) -> NamedTuple("Chosen", [("Output", str), ("models", list)]):  # pyright: ignore[reportInvalidTypeForm]
+    """Decide for each model what has changed since its champion and what that asks for; evaluate where that will do.
+
+    `chosen` are the parameters of the trainings that are left to do.
+    """
+    from pipelines.parameters import write_chosen
+    from pipelines.stage import run_stage
+
+    flags = ["--no-train", *(["--force"] if force else [])]
+    run_stage("retrain", params, *flags, data=dataset.path, out=plan.path)
+    models = write_chosen(params, plan, chosen, decisions)
+    return ("train" if models else "rest", models)
 
 
 @component
@@ -119,15 +151,18 @@ def evaluate(
     detector: Input[Model],
     evaluation: Output[Artifact],
     metrics: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
     report: Output[HTML],
 ):
     """Measure the COCO figures with and without test-time augmentation."""
+    import json
     from pathlib import Path
 
     from pipelines.stage import run_stage, show
 
     weights = Path(detector.path, "model.safetensors")
     run_stage("evaluate", params, model=model, data=dataset.path, weights=weights, out=evaluation.path)
+    confusion.log_confusion_matrix(**json.loads(Path(evaluation.path, "confusion.json").read_text(encoding="utf-8")))
     show(f"Evaluation of {model}", Path(evaluation.path, "metrics.json"), metrics, report)
 
 
@@ -233,3 +268,47 @@ def promote(
 
     run_stage("promote", params, model=model, data=dataset.path, registered=registered.path, out=decision.path)
     show(f"Promotion of {model}", Path(decision.path), metrics, report)
+
+
+@component
+def compare(
+    params: Input[Artifact],
+    evaluations: Input[list[Artifact]],
+    speeds: Input[list[Artifact]],
+    decisions: Input[list[Artifact]],
+    comparison: Output[Artifact],
+    metrics: Output[Metrics],
+    report: Output[HTML],
+):
+    """Put all models side by side on the plane of speed and AP."""
+    from pathlib import Path
+
+    from pipelines.stage import gathered, run_stage, show
+
+    run_stage(
+        "compare",
+        params,
+        evaluate=gathered(evaluations),
+        benchmark=gathered(speeds),
+        promote=gathered(decisions),
+        out=comparison.path,
+    )
+    show("Models", Path(comparison.path, "comparison.json"), metrics, report)
+
+
+@component
+def finish(
+    run: str,
+    params_yaml: str,
+    overrides: list,
+    mlflow_tracking_uri: str,
+    ray_jobs: bool,
+    status: PipelineTaskFinalStatus,
+):
+    """Record in MLflow how the run ended and why, and delete what is left of its RayJobs."""
+    from pipelines.exit_codes import exit_codes
+    from pipelines.outcome import finish
+
+    given = {"params_yaml": params_yaml, "overrides": overrides, "mlflow_tracking_uri": mlflow_tracking_uri}
+    with exit_codes():
+        finish(run, status, **given, ray_jobs=ray_jobs)

@@ -14,6 +14,7 @@ def evolve(
     image: str,
     queue: str,
     account: str,
+    node_selector: dict,
     params: Input[Artifact],
     dataset: Input[Dataset],
     anchors: Input[Artifact],
@@ -27,9 +28,9 @@ def evolve(
     from pipelines.ray_stage import Platform, evolve_job, run_ray_stage
     from pipelines.stage import show
 
-    platform = Platform(run, image, queue, account)
+    platform = Platform(run, image, queue, account, node_selector=node_selector)
     job = partial(evolve_job, platform, params, data=dataset, anchors=anchors, out=hyp)
-    show("Evolution", run_ray_stage(job, hyp, "hyp.yaml"), metrics, report)
+    show("Evolution", run_ray_stage(job, params, hyp, "hyp.yaml"), metrics, report)
 
 
 @component
@@ -38,6 +39,7 @@ def train(
     image: str,
     queue: str,
     account: str,
+    node_selector: dict,
     model: str,
     params: Input[Artifact],
     dataset: Input[Dataset],
@@ -53,8 +55,8 @@ def train(
     from pipelines.ray_stage import Platform, run_ray_stage, train_job
     from pipelines.stage import show
 
-    platform = Platform(run, image, queue, account)
+    platform = Platform(run, image, queue, account, node_selector=node_selector)
     job = partial(train_job, platform, params, model=model, data=dataset, anchors=anchors, hyp=hyp, out=detector)
-    results = run_ray_stage(job, detector, "train.json")
+    results = run_ray_stage(job, params, detector, "train.json")
     detector.metadata.update(model=model, framework="pytorch", file="model.safetensors")
     show(f"Training of {model}", results, metrics, report)

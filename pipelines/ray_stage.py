@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,24 +11,31 @@ from kfp import dsl
 
 from components.params import load
 from components.storage.stage_paths import local_copy
+from pipelines.artifacts import store_address
+from pipelines.exit_codes import exit_codes
 from pipelines.job_sizes import job_size, training_workers, with_gpus
+from pipelines.outcome import note_failure
 from pipelines.ray_job import RayJob
 from pipelines.ray_jobs_api import RayJobsApi, connect
 from pipelines.ray_runner import run
-from yolo_core.errors import TryAgain, UserError
+from yolo_core.errors import UserError
 
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True)
 class Platform:
-    """run: the pipeline run's id. image: of the Ray pods. queue: of Kueue, or none. account: of the Ray pods."""
+    """run: the pipeline run's id. image: of the Ray pods. queue: of Kueue, or none. account: of the Ray pods.
+
+    node_selector: labels of the nodes with GPUs.
+    """
 
     run: str
     image: str
     queue: str = ""
     account: str = ""
     namespace: str = ""  # empty: the one that this pod is in
+    node_selector: Mapping[str, str] = field(default_factory=dict)
 
     def job(self, step: str, params: dsl.Artifact, **given: object) -> RayJob:
         return RayJob(
@@ -36,9 +43,10 @@ class Platform:
             step=step,
             image=self.image,
             ray_version=version("ray"),
-            namespace=self.namespace or _own_namespace(),
+            namespace=self.namespace or own_namespace(),
             queue=self.queue,
             service_account=self.account,
+            node_selector=self.node_selector,
             environment={name: str(value) for name, value in params.metadata.items()},
             **given,  # pyright: ignore[reportArgumentType]
         )
@@ -61,10 +69,10 @@ def train_job(
         "train",
         params,
         model=model,
-        data=_address(data),
-        anchors=f"{_address(anchors)}/{model}.json",
-        hyp=f"{_address(hyp)}/hyp.yaml",
-        out=_address(out),
+        data=store_address(data),
+        anchors=f"{store_address(anchors)}/{model}.json",
+        hyp=f"{store_address(hyp)}/hyp.yaml",
+        out=store_address(out),
         work=_beside(out, "work"),
     )
     changes = {"train.workers": workers, "train.gpus_per_worker": 1, "train.loader_workers": size.cpus // size.gpus - 2}
@@ -82,9 +90,9 @@ def evolve_job(
     command = _command(
         "evolve",
         params,
-        data=_address(data),
-        anchors=_address(anchors),
-        out=_address(out),
+        data=store_address(data),
+        anchors=store_address(anchors),
+        out=store_address(out),
         work=_beside(out, "work"),
     )
     return platform.job(
@@ -92,42 +100,33 @@ def evolve_job(
     )
 
 
-def run_ray_stage(describe: Callable[[], RayJob], out: dsl.Artifact, shown: str) -> Path:
+def run_ray_stage(describe: Callable[[], RayJob], params: dsl.Artifact, out: dsl.Artifact, shown: str) -> Path:
     """Run the job and return a copy of the file `shown` of its results; where it fails, this process ends like it."""
-    try:
+    with exit_codes():
         job = describe()
         code = run(job, RayJobsApi(job.namespace, connect()))
         if code:
+            note_failure(params, job.step, f"its RayJob ended with exit code {code}")
             sys.exit(code)
-        return Path(local_copy(f"{_address(out)}/{shown}"))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(3 if isinstance(error, TryAgain) else 2)
+        return Path(local_copy(f"{store_address(out)}/{shown}"))
 
 
 def _command(stage: str, params: dsl.Artifact, **options: str) -> list[str]:
     given = [text for name, value in options.items() for text in (f"--{name}", value)]
-    return ["scaled-yolov4", stage, "--params", _address(params), *given]
+    return ["scaled-yolov4", stage, "--params", store_address(params), *given]
 
 
 def _with(command: list[str], changes: Mapping[str, object]) -> list[str]:
     return [*command, *(text for key, value in changes.items() for text in ("-S", f"{key}={value}"))]
 
 
-def _address(artifact: dsl.Artifact) -> str:
-    """Where an artifact lies in the object store. KFP's own store speaks S3 whatever its addresses are called."""
-    scheme, _, place = artifact.uri.partition("://")
-    if scheme not in ("s3", "minio"):
-        raise UserError(f"{artifact.uri}: RayJobs read and write s3:// only; set the pipeline root to a place there")
-    return f"s3://{place}"
-
-
 def _beside(artifact: dsl.Artifact, name: str) -> str:
     """Unfinished work: beside the result, so that another attempt goes on with it."""
-    return f"{_address(artifact).rpartition('/')[0]}/{name}"
+    return f"{store_address(artifact).rpartition('/')[0]}/{name}"
 
 
-def _own_namespace() -> str:
+def own_namespace() -> str:
+    """The namespace of the pod that this is. Raises UserError outside one."""
     if not OWN_NAMESPACE.exists():
         raise UserError(f"{OWN_NAMESPACE} is missing: steps that start RayJobs run in a pod")
     return OWN_NAMESPACE.read_text(encoding="utf-8").strip()

@@ -15,7 +15,7 @@ ROOT = Path("local_outputs")
 REWRITTEN = "python3"  # KFP's local runner replaces this text wherever it stands, in paths and parameters too
 
 
-def run(params_yaml: str, overrides: list[str], root: Path) -> Path:
+def run(params_yaml: str, overrides: list[str], root: Path, *, force: bool = False) -> Path:
     """Run the pipeline and return the folder that holds its artifacts, a folder a step.
 
     Raises UserError for text that the runner would garble, RuntimeError naming the step that failed.
@@ -29,7 +29,7 @@ def run(params_yaml: str, overrides: list[str], root: Path) -> Path:
 
     warnings.filterwarnings("ignore", message="(?s).*(non-Python base image|no effect in the current local runner)")
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
-    scaled_yolov4_full(Target(retries=0))(params_yaml=params_yaml, overrides=overrides)
+    scaled_yolov4_full(Target(retries=0))(params_yaml=params_yaml, overrides=overrides, force=force)
     return max(root.glob("scaled-yolov4-full-*"), key=lambda folder: folder.stat().st_mtime)
 
 
@@ -39,10 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="change one parameter")
+    parser.add_argument("--force", action="store_true", help="train from scratch, whatever changed")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the artifacts")
     given = parser.parse_args(arguments)
     try:
-        folder = run(given.params.read_text(encoding="utf-8"), given.set, given.root)
+        folder = run(given.params.read_text(encoding="utf-8"), given.set, given.root, force=given.force)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

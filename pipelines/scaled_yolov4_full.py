@@ -1,6 +1,8 @@
 """The Kubeflow pipeline `scaled-yolov4-full`: from data to a promoted model, for several models at once.
 
-The same stages and edges as `dvc.yaml`. The first step stands for `params.yaml`: it checks it and hands it on.
+The same stages and edges as `dvc.yaml`, and three steps of its own: the first stands for `params.yaml`, which it checks
+and hands on; the third for `make retrain`: it says which models are trained, if any; the last, which runs however the
+others end, records the outcome and cleans up.
 """
 
 from functools import partial
@@ -19,15 +21,22 @@ def scaled_yolov4_full(target: Target = Target()):
     train, evolve = steps.train, steps.evolve
     if target.ray_jobs:
         own = {"run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "image": target.image}
-        own |= {"queue": target.queue, "account": target.account}
+        own |= {"queue": target.queue, "account": target.account, "node_selector": dict(target.node_selector)}
         train, evolve = partial(ray_steps.train, **own), partial(ray_steps.evolve, **own)
 
     @dsl.pipeline(
         name="scaled-yolov4-full",
-        description="Prepare data, fit anchors and evolve hyperparameters once; then train, evaluate, export, "
-        "benchmark, register and promote each model.",
+        description="Prepare data and see what changed since the champions; where that asks for it, fit anchors and "
+        "evolve hyperparameters once, then train, evaluate, export, benchmark, register and promote each model, and "
+        "compare them.",
     )
-    def pipeline(params_yaml: str = "", overrides: list = [], models: list = [], mlflow_tracking_uri: str = ""):
+    def pipeline(
+        params_yaml: str = "",
+        overrides: list = [],
+        models: list = [],
+        mlflow_tracking_uri: str = "",
+        force: bool = False,
+    ):
         """From data to promoted models.
 
         Args:
@@ -35,39 +44,47 @@ def scaled_yolov4_full(target: Target = Target()):
             overrides: Changes of single parameters, each as "section.key=value".
             models: Models to train; empty takes those of the parameter file.
             mlflow_tracking_uri: Address of the MLflow server; empty takes a database in the step's own folder.
+            force: Train from scratch although nothing, or little, changed since the champion.
         """
-        checked = fit(
-            steps.parameters(
-                params_yaml=params_yaml,
-                overrides=overrides,
-                models=models,
-                pipeline_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-                mlflow_tracking_uri=mlflow_tracking_uri,
-            )
-        )
-        params = checked.outputs["params"]
+        run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+        given = {"params_yaml": params_yaml, "overrides": overrides, "mlflow_tracking_uri": mlflow_tracking_uri}
+        end = fit(steps.finish(run=run, **given, ray_jobs=target.ray_jobs))
+        with dsl.ExitHandler(end, name="to the end"):
+            asked = fit(steps.parameters(**given, models=models, pipeline_id=run, image=target.image)).outputs["params"]
+            dataset = fit(steps.prepare(params=asked)).outputs["dataset"]
+            decided = fit(steps.retrain(params=asked, dataset=dataset, force=force))
+            # KFP's local runner knows a condition only on an output of this name.
+            with dsl.If(decided.outputs["Output"] == "train", name="something to train"):
+                params = decided.outputs["chosen"]
+                anchors = fit(steps.anchors(params=params, dataset=dataset)).outputs["anchors"]
+                hyp = fit(evolve(params=params, dataset=dataset, anchors=anchors)).outputs["hyp"]
 
-        dataset = fit(steps.prepare(params=params)).outputs["dataset"]
-        anchors = fit(steps.anchors(params=params, dataset=dataset)).outputs["anchors"]
-        hyp = fit(evolve(params=params, dataset=dataset, anchors=anchors)).outputs["hyp"]
+                with dsl.ParallelFor(decided.outputs["models"], name="each model") as model:
+                    common = {"model": model, "params": params, "dataset": dataset}
+                    detector = fit(train(**common, anchors=anchors, hyp=hyp)).outputs["detector"]
+                    evaluation = fit(steps.evaluate(**common, detector=detector)).outputs["evaluation"]
+                    exported = fit(steps.export(**common, detector=detector)).outputs["exported"]
+                    speed = fit(steps.benchmark(**common, detector=detector, exported=exported)).outputs["speed"]
+                    registered = fit(
+                        steps.register(
+                            **common,
+                            anchors=anchors,
+                            hyp=hyp,
+                            detector=detector,
+                            evaluation=evaluation,
+                            exported=exported,
+                            speed=speed,
+                        )
+                    ).outputs["registered"]
+                    decision = fit(steps.promote(**common, registered=registered)).outputs["decision"]
 
-        with dsl.ParallelFor(checked.outputs["Output"], name="each model") as model:
-            common = {"model": model, "params": params, "dataset": dataset}
-            detector = fit(train(**common, anchors=anchors, hyp=hyp)).outputs["detector"]
-            evaluation = fit(steps.evaluate(**common, detector=detector)).outputs["evaluation"]
-            exported = fit(steps.export(**common, detector=detector)).outputs["exported"]
-            speed = fit(steps.benchmark(**common, detector=detector, exported=exported)).outputs["speed"]
-            registered = fit(
-                steps.register(
-                    **common,
-                    anchors=anchors,
-                    hyp=hyp,
-                    detector=detector,
-                    evaluation=evaluation,
-                    exported=exported,
-                    speed=speed,
+                fit(
+                    steps.compare(
+                        params=params,
+                        evaluations=dsl.Collected(evaluation),
+                        speeds=dsl.Collected(speed),
+                        decisions=dsl.Collected(decision),
+                    )
                 )
-            ).outputs["registered"]
-            fit(steps.promote(**common, registered=registered))
 
     return pipeline

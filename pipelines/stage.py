@@ -7,33 +7,76 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from kfp import dsl
 
+from pipelines.exit_codes import TRY_AGAIN
+from pipelines.outcome import note_failure
+
 MAX_ENTRIES = 100  # of a mapping or list that is shown; a longer one is to be read in its file
+WAITS_S = (30.0, 60.0)  # before a stage is tried again that ended with exit code 3
+LINGERING_S = 5.0  # for what a stage said last; a process that it left behind may hold the pipe open
 MIME = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
-def run_stage(stage: str, params: dsl.Artifact, **options: str | Path) -> None:
-    """Run `scaled-yolov4 <stage> --params FILE --option value ...`.
+def run_stage(stage: str, params: dsl.Artifact, *flags: str, **options: str | Path) -> None:
+    """Run `scaled-yolov4 <stage> --params FILE --option value ... --flag ...`.
 
-    The metadata of `params` are the variables that the run gives to each of its stages.
+    The metadata of `params` are the variables that the run gives to each of its stages. A command that ends with exit
+    code 3 is run again, after longer and longer waits; nothing else is.
     Where the command fails, it has said why in its last line, and this process ends with the same exit code.
     """
     given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "components.cli", stage, "--params", params.path, *given]
-    code = subprocess.run(command, env={**os.environ, **params.metadata}, check=False).returncode
+    command = [sys.executable, "-m", "components.cli", stage, "--params", params.path, *given, *flags]
+    environment = {**os.environ, **params.metadata}
+    code, last = _run(command, environment)
+    for wait in WAITS_S:
+        if code != TRY_AGAIN:
+            break
+        print(f"{stage}: trying again in {wait:g} s", flush=True)
+        time.sleep(wait)
+        code, last = _run(command, environment)
     if code:
-        sys.exit(code if code > 0 else 128 - code)  # ended by a signal: the number a shell would give
+        note_failure(params, " ".join([stage, str(options.get("model", ""))]).strip(), last)
+        sys.exit(code)
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """The exit code and the last line of what the command says of itself, which is passed on as it comes."""
+    said = [""]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
+    reader = threading.Thread(target=_pass_on, args=(process.stderr, said), daemon=True)
+    reader.start()
+    code = process.wait()
+    reader.join(LINGERING_S)  # the pipe is left open: to close it would wait for the reader without a limit
+    return (code if code >= 0 else 128 - code), said[0]  # ended by a signal: the number a shell would give
+
+
+def _pass_on(lines: Iterable[str], said: list[str]) -> None:
+    for line in lines:
+        sys.stderr.write(line)
+        sys.stderr.flush()
+        said[0] = line.strip() or said[0]
 
 
 def work_folder(out: dsl.Artifact) -> Path:
     """Where a stage keeps unfinished work: beside its result, so that a retry on the same volume goes on."""
     return Path(out.path).parent / "work"
+
+
+def gathered(artifacts: list[dsl.Artifact]) -> Path:
+    """A folder in which each artifact is an entry, whatever it is called where it lies."""
+    folder = Path(tempfile.mkdtemp())
+    for number, artifact in enumerate(artifacts):
+        (folder / str(number)).symlink_to(Path(artifact.path).absolute())
+    return folder
 
 
 def show(title: str, results: Path, metrics: dsl.Metrics, report: dsl.HTML) -> None:

@@ -21,3 +21,4 @@ class Target:
     queue: str = ""
     account: str = ""
     retries: int = 2
+    node_selector: tuple[tuple[str, str], ...] = ()

@@ -9,6 +9,7 @@ from coco_source import CocoFolder, encoded, pixels
 from stage_outputs import MODEL, load_params, make_outputs
 
 from components import prepare, promote, register, retrain, tracking
+from components.lineage import IMAGE_VARIABLE
 
 CLASSES = ["dog", "cat"]  # by ascending category id
 
@@ -36,15 +37,17 @@ def decision(*overrides: str, dry_run: bool = True) -> dict[str, Any]:
     return json.loads(Path(f"outputs/retrain/{MODEL}/decision.json").read_text())
 
 
-def test_nothing_new_is_skipped_and_recorded(source: CocoFolder):
+def test_nothing_new_stays_unchanged_and_is_recorded(source: CocoFolder):
     record = decision(dry_run=False)
-    assert (record["action"], record["champion"], record["cost"]) == ("skip", 1, None)
+    assert (record["action"], record["champion"], record["cost"]) == ("unchanged", 1, None)
     client = tracking.connect()
     experiment = client.get_experiment_by_name("scaled-yolov4")
     assert experiment
     (run,) = client.search_runs([experiment.experiment_id], "tags.`scaled_yolov4.stage` = 'retrain'")
-    assert run.data.tags["scaled_yolov4.action"] == "skip"
+    assert run.data.tags["scaled_yolov4.action"] == "unchanged"
     assert run.data.metrics["retrain/fraction"] == 0
+    assert record["weights"] is None
+    assert not list(Path(f"outputs/retrain/{MODEL}").glob("*.safetensors"))  # nobody needs a copy of them
 
 
 def test_one_image_more_is_evaluated_or_tuned_as_the_thresholds_say(source: CocoFolder):
@@ -68,6 +71,34 @@ def test_one_image_more_is_evaluated_or_tuned_as_the_thresholds_say(source: Coco
     page = Path(f"outputs/retrain/{MODEL}/decision.md").read_text()
     assert page.startswith(f"# {MODEL}: fine-tune\n")
     assert "| fraction | 0.1429 |" in page
+
+
+def test_other_parameters_or_another_image_start_anew(source: CocoFolder, monkeypatch: pytest.MonkeyPatch):
+    other = decision("train.epochs=31")
+    assert (other["action"], other["reason"]) == ("scratch", "other parameters than the champion's")
+    assert "changed besides the data: parameters" in Path(f"outputs/retrain/{MODEL}/decision.md").read_text()
+    assert decision("promote.confidence=0.9")["action"] == "unchanged"  # it decides no weights
+    monkeypatch.setenv(IMAGE_VARIABLE, "registry/name:2")
+    assert decision("train.epochs=31")["others"] == ["parameters", "image"]
+
+
+def test_what_was_judged_already_is_not_trained_again(source: CocoFolder, tmp_path: Path):
+    worse = make_outputs(tmp_path / "challenger", Path("data/prepared"), classes=CLASSES, right=1, seed=1)
+    params = load_params("train.epochs=31")
+    register.run(params, model=MODEL, **worse.paths)
+    promote.run(params, model=MODEL, registered=worse.registered, data=worse.data, out=worse.promoted)
+    record = decision("train.epochs=31")
+    assert (record["action"], record["champion"]) == ("unchanged", 1)
+    assert record["reason"].startswith("version 2, the challenger, comes of the same data, parameters, code")
+    assert decision()["reason"].startswith("version 1, the champion")
+    assert decision("train.epochs=32")["action"] == "scratch"
+
+
+def test_force_trains_whatever_changed(source: CocoFolder):
+    retrain.run(load_params(), dry_run=True, force=True)
+    record = json.loads(Path(f"outputs/retrain/{MODEL}/decision.json").read_text())
+    assert (record["action"], record["reason"]) == ("scratch", "asked for, whatever changed")
+    assert record["diff"]["fraction"] == 0  # what it was compared with stands beside it
 
 
 def test_without_a_champion_it_starts_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -20,9 +20,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COPIED = ["dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "components", "yolo_core"]
 MODEL = "yolov4-tiny"
-STAGES = ["prepare", "anchors", "evolve"] + [
-    f"{stage}@{MODEL}" for stage in ("train", "evaluate", "export", "benchmark", "register", "promote")
-]
+PER_MODEL = ("train", "evaluate", "export", "benchmark", "register", "promote")
+STAGES = ["prepare", "anchors", "evolve", *(f"{stage}@{MODEL}" for stage in PER_MODEL), "compare"]
 UP_TO_DATE = "Data and pipelines are up to date."
 TINY = {
     "models": [MODEL],
@@ -106,7 +105,7 @@ class Runs:
 
     def step(self, name: str) -> Path:
         """The folder of one KFP step's artifacts."""
-        return next(path for path in (self.kfp / name, self.kfp / "for-loop-1-iteration-0" / name) if path.exists())
+        return next(path for pattern in (name, f"for-loop-*-iteration-0/{name}") for path in self.kfp.glob(pattern))
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +183,10 @@ def test_kfp_steps_report_metrics_pages_and_models(runs: Runs) -> None:
     figures = read(runs.dvc.folder / f"outputs/evaluate/{MODEL}/metrics.json")
     assert artifact("evaluate", "metrics")["metadata"]["plain.AP50"] == pytest.approx(figures["plain"]["AP50"])
     assert (runs.step("evaluate") / "report").read_text().count("<img src='data:image/") == 3
+    confusion = artifact("evaluate", "confusion")
+    assert confusion["type"]["schemaTitle"] == "system.ClassificationMetrics"
+    matrix = read(runs.dvc.folder / f"outputs/evaluate/{MODEL}/confusion.json")["matrix"]
+    assert [row["row"] for row in confusion["metadata"]["confusionMatrix"]["rows"]] == matrix
     assert artifact("train", "detector")["metadata"]["model"] == MODEL
     assert artifact("export", "exported")["metadata"]["framework"] == "onnx"
 
@@ -199,6 +202,7 @@ def test_kfp_stages_belong_to_one_pipeline_run(runs: Runs) -> None:
     [
         (f"outputs/evaluate/{MODEL}/metrics.json", [f"evaluate@{MODEL}"]),
         (f"outputs/promote/{MODEL}.json", [f"promote@{MODEL}"]),
+        ("outputs/compare/comparison.png", ["compare"]),
     ],
 )
 def test_a_deleted_output_comes_back_alone(runs: Runs, deleted: str, expected: list[str]) -> None:
@@ -252,7 +256,7 @@ def test_metrics_and_plots_show(runs: Runs) -> None:
 
 def test_an_experiment_runs_what_its_change_needs(runs: Runs) -> None:
     log = runs.dvc.run("dvc", "exp", "run", "--name", "stricter", "-S", "promote.confidence=0.9")
-    assert acted(log) == [f"promote@{MODEL}"]
+    assert acted(log) == [f"promote@{MODEL}", "compare"]
     shown = runs.dvc.run("dvc", "exp", "show", "--csv")
     assert "stricter" in shown
     assert "promote.confidence" in shown

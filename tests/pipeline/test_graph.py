@@ -17,7 +17,9 @@ from pipelines.resources import resources
 from pipelines.target import Target
 
 ROOT = Path(__file__).parents[2]
-STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote"]
+PER_MODEL = ["train", "evaluate", "export", "benchmark", "register", "promote"]
+STAGES = ["prepare", "anchors", "evolve", *PER_MODEL, "compare"]
+OWN = {"parameters", "retrain", "finish"}  # which parameters, whether at all, and what is left: no results of models
 Edges = set[tuple[str, str]]  # (producer, consumer)
 
 
@@ -37,29 +39,39 @@ def base_name(stage: Any) -> str:
 
 
 def kfp_graph(text: str = "") -> tuple[set[str], Edges]:
-    """Steps and artifact edges of the compiled pipeline, the first step aside: it stands for params.yaml."""
+    """Steps and artifact edges of the compiled pipeline, those of its own aside."""
     spec = next(yaml.safe_load_all(text or pipeline_compile.COMPILED.read_text()))
     edges: Edges = set()
     names: set[str] = set()
+
+    def component(task: dict[str, Any]) -> dict[str, Any]:
+        return spec["components"][task["componentRef"]["name"]]
+
+    def producer(dag: dict[str, Any], name: str, artifact: str) -> str:
+        """The step behind an output artifact of a task, which may be a group of steps."""
+        inner = component(dag["tasks"][name]).get("dag")
+        if inner is None:
+            return name
+        [selector] = inner["outputs"]["artifacts"][artifact]["artifactSelectors"]
+        return producer(inner, selector["producerSubtask"], selector["outputArtifactKey"])
 
     def walk(dag: dict[str, Any], producers: dict[str, str]) -> None:
         """`producers` names the step behind each input artifact of this (sub)graph."""
         for task in dag["tasks"].values():
             inputs: dict[str, str] = {}
             for name, source in task.get("inputs", {}).get("artifacts", {}).items():
-                if "taskOutputArtifact" in source:
-                    inputs[name] = source["taskOutputArtifact"]["producerTask"]
+                if out := source.get("taskOutputArtifact"):
+                    inputs[name] = producer(dag, out["producerTask"], out["outputArtifactKey"])
                 else:
                     inputs[name] = producers[source["componentInputArtifact"]]
-            component = spec["components"][task["componentRef"]["name"]]
-            if "dag" in component:
-                walk(component["dag"], inputs)
+            if "dag" in component(task):
+                walk(component(task)["dag"], inputs)
             else:
                 names.add(task["taskInfo"]["name"])
-                edges.update((producer, task["taskInfo"]["name"]) for producer in inputs.values())
+                edges.update((source, task["taskInfo"]["name"]) for source in inputs.values())
 
     walk(spec["root"]["dag"], {})
-    return names - {"parameters"}, {edge for edge in edges if "parameters" not in edge}
+    return names - OWN, {edge for edge in edges if not OWN & set(edge)}
 
 
 def test_both_graphs_have_the_same_stages(dvc_repo: Repo) -> None:
@@ -84,7 +96,7 @@ def test_with_ray_jobs_it_is_the_same_graph() -> None:
 def test_every_model_has_its_own_stages(dvc_repo: Repo) -> None:
     models = params.load(ROOT / "params.yaml").models
     names = {stage.name for stage in dvc_stages(dvc_repo)}
-    for stage in STAGES[3:]:
+    for stage in PER_MODEL:
         assert {f"{stage}@{model}" for model in models} <= names
 
 
@@ -133,8 +145,10 @@ UNDECIDING = {
         "plots",
         "progress",
         "ray_cluster",
+        "ray_home",
         "tracking",
         "tracking_journal",
+        "yaml_text",
     )
 }
 UNDECIDING |= {
@@ -176,7 +190,7 @@ def test_a_stale_file_is_one_line_with_its_mend(tmp_path: Path, capsys: pytest.C
 def test_no_step_installs_packages_or_caches() -> None:
     spec = next(yaml.safe_load_all(pipeline_compile.COMPILED.read_text()))
     executors = spec["deploymentSpec"]["executors"]
-    assert len(executors) == len(STAGES) + 1
+    assert len(executors) == len(STAGES) + len(OWN)
     assert "pip install" not in str(executors)
     dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
     steps = [task for dag in dags for task in dag["tasks"].values() if "iterator" not in str(task)[:20]]
@@ -184,7 +198,7 @@ def test_no_step_installs_packages_or_caches() -> None:
 
 
 def test_gpus_and_image_are_settled_at_compile_time() -> None:
-    target = Target(image="registry/name:1", gpus=2, sized_for="yolov4-csp")
+    target = Target(image="registry/name:1", gpus=2, sized_for="yolov4-csp", node_selector=(("pool", "gpu"),))
     spec, platform = yaml.safe_load_all(pipeline_compile.compiled(target))
     containers = {name: part["container"] for name, part in spec["deploymentSpec"]["executors"].items()}
     kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -193,4 +207,31 @@ def test_gpus_and_image_are_settled_at_compile_time() -> None:
         accelerator = containers[f"exec-{step}"]["resources"].get("accelerator", {})
         assert accelerator.get("resourceCount") == ("2" if row.gpu else None)
         mounts = kubernetes.get(f"exec-{step}", {}).get("emptyDirMounts", [])
-        assert [mount["sizeLimit"] for mount in mounts] == ([row.shm] if row.shm else [])
+        assert [(mount["sizeLimit"], mount["medium"]) for mount in mounts] == ([(row.shm, "Memory")] if row.shm else [])
+        labels = kubernetes[f"exec-{step}"].get("nodeSelector", {}).get("labels", {})
+        assert labels == ({"pool": "gpu"} if row.gpu else {})
+
+
+def test_kubeflow_tries_again_only_where_a_lost_node_costs_hours() -> None:
+    spec = next(yaml.safe_load_all(pipeline_compile.COMPILED.read_text()))
+    dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
+    tasks = [task for dag in dags for task in dag["tasks"].values()]
+    retried = {task["taskInfo"]["name"]: task["retryPolicy"] for task in tasks if "retryPolicy" in task}
+    assert set(retried) == {"train", "evolve", "finish"}  # finish: RayJobs that stay cost money, and it harms nobody
+    assert retried["train"]["backoffFactor"] == 2
+
+
+def test_the_end_runs_however_the_rest_ends_and_nothing_is_trained_unasked() -> None:
+    spec = next(yaml.safe_load_all(pipeline_compile.COMPILED.read_text()))
+    root = spec["root"]["dag"]["tasks"]
+    assert root["finish"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    [rest] = [name for name in root if name != "finish"]
+    body = spec["components"][root[rest]["componentRef"]["name"]]["dag"]["tasks"]
+    [guarded] = [task for task in body.values() if "condition" in task.get("triggerPolicy", {})]
+    inside = spec["components"][guarded["componentRef"]["name"]]["dag"]["tasks"]
+    assert {"anchors", "evolve", "compare"} < set(inside)
+    assert {task["taskInfo"]["name"] for task in body.values() if task != guarded} == {
+        "parameters",
+        "prepare",
+        "retrain",
+    }

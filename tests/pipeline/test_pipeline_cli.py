@@ -422,9 +422,12 @@ def test_a_schedule_that_makes_no_sense_is_refused(server: KfpServer, arguments:
 def test_compile_takes_the_choices_of_the_target(tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     given = ["pipeline", "compile", "--out", str(out), "--image", "registry/name:1", "--ray-jobs", "--queue", "gpus"]
+    given += ["--gpus", "1", "--node-selector", "pool=a100"]
     assert CliRunner().invoke(stages, given).exit_code == 0
     spec = next(yaml.safe_load_all(out.read_text()))
-    train = spec["components"]["comp-for-loop-1"]["dag"]["tasks"]["train"]["inputs"]["parameters"]
+    [loop] = [part for name, part in spec["components"].items() if name.startswith("comp-for-loop")]
+    train = loop["dag"]["tasks"]["train"]["inputs"]["parameters"]
+    assert train["node_selector"]["runtimeValue"]["constant"] == {"pool": "a100"}
     assert train["image"]["runtimeValue"]["constant"] == "registry/name:1"
     assert train["queue"]["runtimeValue"]["constant"] == "gpus"
     assert CliRunner().invoke(stages, [*given, "--check"]).exit_code == 0

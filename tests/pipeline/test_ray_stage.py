@@ -113,6 +113,7 @@ def run_train(params: dsl.Artifact, **changes: str) -> dsl.Metrics:
         image="image:1",
         queue="gpus",
         account="training",
+        node_selector={"pool": "gpu"},
         model="yolov4-tiny",
         params=params,
         dataset=artifact(dsl.Dataset, "dataset"),
@@ -145,6 +146,7 @@ def test_a_step_shows_what_its_job_left_in_the_store(
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
     worker = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
     assert worker["serviceAccountName"] == "training"
+    assert worker["nodeSelector"] == {"pool": "gpu"}
 
 
 def test_a_step_ends_like_its_job(params: dsl.Artifact, server: KubernetesServer) -> None:
@@ -178,7 +180,7 @@ def test_both_steps_are_components_of_the_same_interface() -> None:
     from pipelines import kfp_components as plain
 
     for ray, usual in ((train, plain.train), (evolve, plain.evolve)):
-        own = {"run", "image", "queue", "account"}
+        own = {"run", "image", "queue", "account", "node_selector"}
         spec, other = ray.component_spec, usual.component_spec  # pyright: ignore[reportFunctionMemberAccess]
         assert set(spec.inputs) - own == set(other.inputs)
         assert set(spec.outputs) == set(other.outputs)

@@ -12,7 +12,7 @@ import yaml
 from components.layout import default_paths
 
 ROOT = Path(__file__).parents[3]
-STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote"]
+STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote", "compare"]
 COMMANDS = [*STAGES, "models", "plan", "import-weights", "doctor", "summary"]
 
 

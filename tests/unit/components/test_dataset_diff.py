@@ -95,7 +95,7 @@ def test_a_new_class(source: CocoFolder, tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "recall", "action"),
     [
-        ({}, 0.5, "skip"),  # nothing changed: the anchors are as good as they were
+        ({}, 0.5, "unchanged"),  # nothing changed: the anchors are as good as they were
         ({"added": 1, "fraction": 0.0999}, 1.0, "evaluate"),
         ({"added": 1, "fraction": 0.1}, 1.0, "fine-tune"),
         ({"added": 1, "fraction": 0.4999}, 1.0, "fine-tune"),

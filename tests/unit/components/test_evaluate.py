@@ -1,6 +1,7 @@
 """The evaluate stage on a small detector: its files, their agreement, and its refusals."""
 
 import json
+from collections import Counter
 
 import cv2
 import pytest
@@ -11,7 +12,8 @@ from yolo_core.errors import UserError
 from yolo_core.evaluate.coco_metrics import FIGURES, score
 from yolo_core.evaluate.detections import Detections
 
-FILES = ("metrics.json", "detections.json", "detections_tta.json", "pr_curve.png", "confusion.png", "samples.jpg")
+DOCUMENTS = ("metrics.json", "detections.json", "detections_tta.json", "confusion.json")
+PICTURES = ("pr_curve.png", "confusion.png", "samples.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +49,17 @@ def test_metrics_are_complete_and_those_of_the_detections(project, out):
     assert metrics["tta"] != metrics["plain"]
 
 
+def test_the_confusion_matrix_counts_every_truth(project, out):
+    confusion = json.loads((out / "confusion.json").read_text())
+    assert confusion["categories"] == ["one", "two", "background"]
+    truth = json.loads((project.data / "annotations/instances_val.json").read_text())["annotations"]
+    rows = [sum(row) for row in confusion["matrix"][:2]]  # a truth is found as some class, or missed
+    counted = Counter(box["category_id"] for box in truth)
+    assert rows == [counted[number] for number in sorted(counted)]
+
+
 def test_pictures_can_be_opened(out):
-    for name in FILES[3:]:
+    for name in PICTURES:
         picture = cv2.imread(str(out / name))
         assert min(picture.shape[:2]) > 300
         assert picture.std() > 5, "not blank"
@@ -56,7 +67,7 @@ def test_pictures_can_be_opened(out):
 
 def test_the_same_inputs_give_the_same_bytes(project, out, tmp_path):
     run(project, tmp_path / "again")
-    for name in FILES:
+    for name in DOCUMENTS + PICTURES:
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes(), name
 
 

@@ -1,0 +1,155 @@
+"""The whole graph under KFP's local runner: from nothing to promoted models, unchanged, changed data, a failure."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from stage_outputs import make_outputs
+
+from components import params as parameters
+from components import prepare, promote, register
+from components.lineage import IMAGE_VARIABLE
+from pipelines.target import IMAGE
+
+ROOT = Path(__file__).parents[2]
+MODELS = ["yolov4-tiny", "yolov4-tiny-3l"]
+TINY = [
+    "prepare.digits={train_images: 24, val_images: 12, image_size: 96}",
+    "anchors.kmeans_iterations=5",
+    "anchors.generations=20",
+    "evolve.trials=0",
+    "train.size=64",
+    "train.width=0.125",
+    "train.epochs=1",
+    "train.batch=8",
+    "train.nominal_batch=8",
+    "train.device=cpu",
+    "train.hyp.warmup_epochs=0",
+    "export.check_images=4",
+    "export.openvino=[]",
+    "benchmark={batches: [1], warmup: 0, runs: 2, threads: 1}",
+    "promote.bootstrap_samples=100",
+]
+
+
+SKIPPED = {"parameters", "prepare", "retrain", "finish"}  # the steps of a run that finds nothing new
+
+
+@dataclass(frozen=True)
+class Here:
+    """A working folder with an MLflow database, in which the pipeline runs."""
+
+    folder: Path
+    models: list[str]
+
+    @property
+    def text(self) -> str:
+        params = parameters.load(ROOT / "params.yaml", [*TINY, f"models=[{', '.join(self.models)}]"])
+        return yaml.safe_dump(params.model_dump(mode="json", by_alias=True, exclude_unset=True))
+
+    def run(self, *arguments: str, code: int = 0) -> Path:
+        """Run it as a person would; returns the folder of its artifacts."""
+        (self.folder / "params.yaml").write_text(self.text)
+        unset = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SCALED_YOLOV4_PIPELINE_ID")
+        environment = {name: value for name, value in os.environ.items() if name not in unset}
+        command = [sys.executable, "-m", "pipelines.run_local", "--root", "artifacts", *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1200)
+        assert done.returncode == code, done.stdout + done.stderr
+        return max((self.folder / "artifacts").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+    @property
+    def mlflow(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+
+    def stages(self, stage: str) -> list[Run]:
+        """Runs of a stage in MLflow, the latest first."""
+        client = self.mlflow
+        found = client.get_experiment_by_name("scaled-yolov4")
+        assert found
+        return list(client.search_runs([found.experiment_id], f"tags.`scaled_yolov4.stage` = '{stage}'"))
+
+    def outcome(self) -> tuple[str, str]:
+        """Of the latest run."""
+        tags = self.stages("pipeline")[0].data.tags
+        return tags["scaled_yolov4.outcome"], tags["scaled_yolov4.reason"]
+
+    def champion(self, model: str) -> int:
+        return int(self.mlflow.get_model_version_by_alias(f"scaled-yolov4-{model}", "champion").version)
+
+
+def steps(artifacts: Path) -> set[str]:
+    return {path.name for path in artifacts.iterdir()}
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_nothing_new_ends_after_the_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a champion of the same data, parameters, code and image, whose results are made by hand."""
+    here = Here(tmp_path, MODELS[:1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv(IMAGE_VARIABLE, IMAGE)
+    (tmp_path / "params.yaml").write_text(here.text)
+    params = parameters.load(tmp_path / "params.yaml")
+    prepare.run(params, out=tmp_path / "prepared")
+    outputs = make_outputs(tmp_path / "champion", tmp_path / "prepared", classes=list("0123456789"), right=2)
+    register.run(params, model=MODELS[0], **outputs.paths)
+    promote.run(params, model=MODELS[0], registered=outputs.registered, data=outputs.data, out=outputs.promoted)
+
+    artifacts = here.run()
+    assert steps(artifacts) == SKIPPED
+    assert here.outcome() == ("unchanged", "yolov4-tiny: unchanged")
+    page = (artifacts / "retrain/decisions").read_text()
+    assert "Version 1, the champion, comes of the same data, parameters, code, image." in page
+    [decision] = here.stages("retrain")
+    assert decision.data.tags["scaled_yolov4.action"] == "unchanged"
+
+
+def test_a_run_that_fails_is_recorded_with_its_reason(tmp_path: Path) -> None:
+    here = Here(tmp_path, MODELS[:1])
+    here.run("-S", "prepare.source=coco-dir", "-S", f"prepare.location={tmp_path}/nowhere", code=1)
+    outcome, reason = here.outcome()
+    assert outcome == "failed"
+    assert reason.startswith("prepare: error: ")
+    assert "nowhere" in reason
+    assert here.stages("pipeline")[0].info.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_two_models_from_nothing_to_promotion_then_unchanged_then_tuned(tmp_path: Path) -> None:
+    here = Here(tmp_path, MODELS)
+    first = here.run()
+    assert here.outcome() == ("succeeded", "yolov4-tiny: scratch, yolov4-tiny-3l: scratch")
+    assert [here.champion(model) for model in MODELS] == [1, 1]
+    comparison = read(first / "compare/comparison/comparison.json")["models"]
+    assert {model: row["decision"] for model, row in comparison.items()} == dict.fromkeys(MODELS, "promote")
+    assert any(row["on_front"] for row in comparison.values())
+    assert (first / "compare/report").read_text().count("<img src='data:image/png") == 1
+
+    second = here.run()
+    assert here.outcome() == ("unchanged", "yolov4-tiny: unchanged, yolov4-tiny-3l: unchanged")
+    assert steps(second) == SKIPPED
+
+    third = here.run("-S", "prepare.digits.train_images=25")  # 1 image of 37 is new: 2.7 %
+    assert here.outcome() == ("succeeded", "yolov4-tiny: fine-tune, yolov4-tiny-3l: fine-tune")
+    assert "2.70% of the images changed" in (third / "retrain/decisions").read_text()
+    training = [read(path) for path in third.glob("for-loop-*/train/detector/train.json")]
+    assert len(training) == 2
+    assert all(record["started_from"] for record in training), training[0]
+    here.run("-S", "prepare.digits.train_images=25")  # whoever was promoted, this has been judged
+    assert here.outcome()[0] == "unchanged"
+
+    fifth = here.run("-S", "prepare.digits.train_images=26", "-S", "retrain.fine_tune_from=0.5")
+    assert here.outcome() == ("succeeded", "yolov4-tiny: evaluate, yolov4-tiny-3l: evaluate")
+    assert steps(fifth) == SKIPPED
+    assert read(fifth / f"retrain/plan/{MODELS[1]}/evaluate/metrics.json")["images"] == 12
