@@ -20,7 +20,7 @@ ENOUGH_RECALL = 0.98  # below, anchors cost boxes they can never be assigned to 
 LEAST_LOG_SIDE = np.float32(np.log(MIN_SIDE_PX))
 GRID_STEP = 0.045  # of ln(side): boxes closer than this share one weighted point when generations are scored
 GRID_FROM = 4096  # boxes; fewer are cheap enough to score one by one
-STARTS = 8  # refinement ends in one of many local optima; the best of this many is taken
+STARTS = 16  # refinement ends in one of many local optima; the best of this many is taken
 GROWTH = 1.5  # of the spread of mutations with each success
 LEAST_SPREAD = 0.003  # of ln(side)
 KMEANS_SAMPLE = 4000  # boxes drawn for each start, plenty for its centres
@@ -49,7 +49,7 @@ class FitSettings:
 
     kmeans_iterations: int = 30
     generations: int = 1000
-    mutation_probability: float = 0.2
+    mutation_probability: float = 0.05
     mutation_sigma: float = 0.3
 
 

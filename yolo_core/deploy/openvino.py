@@ -31,6 +31,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 EXTRA = "openvino"
 FACTS = "scaled_yolov4"  # the name that what `graph.facts` says has in a file
 # Of what is left in floating point: between its quantised layers, INT8 has a few.
+IN_FLOAT = r".*\.head\..*"  # layers whose channels are the boxes and scores: cheap, and rounding them costs AP
 INFERENCE_PRECISION = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
@@ -71,7 +72,7 @@ def quantise(source: Path, path: Path, images: Iterable[Tensor], count: int) -> 
     images: each (1, 3, H, W) float32; they may be gone through more than once.
     Ranges of activations are asymmetric, as Mish, SiLU and leaky rectifiers are, and reach from the least to the
     greatest value seen: the quantiser's own choice, their means over images, cuts off the few large values by which a
-    detector is sure of an object. Biases are corrected for the rounding.
+    detector is sure of an object. Biases are corrected for the rounding. The head's own convolutions stay in float.
     """
     nncf = _package("nncf")
     ranges = importlib.import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
@@ -83,6 +84,7 @@ def quantise(source: Path, path: Path, images: Iterable[Tensor], count: int) -> 
             dataset,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=count,
+            ignored_scope=nncf.IgnoredScope(patterns=[IN_FLOAT]),
             advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
         )
     _write(graph, path)
