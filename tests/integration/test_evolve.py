@@ -7,78 +7,28 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small_search
 import yaml
+from small_search import HALVING, MODEL, SEARCH, params, records, results, run
 
-from components import anchors, evolve, prepare
+from components import evolve
 from components.ledger import Confirmation, Ledger, Record, opened
-from components.params import Params, load
 from yolo_core.data.cache import CacheSettings
 from yolo_core.data.coco import load_split
 from yolo_core.evolution import Individual, Mutation, propose, rung_limits
 from yolo_core.train import Phase, TrainConfig, checkpoint
 
-MODEL = "yolov4-tiny"
-TINY = [
-    "prepare.digits.train_images=12",
-    "prepare.digits.val_images=6",
-    "prepare.digits.image_size=64",
-    "anchors.generations=20",
-    "train.size=64",
-    "train.batch=4",
-    "train.nominal_batch=4",
-    "evolve.train_images=8",
-    "evolve.val_images=4",
-    "evolve.epochs=1",
-    "evolve.trials=4",
-    "evolve.concurrent=2",
-    "evolve.minutes=10",
-]
-
-HALVING = ["evolve.epochs=4", "evolve.halving={epochs: [1, 2], keep: 0.5}"]
-SEARCH = [*HALVING, "evolve.cpus_per_trial=0.5"]
-
-
-def params(*overrides: str) -> Params:
-    return load(Path("params.yaml"), [*TINY, *overrides])
-
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data` and `anchors`."""
-    folder = tmp_path_factory.mktemp("evolve")
-    prepare.run(params(), out=folder / "data")
-    anchors.run(params(), data=folder / "data", out=folder / "anchors")
-    return folder
-
-
-def run(folder: Path, prepared: Path, *overrides: str) -> dict:
-    return evolve.run(
-        params(*overrides),
-        data=prepared / "data",
-        anchors=prepared / "anchors",
-        out=folder / "out",
-        work=folder / "work",
-    )
-
-
-def records(path: Path) -> dict[int, Record]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()[1:]]
-    return {line["trial"]: Record(**line) for line in lines if "trial" in line}
-
-
-def results(path: Path) -> dict[int, tuple]:
-    """What a ledger says of each trial, times aside."""
-    return {
-        trial: (r.parent, r.hyp, r.fitness, r.AP, r.AP50, r.reason, r.rungs, r.stopped_at)
-        for trial, r in records(path).items()
-    }
+    return small_search.prepared(tmp_path_factory.mktemp("evolve"))
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +140,8 @@ def test_checks_train_both_with_every_seed_and_are_not_run_again(prepared, tmp_p
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_with_the_same_children(finished, prepared, tmp_path):
-    command = [sys.executable, "-m", "components.cli", "evolve", "--data", prepared / "data"]
-    command += ["--anchors", prepared / "anchors", "--out", tmp_path / "out", "--work", tmp_path / "work"]
-    command += [part for override in [*TINY, *SEARCH] for part in ("-S", override)]
-    driver = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
-    ledger = _wait_for_a_trial(driver, tmp_path / "work")
+    driver = subprocess.Popen(small_search.command(tmp_path, prepared, *SEARCH), stdout=subprocess.DEVNULL)
+    ledger = small_search.wait_for_a_trial(driver, tmp_path / "work")
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     kept = ledger.read_bytes()
@@ -203,17 +150,6 @@ def test_a_killed_search_goes_on_with_the_same_children(finished, prepared, tmp_
     run(tmp_path, prepared, *SEARCH)
     assert ledger.read_bytes().startswith(kept)
     assert results(tmp_path / "out" / "ledger.jsonl") == results(finished / "out" / "ledger.jsonl")
-
-
-def _wait_for_a_trial(driver: subprocess.Popen, work: Path) -> Path:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        for ledger in work.glob("evolve/*/ledger.jsonl"):
-            if ledger.read_bytes().count(b"\n") > 1:
-                return ledger
-        assert driver.poll() is None, "the search ended before it could be killed"
-        time.sleep(0.05)
-    pytest.fail("no trial ended within 300 s")
 
 
 def test_no_trials_keep_the_recipe(prepared, tmp_path):

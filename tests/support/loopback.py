@@ -54,7 +54,7 @@ class LoopbackServer:
             def handle_request(self) -> None:
                 owner._answer(self)
 
-            do_GET = do_POST = do_DELETE = handle_request
+            do_GET = do_POST = do_PUT = do_DELETE = handle_request
 
             def log_message(self, *_: object) -> None:
                 pass

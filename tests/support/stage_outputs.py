@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import torch
 
+from components import manifest
 from components import params as parameters
+from components.dataset_check import CheckedSplit
 from components.params import Params
 from yolo_core.models import build_model
 from yolo_core.models.weights import save_detector
@@ -46,8 +48,8 @@ def make_dataset(folder: Path, seed: int = 0) -> Path:
     truth = {"images": images, "annotations": boxes, "categories": categories}
     (folder / "annotations" / "instances_val.json").write_text(json.dumps(truth))
     files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*.*")) if path.is_file()}
-    manifest = {"sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(), "files": files}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    splits = {"train": CheckedSplit(), "val": CheckedSplit(images=images, annotations=boxes)}
+    (folder / manifest.NAME).write_text(json.dumps(manifest.build({"kind": "made up"}, categories, splits, files)))
     return folder
 
 

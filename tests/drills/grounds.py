@@ -1,0 +1,130 @@
+"""Where drills are held: data, services and nodes, which start when a drill first asks for them."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ray_nodes
+import small_training
+from faulty_proxy import FaultyProxy
+from ray_nodes import Nodes
+
+from infra.local import servers
+from infra.local.services import STORE, TRACKING, Services, running
+from tests.drills.report import Lost
+
+LIMIT_S = ray_nodes.LIMIT_S
+TWO = ("train.sync_bn=true", "train.amp=false", "train.workers=2", "train.stall_minutes=0.5")
+
+
+class Grounds(contextlib.ExitStack):
+    """folder: of everything; `place` holds the data and what trainings made of them, a name each."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    @cached_property
+    def place(self) -> Path:
+        made = self.folder / "train"
+        made.mkdir()
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{made / 'mlflow.db'}"
+        return small_training.prepared(made)
+
+    @cached_property
+    def services(self) -> Services:
+        """An object store; MLflow with accounts beside it once `tracking` is asked for."""
+        return self.enter_context(running(self.folder / "services", STORE, sqlite=True))
+
+    @cached_property
+    def tracking(self) -> dict[str, str]:
+        """The variables that name the store and MLflow."""
+        self.services.up(TRACKING)
+        return self.services.variables()
+
+    @cached_property
+    def bucket(self) -> str:
+        """The store's, and the store in the environment."""
+        os.environ.update({k: v for k, v in self.services.variables().items() if k.startswith("AWS_")})
+        return servers.BUCKET
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """A cluster of a head and two nodes."""
+        place, _ = self.place, self.bucket  # the nodes inherit what names the store
+        os.environ.update(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="40", PYTHONPATH=str(small_training.ROOT))
+        proxy = self.enter_context(FaultyProxy(os.environ["AWS_ENDPOINT_URL"]))
+        started = Nodes(place, proxy)
+        self.callback(started.cluster.shutdown)
+        started.complete()
+        return started
+
+    def end_nodes(self) -> None:
+        """Stop the cluster; the next look at `nodes` starts another."""
+        self.nodes.cluster.shutdown()
+        del self.nodes
+
+    @contextlib.contextmanager
+    def on_nodes(self) -> Iterator[Nodes]:
+        """The stages run on the cluster while the block lasts."""
+        self.nodes.complete()
+        with environment(RAY_ADDRESS=self.nodes.cluster.address):
+            yield self.nodes
+
+    @cached_property
+    def whole(self) -> Path:
+        """The results of a training in one process that nothing disturbed."""
+        ray_nodes.train(self.place, "whole")
+        return self.place / "whole"
+
+    @cached_property
+    def whole_of_two(self) -> Path:
+        """The same of two nodes."""
+        with self.on_nodes():
+            ray_nodes.train(self.place, "whole-of-two", *TWO)
+        return self.place / "whole-of-two"
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """These variables while the block runs."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def stage(home: Path, *words: object, code: int | None = 0, limit_s: float = LIMIT_S) -> subprocess.CompletedProcess:
+    """A command of `scaled-yolov4` in that working folder, from its start to its end."""
+    program = [sys.executable, "-m", "components.cli", *map(str, words)]
+    with environment(PYTHONPATH=str(small_training.ROOT)):
+        done = subprocess.run(program, cwd=home, capture_output=True, text=True, timeout=limit_s, check=False)
+    if code is not None and done.returncode != code:
+        raise Lost(f"`{words[0]}` ended with exit code {done.returncode} instead of {code}: {done.stderr[-2000:]}")
+    return done
+
+
+def same(one: Path, other: Path, *files: str) -> None:
+    """Raises Lost where the files of two folders differ."""
+    for file in files:
+        if (one / file).read_bytes() != (other / file).read_bytes():
+            raise Lost(f"{file} differs: {one} and {other}")
+
+
+def wait(true: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
+    """What `true` gives, once it is something."""
+    deadline = time.monotonic() + limit_s
+    while not (value := true()):
+        if time.monotonic() > deadline:
+            raise Lost(f"not within {limit_s:.0f} s: {what}")
+        time.sleep(0.02)
+    return value

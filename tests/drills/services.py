@@ -1,0 +1,154 @@
+"""Drills of services in trouble: the object store while files go there and come from there, and the tracking server."""
+
+import os
+import re
+import subprocess
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import ray_nodes
+from faulty_proxy import Fault, FaultyProxy
+from small_training import ROOT, STEPS, command, parameters
+
+from components import tracking
+from components.storage import folder
+from components.storage.location import Location
+from tests.drills.grounds import Grounds, environment, same, stage
+from tests.drills.report import Found, Lost
+from tests.drills.training import BITS, steps_done, until_step
+
+PARAMS = ROOT / "params.yaml"
+PICTURES = ("prepare.digits.train_images=48", "prepare.digits.val_images=16", "prepare.digits.image_size=256")
+CHANGES = [word for change in (*PICTURES, "models=[yolov4-tiny]") for word in ("-S", change)]
+FAULTS = {
+    "dropped": [Fault("cut", "up", at=5_000, times=6), Fault("cut", "down", at=5_000, times=6)],
+    "corrupted": [Fault("damage", "up", at=5_000, times=6), Fault("damage", "down", at=5_000, times=6)],
+}
+SLOW_BYTES = 60_000  # a second and connection
+
+
+def upload(grounds: Grounds, harm: str) -> Found:
+    """`prepare` into the store."""
+    return _transfer(grounds, harm, "up")
+
+
+def download(grounds: Grounds, harm: str) -> Found:
+    """`anchors` from the store."""
+    return _transfer(grounds, harm, "down")
+
+
+def _transfer(grounds: Grounds, harm: str, direction: str) -> Found:
+    """A stage through a proxy, undisturbed and with the harm: what more went over the line, and how long it took."""
+    there, name = Location(grounds.bucket, "transfers"), f"{direction}-{harm}"
+    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        quiet_s = _moved(grounds, f"{name}-quiet", direction, there / f"{name}-quiet", proxy)
+    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as harmful:
+        harmful.faults = [replace(fault) for fault in FAULTS.get(harm, [])]
+        harmful.rate = SLOW_BYTES if harm == "slow" else None
+        harmed_s = _moved(grounds, name, direction, there / name, harmful)
+    planned, left = (sum(fault.times for fault in faults) for faults in (FAULTS.get(harm, []), harmful.faults))
+    if planned and planned == left:
+        raise Lost("no fault befell the transfer: nothing was tried")
+    total = proxy.passed[direction]
+    more = f"{max(0, harmful.passed[direction] - total) / 1000:.0f} of {total / 1000:.0f} kB"
+    return Found(more + f" after {planned - left} faults" * bool(planned), max(0.0, harmed_s - quiet_s))
+
+
+def _moved(grounds: Grounds, name: str, direction: str, there: Location, proxy: FaultyProxy) -> float:
+    """The seconds that a stage takes to put data there or to fetch them. Raises Lost unless they arrive whole."""
+    home, data = grounds.folder / name, _pictures(grounds)
+    home.mkdir()
+    words = ["prepare", "--out", there]
+    if direction == "down":
+        folder.push(data, there)
+        words = ["anchors", "--data", there, "--out", "fitted"]
+    with environment(AWS_ENDPOINT_URL=proxy.url):
+        began = time.monotonic()
+        stage(home, *words, "--params", PARAMS, *CHANGES)
+        seconds = time.monotonic() - began
+    arrived = home / "runs" / "store" / there.bucket / there.key
+    if direction == "up":
+        folder.pull(there, arrived)
+    same(data, arrived, *(str(path.relative_to(data)) for path in data.rglob("[!.]*") if path.is_file()))
+    return seconds
+
+
+def _pictures(grounds: Grounds) -> Path:
+    """What `prepare` makes of these parameters without a store."""
+    data = grounds.folder / "pictures"
+    if not data.exists():
+        stage(grounds.folder, "prepare", "--out", data, "--params", PARAMS, *CHANGES)
+    return data
+
+
+def store_away(grounds: Grounds) -> Found:
+    """A training whose results cannot go to the store wait, and `sync` sends them."""
+    bucket, whole, place, name = grounds.bucket, grounds.whole, grounds.place, "store-away"
+    there = Location(bucket, name)
+    with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy, environment(AWS_ENDPOINT_URL=proxy.url):
+        home = place / f"{name}-cwd"
+        home.mkdir()
+        with (place / f"{name}.log").open("w") as log:
+            process = subprocess.Popen(command(place, name, out=there), cwd=home, stderr=log, stdout=log)
+            try:
+                ray_nodes.until(lambda: steps_done(place, name), process, place, name)
+                proxy.state = "refuse"
+                ray_nodes.finish(process, place, name, code=3)
+            finally:
+                process.kill()
+        proxy.state = "through"
+        began = time.monotonic()
+        stage(home, "sync")
+        seconds = time.monotonic() - began
+    folder.pull(there, place / name)
+    same(whole, place / name, *BITS)
+    if stage(home, "sync").stdout:
+        raise Lost("sync sent something a second time")
+    return Found(f"0 of {STEPS} steps", seconds)
+
+
+def tracking_away(grounds: Grounds) -> Found:
+    """A training whose records MLflow cannot take keeps them, and `sync` delivers each once and in order."""
+    whole, place, name = grounds.whole, grounds.place, "tracking-away"
+    proxy = grounds.enter_context(FaultyProxy(grounds.tracking["MLFLOW_TRACKING_URI"]))
+    with environment(**{**grounds.tracking, "MLFLOW_TRACKING_URI": proxy.url}):
+        with until_step(place, name, step=4) as process:
+            proxy.state = "refuse"
+            ray_nodes.finish(process, place, name, code=3)
+        proxy.state = "through"
+        began = time.monotonic()
+        said = stage(place / f"{name}-cwd", "sync").stdout
+        seconds = time.monotonic() - began
+        if stage(place / f"{name}-cwd", "sync").stdout:
+            raise Lost("sync delivered something a second time")
+        run = _only_run("train")
+        epochs, losses = (_history(run, key) for key in ("epoch", "train/loss"))
+    same(whole, place / name, *BITS)
+    if epochs != [(4 * epoch, float(epoch)) for epoch in range(1, 6)]:
+        raise Lost(f"MLflow has the epochs {epochs}")
+    if [step for step, _ in losses] != [10, 20]:
+        raise Lost(f"MLflow has losses of the steps {losses}")
+    found = re.search(r"(\d+) records", said)
+    return Found(f"nothing; {found and found[1]} records came later, each once", seconds)
+
+
+def _only_run(which: str) -> str:
+    client = tracking.connect()
+    experiment = tracking.experiment_id(client, parameters().register_.experiment)
+    runs = client.search_runs([experiment], f"tags.`{tracking.STAGE_TAG}` = '{which}'")
+    if [run.info.status for run in runs] != ["FINISHED"]:
+        raise Lost(f"instead of one run of {which}: {[(run.info.run_id, run.info.status) for run in runs]}")
+    return runs[0].info.run_id
+
+
+def _history(run: str, name: str) -> list[tuple[int, float]]:
+    """Every value that MLflow has, in order of recording."""
+    found = tracking.connect().get_metric_history(run, name)
+    return [(metric.step, metric.value) for metric in sorted(found, key=lambda each: (each.timestamp, each.step))]
+
+
+HARMS = ("dropped", "slow", "corrupted")
+UPLOADS = {harm: partial(upload, harm=harm) for harm in HARMS}
+DOWNLOADS = {harm: partial(download, harm=harm) for harm in HARMS}

@@ -1,0 +1,232 @@
+"""Drills of trainings, in one process and on two nodes: the results must be an undisturbed one's, bit for bit."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray_nodes
+from ray_nodes import checkpoint
+from small_training import MODEL, STEPS, command
+
+from components.train import RESULTS
+from tests.drills.grounds import LIMIT_S, TWO, Grounds, same, wait
+from tests.drills.report import Found, Lost, Skipped
+
+BITS = ("model.safetensors", "curves.csv")
+KILL_AT = 9  # steps; the newest checkpoint is then a few steps old
+BETWEEN_SAVES = 4  # steps at most: every third, the weights being updated every second, and at the end of an epoch
+DISK_MB = 170  # room for one checkpoint and not for two
+
+
+def steps_done(place: Path, name: str) -> int:
+    """The step that a training in one process has reached, by what it says of each."""
+    said = re.findall(rf"train {MODEL}: (\d+)/(\d+),", (place / f"{name}.log").read_text())
+    return STEPS - int(said[-1][1]) + int(said[-1][0]) if said else 0
+
+
+def resumed_at(place: Path, name: str) -> int:
+    return json.loads((place / name / "train.json").read_text())["resumed_at_step"]
+
+
+@contextlib.contextmanager
+def until_step(place: Path, name: str, *changes: str, step: int = KILL_AT) -> Iterator[subprocess.Popen]:
+    """A training in one process that has just done that step."""
+    with ray_nodes.driver(place, name, *changes) as process:
+        ray_nodes.until(lambda: steps_done(place, name) >= step, process, place, name)
+        yield process
+
+
+def again(place: Path, name: str, *changes: str) -> Found:
+    """The same command after the end of the one before, and what that costs."""
+    before = steps_done(place, name)
+    (place / f"{name}.log").rename(place / f"{name}-before.log")
+    began = time.monotonic()
+    with ray_nodes.driver(place, name, *changes) as process:
+        wait(lambda: process.poll() is not None or steps_done(place, name) > before, "a step beyond those before")
+        seconds = time.monotonic() - began
+        ray_nodes.finish(process, place, name)
+    return Found(f"{before - resumed_at(place, name)} of {STEPS} steps", seconds)
+
+
+def end(process: subprocess.Popen, number: int, code: int) -> None:
+    process.send_signal(number)
+    if process.wait(LIMIT_S) != code:
+        raise Lost(f"signal {number} ended it with {process.returncode} instead of {code}")
+
+
+def process_killed(grounds: Grounds) -> Found:
+    whole, place, name = grounds.whole, grounds.place, "killed"
+    with until_step(place, name) as process:
+        end(process, signal.SIGKILL, -signal.SIGKILL)
+    found = again(place, name)
+    same(whole, place / name, *BITS)
+    return found
+
+
+def preempted(grounds: Grounds) -> Found:
+    whole, place, name = grounds.whole, grounds.place, "preempted"
+    with until_step(place, name) as process:
+        sent = time.time()
+        end(process, signal.SIGTERM, 3)
+    written = max(path.stat().st_mtime for path in place.glob(f"{name}-work/train/*/*/checkpoints/step-*/SHA256SUMS"))
+    if not sent <= written < sent + 10:
+        raise Lost(f"the checkpoint came {written - sent:.1f} s after SIGTERM")
+    reached = checkpoint(place, name)["step"]
+    found = again(place, name)
+    same(whole, place / name, *BITS)
+    if resumed_at(place, name) != reached:
+        raise Lost(f"it went on from step {resumed_at(place, name)} instead of {reached}")
+    return Found(f"0 of {STEPS} steps", found.seconds)
+
+
+def checkpoint_damaged(grounds: Grounds) -> Found:
+    whole, place, name = grounds.whole, grounds.place, "damaged"
+    with until_step(place, name) as process:
+        end(process, signal.SIGKILL, -signal.SIGKILL)
+    newest = max(place.glob(f"{name}-work/train/*/*/checkpoints/step-*"))
+    _flip_a_bit(newest / "tensors.safetensors", at=0.5)
+    found = again(place, name)
+    if f"{newest} is damaged" not in (place / f"{name}.log").read_text():
+        raise Lost("the damage was not told")
+    same(whole, place / name, *BITS)
+    return found
+
+
+def cache_damaged(grounds: Grounds) -> Found:
+    whole, place, name = grounds.whole, grounds.place, "pixels"
+    with until_step(place, name) as process:
+        end(process, signal.SIGKILL, -signal.SIGKILL)
+    train, val = sorted((place / f"{name}-work" / "cache").glob("*.pixels"), key=lambda path: -path.stat().st_size)
+    os.truncate(train, train.stat().st_size // 2)
+    _flip_a_bit(val, at=0)
+    found = again(place, name)
+    said = (place / f"{name}.log").read_text()
+    if not all(f"{path}: {what}" in said for path, what in ((train, "has "), (val, "does not begin"))):
+        raise Lost("the damage was not told")
+    same(whole, place / name, *BITS)
+    return Found(f"{found.repeated}, 20 images decoded", found.seconds)
+
+
+def _flip_a_bit(path: Path, at: float) -> None:
+    """In the byte that lies at this part of the file."""
+    with path.open("r+b") as file:
+        file.seek(int(path.stat().st_size * at))
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def disk_full(grounds: Grounds) -> Found:
+    whole, place, name = grounds.whole, grounds.place, "full"
+    work = place / f"{name}-work"
+    work.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", work], check=False).returncode:
+        raise Skipped("a small disk can only be mounted by root")
+    try:
+        with ray_nodes.driver(place, name) as process:
+            code = process.wait(LIMIT_S)
+        said = (place / f"{name}.log").read_text()
+        if code == 0 or "No space left" not in said:
+            raise Lost(f"a full disk ended it with exit code {code}: {said[-2000:]}")
+        subprocess.run(["mount", "-o", "remount,size=1g", work], check=True)
+        found = again(place, name)
+        same(whole, place / name, *BITS)
+    finally:
+        subprocess.run(["umount", work], check=True)
+    return Found(f"{found.repeated}; exit code {code} before", found.seconds)
+
+
+def two_at_once(grounds: Grounds) -> Found:
+    whole, place, name = grounds.whole, grounds.place, "both"
+    with until_step(place, name, step=4) as first:
+        second = subprocess.run(command(place, name), capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        if second.returncode != 2 or "another run is training" not in second.stderr:
+            raise Lost(f"the second ended with {second.returncode}: {second.stderr[-2000:]}")
+        ray_nodes.finish(first, place, name)
+    same(whole, place / name, *RESULTS[:2])
+    return Found("nothing; the second ends with exit code 2")
+
+
+# On two nodes
+
+
+def driver_killed(grounds: Grounds) -> Found:
+    return _on_nodes(grounds, "driver-killed", signal.SIGKILL, -signal.SIGKILL)
+
+
+def driver_preempted(grounds: Grounds) -> Found:
+    return _on_nodes(grounds, "driver-preempted", signal.SIGTERM, 3)
+
+
+def worker_killed(grounds: Grounds) -> Found:
+    return _on_nodes(grounds, "worker-killed", signal.SIGKILL)
+
+
+def worker_stalled(grounds: Grounds) -> Found:
+    found = _on_nodes(grounds, "worker-stalled", signal.SIGSTOP)
+    if "Timeout (0:00:30)!" not in (grounds.place / "worker-stalled.log").read_text():
+        raise Lost("the stacks of the worker that waited were not shown")
+    return found
+
+
+def node_killed(grounds: Grounds) -> Found:
+    return _on_nodes(grounds, "node-killed", None)
+
+
+def head_killed(grounds: Grounds) -> Found:
+    """With the head goes Ray's control store, and so the cluster; another one goes on from the driver's folder."""
+    whole, place, name = grounds.whole_of_two, grounds.place, "head-killed"
+    with grounds.on_nodes() as nodes, ray_nodes.driver(place, name, *TWO) as process:
+        ray_nodes.until(lambda: checkpoint(place, name)["step"] >= 6, process, place, name)
+        nodes.cluster.remove_node(nodes.cluster.head_node, allow_graceful=False)
+        if process.wait(LIMIT_S) == 0:
+            raise Lost("the driver said that all is well")
+        print(f"  the driver ended with exit code {process.returncode}", flush=True)
+    reached = checkpoint(place, name)["step"]
+    grounds.end_nodes()
+    with grounds.on_nodes():
+        began = time.monotonic()
+        with ray_nodes.driver(place, name, *TWO) as process:
+            seconds = _until_beyond(process, place, name, reached, began)
+            ray_nodes.finish(process, place, name)
+    same(whole, place / name, *BITS)
+    return Found(f"at most {reached - resumed_at(place, name) + BETWEEN_SAVES - 1} of {STEPS} steps", seconds)
+
+
+def _on_nodes(grounds: Grounds, name: str, number: int | None, code: int = 0) -> Found:
+    """Signal the driver (where it ends with a code for that), a worker, or kill a node, and let the work end."""
+    whole, place = grounds.whole_of_two, grounds.place
+    with grounds.on_nodes() as nodes:
+        with ray_nodes.driver(place, name, *TWO) as process:
+            ray_nodes.until(lambda: checkpoint(place, name)["step"] >= 6, process, place, name)
+            worker, files = next(iter(nodes.workers().items()))
+            reached, began = checkpoint(place, name)["step"], time.monotonic()
+            if code:
+                end(process, number or 0, code)
+                reached = checkpoint(place, name)["step"]
+            else:
+                os.kill(worker, number) if number else nodes.kill(files)
+                nodes.complete()
+                seconds = _until_beyond(process, place, name, reached, began)
+                ray_nodes.finish(process, place, name)
+        if code:
+            began = time.monotonic()
+            with ray_nodes.driver(place, name, *TWO) as process:
+                seconds = _until_beyond(process, place, name, reached, began)
+                ray_nodes.finish(process, place, name)
+    same(whole, place / name, *BITS)
+    lost = max(0, reached - resumed_at(place, name))
+    beside = 0 if number == signal.SIGTERM else BETWEEN_SAVES - 1
+    return Found(f"at most {lost + beside} of {STEPS} steps", seconds)
+
+
+def _until_beyond(process: subprocess.Popen, place: Path, name: str, step: int, began: float) -> float:
+    """Seconds since then until there is a checkpoint of a later step."""
+    wait(lambda: process.poll() is not None or checkpoint(place, name)["step"] > step, f"a step after {step}")
+    return time.monotonic() - began

@@ -1,0 +1,76 @@
+"""A training's figures on their way to Prometheus: by a Pushgateway, and by the agent of a Ray cluster."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from gateway import Figures, KeptPushes, fetched
+from small_training import STEPS, prepared, run
+
+from components import metrics
+from components.metrics import GATEWAY_VARIABLE, METRICS, PREFIX
+
+IMAGES = STEPS * 4  # a batch
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared(tmp_path_factory.mktemp("metrics"))
+
+
+@pytest.fixture
+def tracking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture
+def agent() -> Iterator[str]:
+    """The address of the metrics of a Ray cluster of one node, which hands them on every second."""
+    ray.init("local", num_cpus=2, include_dashboard=False, _system_config={"metrics_report_interval_ms": 1000})
+    try:
+        yield f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}"
+    finally:
+        ray.shutdown()
+
+
+def told_by_ray(address: str) -> Figures:
+    """The project's figures, named as Prometheus keeps them once it has dropped Ray's prefix."""
+    return {
+        name.removeprefix("ray_"): value for name, value in fetched(address).items() if name.startswith(f"ray_{PREFIX}")
+    }
+
+
+def test_a_training_in_this_process_pushes(place: Path, tracking: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "PERIOD_S", 0.02)
+    with KeptPushes() as kept:
+        monkeypatch.setenv(GATEWAY_VARIABLE, kept.url)
+        run(place, "pushed")
+    pushed = [figures for how, _, figures in kept.pushes if how == "PUT"]
+    assert kept.pushes[-1][0] == "DELETE"
+    names = {name.removeprefix(PREFIX) for figures in pushed for name in figures}
+    queueing = {"train_submitted_timestamp_seconds", "train_queue_seconds"}
+    assert names == {name for name in METRICS if name.startswith("train_")} - queueing
+    last = pushed[-1]
+    steps = last["scaled_yolov4_train_step"]
+    assert last["scaled_yolov4_train_images_total"] == steps * 4
+    assert 0 < last["scaled_yolov4_train_loader_wait_seconds_total"] < last["scaled_yolov4_train_step_seconds_total"]
+
+
+def test_a_training_on_a_cluster_tells_the_agent_of_ray(
+    place: Path, tracking: None, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "the cluster of this test")  # already connected to
+    seen: Figures = {}
+    run(place, "on-ray", "train.workers=1")
+    deadline = time.monotonic() + 20
+    while seen.get("scaled_yolov4_train_images_total") != IMAGES and time.monotonic() < deadline:
+        seen |= told_by_ray(agent)
+        time.sleep(0.5)
+    assert seen.keys() == {PREFIX + name for name in METRICS if name.startswith("train_")}
+    assert seen["scaled_yolov4_train_step"] == STEPS
+    assert 0 < seen["scaled_yolov4_train_queue_seconds"] < 300
+    assert 0 < time.time() - seen["scaled_yolov4_train_submitted_timestamp_seconds"] < 300
+    assert 0 < seen["scaled_yolov4_train_loader_wait_seconds_total"] < seen["scaled_yolov4_train_step_seconds_total"]

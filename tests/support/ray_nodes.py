@@ -1,0 +1,104 @@
+"""A Ray cluster of several nodes on this machine, and trainings on it whose processes may be lost."""
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from faulty_proxy import FaultyProxy
+from small_training import MODEL, command
+
+from components import ray_home
+
+LIMIT_S = 240.0
+
+
+class Nodes:
+    """A cluster whose head only drives. Its other nodes have one processor, and files and a way to the store each."""
+
+    def __init__(self, folder: Path, proxy: FaultyProxy) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.folder, self.proxy = folder, proxy
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.started: list[tuple[Any, Path]] = []
+
+    def add(self) -> Path:
+        """Start a node; returns the folder of its files."""
+        files = self.folder / f"node{len(self.started) + 1}"
+        variables = {ray_home.NODE_VARIABLE: str(files), "AWS_ENDPOINT_URL": self.proxy.url}
+        self.started.append((self.cluster.add_node(num_cpus=1, env_vars=variables), files))
+        return files
+
+    @property
+    def living(self) -> list[tuple[Any, Path]]:
+        return [(node, files) for node, files in self.started if node in self.cluster.worker_nodes]
+
+    def complete(self, count: int = 2) -> None:
+        """As many nodes as that."""
+        while len(self.living) < count:
+            self.add()
+
+    def kill(self, files: Path) -> None:
+        """SIGKILL of the raylet of a node, with which the node is lost."""
+        node = next(node for node, at in self.living if at == files)
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def workers(self) -> dict[int, Path]:
+        """The training processes by their id, each with the folder of its node."""
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if b"RayTrainWorker" not in (entry / "cmdline").read_bytes():
+                    continue
+                variables = (entry / "environ").read_bytes().decode(errors="replace")
+                for _, files in self.living:
+                    if f"{ray_home.NODE_VARIABLE}={files}\0" in variables:
+                        found[int(entry.name)] = files
+        return found
+
+
+@contextlib.contextmanager
+def driver(place: Path, name: str, *changes: str, **options: object) -> Iterator[subprocess.Popen]:
+    """The stage as a process, which does not outlive the block."""
+    home = place / f"{name}-cwd"
+    home.mkdir(exist_ok=True)
+    words = command(place, name, *changes, **options)
+    with (place / f"{name}.log").open("a") as log, subprocess.Popen(words, cwd=home, stdout=log, stderr=log) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(process: subprocess.Popen, place: Path, name: str, code: int = 0) -> None:
+    ended = process.wait(LIMIT_S)
+    assert ended == code, (place / f"{name}.log").read_text()[-5000:]
+
+
+def train(place: Path, name: str, *changes: str, code: int = 0, **options: object) -> None:
+    """The stage, from its start to its end."""
+    with driver(place, name, *changes, **options) as process:
+        finish(process, place, name, code)
+
+
+def until(true: Callable[[], Any], process: subprocess.Popen, place: Path, name: str) -> Any:
+    """What `true` gives, once it is something."""
+    deadline = time.monotonic() + LIMIT_S
+    while not (value := true()):
+        assert process.poll() is None, "it ended early:\n" + (place / f"{name}.log").read_text()[-5000:]
+        assert time.monotonic() < deadline, "nothing in time:\n" + (place / f"{name}.log").read_text()[-5000:]
+        time.sleep(0.02)
+    return value
+
+
+def checkpoint(place: Path, name: str) -> dict[str, Any]:
+    """The state in the newest checkpoint; step 0 before the first."""
+    found = sorted((place / f"{name}-work" / "train" / MODEL).glob("*/checkpoints/step-*/state.json"))
+    with contextlib.suppress(OSError):  # it may be replaced meanwhile
+        if found:
+            return json.loads(found[-1].read_text())
+    return {"step": 0, "random": [], "images": 0}

@@ -1,0 +1,93 @@
+"""A search of hyperparameters that takes a minute: four trials of a small detector on a few pictures of digits."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from small_training import ROOT
+
+from components import anchors, evolve, prepare
+from components.ledger import Record
+from components.params import Params, load
+
+MODEL = "yolov4-tiny"
+TINY = [
+    "prepare.digits.train_images=12",
+    "prepare.digits.val_images=6",
+    "prepare.digits.image_size=64",
+    "anchors.generations=20",
+    "train.size=64",
+    "train.batch=4",
+    "train.nominal_batch=4",
+    "evolve.train_images=8",
+    "evolve.val_images=4",
+    "evolve.epochs=1",
+    "evolve.trials=4",
+    "evolve.concurrent=2",
+    "evolve.minutes=10",
+]
+
+HALVING = ["evolve.epochs=4", "evolve.halving={epochs: [1, 2], keep: 0.5}"]
+SEARCH = [*HALVING, "evolve.cpus_per_trial=0.5"]
+
+
+def params(*overrides: str) -> Params:
+    return load(ROOT / "params.yaml", [*TINY, *overrides])
+
+
+def prepared(folder: Path) -> Path:
+    """Put the dataset (data) and the anchors there."""
+    prepare.run(params(), out=folder / "data")
+    anchors.run(params(), data=folder / "data", out=folder / "anchors")
+    return folder
+
+
+def run(folder: Path, prepared: Path, *overrides: str) -> dict:
+    return evolve.run(
+        params(*overrides),
+        data=prepared / "data",
+        anchors=prepared / "anchors",
+        out=folder / "out",
+        work=folder / "work",
+    )
+
+
+def records(path: Path) -> dict[int, Record]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()[1:]]
+    return {line["trial"]: Record(**line) for line in lines if "trial" in line}
+
+
+def results(path: Path) -> dict[int, tuple]:
+    """What a ledger says of each trial, times aside."""
+    return {
+        trial: (r.parent, r.hyp, r.fitness, r.AP, r.AP50, r.reason, r.rungs, r.stopped_at)
+        for trial, r in records(path).items()
+    }
+
+
+def command(folder: Path, prepared: Path, *overrides: str) -> list[str]:
+    """The same at a shell."""
+    paths = {"data": prepared / "data", "anchors": prepared / "anchors", "out": folder / "out", "work": folder / "work"}
+    words = [*(f"--{k}={v}" for k, v in paths.items()), f"--params={ROOT / 'params.yaml'}"]
+    return [
+        sys.executable,
+        "-m",
+        "components.cli",
+        "evolve",
+        *words,
+        *(f"-S{change}" for change in (*TINY, *overrides)),
+    ]
+
+
+def wait_for_a_trial(driver: subprocess.Popen, work: Path) -> Path:
+    """Until a search has a finished trial; returns its ledger."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        for ledger in work.glob("evolve/*/ledger.jsonl"):
+            if ledger.read_bytes().count(b"\n") > 1:
+                return ledger
+        assert driver.poll() is None, "the search ended before it could be killed"
+        time.sleep(0.05)
+    raise AssertionError("no trial ended within 300 s")
