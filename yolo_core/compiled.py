@@ -11,14 +11,13 @@ import numba
 Function = TypeVar("Function", bound=Callable)
 
 
-def compiled(function: Function, **further: Any) -> Function:
+def compiled(function: Function) -> Function:
     """`function` compiled at its first call, without holding the interpreter's lock; division as in NumPy.
 
     The machine code is kept beside the source or in the user's cache folder, where one of them can be written to.
     What it calls must stand in the same file: numba looks at that file alone to tell whether the kept code is stale.
-    further: options of `numba.njit`.
     """
-    options = {"nogil": True, "error_model": "numpy", **further}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)  # pyright: ignore[reportReturnType] - a callable object
     except RuntimeError:  # neither place can be written to: compiled anew by every process

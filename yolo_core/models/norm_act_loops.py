@@ -3,6 +3,8 @@
 A map is a flat array in the order row, channel, a row being one cell of one image: float32, or bfloat16 as its bits in
 uint16. It is cut into blocks of rows. Sums are taken over blocks and then over the blocks in order, in float64, so
 that neither their value nor their precision depends on the number of threads.
+No fast mathematics: which products and sums round once would be the compiler's choice, and it chooses otherwise in the
+process that compiles than in those that find the code in the cache. Every operation rounds, so all give the same bits.
 Indices are unsigned: for signed ones numba asks whether they count from the end, and the loop is not vectorised.
 
 Shapes: N rows, C channels, K blocks of `rows` rows; arrays per channel are (C,) float32.
@@ -31,8 +33,6 @@ _ADDRESSES = ("x", "y", "g", "dx", "sums", "others", "scale", "shift", "mean", "
 JOB: Any = np.dtype([*((name, np.int64) for name in (*_INTEGERS, *_ADDRESSES)), ("slope", np.float64)])
 
 inlined = numba.njit(inline="always")
-_FAST = {"fastmath": {"contract"}}  # a product and a sum may round once, as they do in PyTorch
-
 _ONE, _TWO, _FOUR = np.float32(1), np.float32(2), np.float32(4)
 _MOST = np.float32(20)  # from here on mish(x) is x, to the last bit
 
@@ -124,11 +124,7 @@ def _ticket(typing, pointer):
     return types.int64(pointer), code
 
 
-def _loop(function):
-    return compiled(function, **_FAST)
-
-
-@_loop
+@compiled
 def _moments(x, begin, end, channels, total, square):
     """Sums of x, and of its squared differences to the block's mean."""
     columns = np.uint64(channels)
@@ -146,7 +142,7 @@ def _moments(x, begin, end, channels, total, square):
             square[c] += difference * difference
 
 
-@_loop
+@compiled
 def _forward(x, begin, end, channels, scale, shift, kind, slope, y):
     """y = activation(scale x + shift)."""
     columns = np.uint64(channels)
@@ -157,7 +153,7 @@ def _forward(x, begin, end, channels, scale, shift, kind, slope, y):
             y[here + c] = _write(value, y)
 
 
-@_loop
+@compiled
 def _sums(x, begin, end, channels, scale, shift, kind, slope, g, stride, mean, total, product):
     """Sums of the gradient of scale x + shift, and of its product with x - mean."""
     columns = np.uint64(channels)
@@ -172,7 +168,7 @@ def _sums(x, begin, end, channels, scale, shift, kind, slope, g, stride, mean, t
             product[c] += inner * (value - mean[c])
 
 
-@_loop
+@compiled
 def _backward(x, begin, end, channels, scale, shift, kind, slope, g, stride, per_x, constant, dx):
     """dx = scale (gradient of scale x + shift) + per_x x + constant."""
     columns = np.uint64(channels)

@@ -1,6 +1,11 @@
 """Normalisation with its activation at once, against PyTorch's two steps in float64."""
 
 import copy
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -125,6 +130,27 @@ def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
     torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_gets_the_bits_of_those_that_find_the_code(tmp_path: Path) -> None:
+    script = """
+        import hashlib, torch
+        from torch import nn
+        from yolo_core.models.norm_act import norm_act
+        torch.manual_seed(0)
+        for dtype in (torch.float32, torch.bfloat16):
+            for act in (nn.LeakyReLU(0.1), nn.SiLU(), nn.Mish()):
+                x = torch.randn(2, 32, 16, 16).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+                y = norm_act(x, nn.BatchNorm2d(32), act)
+                y.backward(torch.randn(y.shape).to(dtype))
+                for tensor in (y, x.grad):
+                    print(hashlib.sha256(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest())
+    """
+    command, env = [sys.executable, "-c", textwrap.dedent(script)], os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (subprocess.run(command, env=env, capture_output=True, text=True, check=True) for _ in range(2))
+    assert len(set(first.stdout.split())) == 12
+    assert second.stdout == first.stdout
 
 
 @pytest.mark.parametrize("case", ["evaluation", "float64", "channels first", "another activation", "subclass"])
