@@ -45,7 +45,7 @@ FROM python:3.11-slim-bookworm
 # The version of a system package is that of the base image's release.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends tini \
+ && apt-get install --yes --no-install-recommends git tini \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --user-group --create-home app \
  && install --directory --owner=app --group=app /work

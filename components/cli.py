@@ -338,7 +338,8 @@ def retrain(
         progress = importlib.import_module("components.progress").on_stderr()
         stage = importlib.import_module("components.retrain")
         how = {"dry_run": dry_run, "force": force, "train": train}
-        result = stage.run(_params(params, overrides), progress=progress, **how, **given)
+        with importlib.import_module("components.metrics").stage("retrain"):
+            result = stage.run(_params(params, overrides), progress=progress, **how, **given)
         print(f"retrain: {_facts(result)}")
 
 
@@ -391,13 +392,14 @@ def _run(name: str, params_file: Path, overrides: list[str], **options: Any) -> 
         arguments["model"] = model
     progress = importlib.import_module("components.progress").on_stderr()
     stage = importlib.import_module(f"components.{name}").run
-    if any(":/" in str(value) for value in arguments.values()):
-        stage_paths = importlib.import_module("components.storage.stage_paths")
-        result = stage_paths.run(name, stage, params, arguments, progress)
-    else:
-        result = stage(params, progress=progress, **arguments)
-    print(f"{name}: {_facts(result)} -> {arguments['out']}", flush=True)
-    importlib.import_module("components.tracking_journal").check_delivered(name, model)
+    with importlib.import_module("components.metrics").stage(name, arguments.get("model", "")):
+        if any(":/" in str(value) for value in arguments.values()):
+            stage_paths = importlib.import_module("components.storage.stage_paths")
+            result = stage_paths.run(name, stage, params, arguments, progress)
+        else:
+            result = stage(params, progress=progress, **arguments)
+        print(f"{name}: {_facts(result)} -> {arguments['out']}", flush=True)
+        importlib.import_module("components.tracking_journal").check_delivered(name, model)
 
 
 def _facts(result: dict[str, Any]) -> str:

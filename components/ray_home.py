@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from components import tracking
 from components.layout import STORE
 from components.storage.stage_paths import local_copy
 from yolo_core import atomic
-from yolo_core.errors import TryAgain, UserError
+from yolo_core.errors import Diverged, TryAgain, UserError
 
 NODE_VARIABLE = "SCALED_YOLOV4_NODE_FOLDER"
 SUMS = "SHA256SUMS"  # a checkpoint's file that tells it from others
@@ -33,7 +34,12 @@ ANSWER_S = 600.0  # limit of one answer
 POLL_S = 0.5
 LAST_WORDS_S = 15.0  # for a worker to end by itself once another has told what is wrong
 
-KINDS: dict[str, type[UserError]] = {"UserError": UserError, "TryAgain": TryAgain}
+KINDS: dict[str, type[UserError]] = {kind.__name__: kind for kind in (UserError, TryAgain, Diverged)}
+
+
+def kind_of(error: UserError) -> str:
+    """Its name in KINDS, the narrowest that fits."""
+    return next(name for name, kind in reversed(KINDS.items()) if isinstance(error, kind))
 
 
 class Home:
@@ -45,6 +51,8 @@ class Home:
         self._record: Any = None
         self._stops = False
         self._trouble: tuple[str, str] | None = None
+        self._asked = time.monotonic()
+        self._queued: float | None = None
 
     def word(self) -> tuple[bool, tuple[str, str] | None]:
         """Whether to stop, and the kind and line of a worker's UserError."""
@@ -56,6 +64,12 @@ class Home:
     def tell(self, kind: str, line: str) -> None:
         """Remember the first error that the user is to see."""
         self._trouble = self._trouble or (kind, line)
+
+    def queued(self) -> float:
+        """Seconds from the driver's asking for workers until the first one called this; later calls change nothing."""
+        if self._queued is None:
+            self._queued = time.monotonic() - self._asked
+        return self._queued
 
     def run_id(self) -> str | None:
         """Open the run; once, however often workers start."""

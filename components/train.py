@@ -31,7 +31,7 @@ from typing import Any
 import torch
 import yaml
 
-from components import tracking, tracking_journal
+from components import metrics, tracking, tracking_journal
 from components.inputs import require
 from components.params import Params, Workers, hyperparameters
 from components.ray_cluster import connected
@@ -43,7 +43,7 @@ from yolo_core.models import get_spec
 from yolo_core.models.spec import Anchors
 from yolo_core.models.weights import save_detector
 from yolo_core.progress import Progress, silent
-from yolo_core.train import Evaluation, Phase, TrainConfig, TrainResult, checkpoint, distributed, fit
+from yolo_core.train import Evaluation, OnLog, Pace, Phase, TrainConfig, TrainResult, checkpoint, distributed, fit
 from yolo_core.train.transfer import Transfer
 
 RESULTS = ("model.safetensors", "curves.csv", "train.json")
@@ -81,11 +81,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a worker needs beside its job. record: opens the run of the main worker; keep: sends its folders home."""
+    """What a worker needs beside its job. record: opens the run of the main worker; keep: sends its folders home.
+
+    queued: seconds that the training waited for its workers.
+    """
 
     record: Callable[[], contextlib.AbstractContextManager[Any]]
     asked_to_stop: Callable[[], bool]
     keep: Callable[[Path], None] | None = None
+    queued: float | None = None
 
 
 def run(
@@ -287,7 +291,8 @@ def _launch_on_cluster(
     node, workers = ray.get_runtime_context().get_node_id(), job.params.train.workers
     with ray_home.opened(job.folder, record) as home, ray_home.forwarded(stop, home):
         try:
-            _fit_while_it_goes_on(job, partial(_work_remotely, job, home, node), workers)
+            with metrics.submitted(job.config.model):
+                _fit_while_it_goes_on(job, partial(_work_remotely, job, home, node), workers)
             _, trouble = ray_home.answer(home.word.remote())
             if trouble:
                 raise ray_home.KINDS[trouble[0]](trouble[1])
@@ -355,12 +360,12 @@ def _work_remotely(job: Job, home: Any, node: str) -> None:
     with ray_home.listening(home) as asked_to_stop:
         try:
             job, keep = _settled(job, home, node)
-            _work(job, Surroundings(partial(_HomeRecord, home), asked_to_stop, keep), on_stderr())
+            queued = ray_home.answer(home.queued.remote())
+            _work(job, Surroundings(partial(_HomeRecord, home), asked_to_stop, keep, queued), on_stderr())
             if keep:  # all that counts is at home
                 shutil.rmtree(job.folder, ignore_errors=True)
         except UserError as error:
-            kind = "TryAgain" if isinstance(error, TryAgain) else "UserError"
-            ray_home.answer(home.tell.remote(kind, str(error)))
+            ray_home.answer(home.tell.remote(ray_home.kind_of(error), str(error)))
 
 
 def _settled(job: Job, home: Any, node: str) -> tuple[Job, Callable[[Path], None] | None]:
@@ -398,13 +403,13 @@ def _work(job: Job, around: Surroundings, progress: Progress) -> None:
     train_set, val_set = (load_split(job.data, split, cache=job.images) for split in ("train", "val"))
     for split in (train_set, val_set):
         split.open_cache(job.config.size, progress)
-    with around.record() if distributed.is_main() else contextlib.nullcontext(_NoRecord()) as record:
+    with _recorded(job, around) as (record, on_log):
         result = fit(
             job.config,
             train_set,
             val_set,
             work=job.checkpoints,
-            on_log=lambda step, values: record.log({f"train/{k}": v for k, v in values.items()}, step),
+            on_log=on_log,
             on_epoch=lambda row: _report(record, row),
             on_save=around.keep,
             asked_to_stop=around.asked_to_stop,
@@ -415,6 +420,21 @@ def _work(job: Job, around: Surroundings, progress: Progress) -> None:
             if around.keep:
                 around.keep(job.results)
     distributed.barrier()
+
+
+@contextlib.contextmanager
+def _recorded(job: Job, around: Surroundings) -> Iterator[tuple[Any, OnLog | None]]:
+    """The main worker's run, and what tells it and Prometheus of the losses; on the other workers nothing."""
+    if not distributed.is_main():
+        yield _NoRecord(), None
+        return
+    with around.record() as record, metrics.training(job.config.model, around.queued) as look:
+
+        def on_log(step: int, losses: dict[str, float], pace: Pace) -> None:
+            record.log({f"train/{name}": value for name, value in losses.items()}, step)
+            look(step, losses, pace)
+
+        yield record, on_log
 
 
 class _NoRecord:

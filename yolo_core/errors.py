@@ -29,6 +29,10 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+class Diverged(UserError):
+    """The loss of a training is no longer finite."""
+
+
 class TryAgain(UserError):
     """A service is away, or something else that passes by itself: the same command will do later.
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.loader import Batch, train_batches
 from yolo_core.device import autocast_dtype, describe, pick_device
-from yolo_core.errors import TryAgain, UserError
+from yolo_core.errors import Diverged, TryAgain, UserError
 from yolo_core.evaluate.coco_metrics import Judge, score
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.predict import predict
@@ -139,6 +139,21 @@ class TrainResult:
 
 
 @dataclass
+class Pace:
+    """What went on between two looks at the losses, on this worker but for `images`, which are those of all.
+
+    seconds: in steps, in waiting for their batches and for the device; waiting: of these, for batches.
+    """
+
+    images: int = 0
+    seconds: float = 0.0
+    waiting: float = 0.0
+
+
+OnLog = Callable[[int, dict[str, float], Pace], None]
+
+
+@dataclass
 class Run:
     """A training under way. What changes from step to step is here, and in the checkpoints."""
 
@@ -155,7 +170,8 @@ class Run:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     unchecked: list[Tensor] = field(default_factory=list)  # losses (4,) of the latest steps, still on the device
     images: int = 0
-    step_seconds: float = 0.0  # in steps and in waiting for their batches
+    step_seconds: float = 0.0  # in steps, in waiting for their batches and for the device
+    pace: Pace = field(default_factory=Pace)  # since the last look that was reported
 
     @property
     def epoch(self) -> int:
@@ -166,6 +182,10 @@ class Run:
         """Whether an epoch's last step is done, and what comes after it is not."""
         return self.step % self.schedule.steps_per_epoch == 0 and len(self.rows) < self.epoch
 
+    def took(self, seconds: float) -> None:
+        self.step_seconds += seconds
+        self.pace.seconds += seconds
+
 
 def fit(
     config: TrainConfig,
@@ -173,7 +193,7 @@ def fit(
     val_set: DetectionDataset,
     *,
     work: Path | None = None,
-    on_log: Callable[[int, dict[str, float]], None] | None = None,
+    on_log: OnLog | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     on_save: Callable[[Path], None] | None = None,
     asked_to_stop: Callable[[], bool] = lambda: False,
@@ -182,10 +202,11 @@ def fit(
     """Train, going on from the newest whole checkpoint in `work` when there is one.
 
     work: folder of the checkpoints, None for none; only the main worker's is used.
-    on_log(step, losses) and on_save(path of the checkpoint) are called on the main worker, on_epoch(row) on every one.
+    on_log(step, losses, pace) and on_save(path of the checkpoint) are called on the main worker, on_epoch(row) on every
+    one.
     asked_to_stop: whether to end at the next update of the weights, asked on every worker; one that says so is enough.
-    Raises UserError for settings that do not fit the data or machine, and when the loss is no longer finite; TryAgain
-    when it was asked to stop, with a checkpoint written.
+    Raises UserError for settings that do not fit the data or machine, Diverged when the loss is no longer finite;
+    TryAgain when it was asked to stop, with a checkpoint written.
     """
     began = time.monotonic()
     device = pick_device(config.device)
@@ -324,7 +345,9 @@ def _timed(run: Run, batches: Iterator[Batch]) -> Batch | None:
     """The next batch, None at the end; waiting for it counts as time of the step."""
     began = time.monotonic()
     batch = next(batches, None)
-    run.step_seconds += time.monotonic() - began
+    waited = time.monotonic() - began
+    run.pace.waiting += waited
+    run.took(waited)
     return batch
 
 
@@ -335,24 +358,29 @@ def _step(run: Run, batch: Batch) -> bool:
     phase, values = run.schedule.phase_at(run.epoch), run.schedule.at(run.step)
     run.unchecked.append(run.learner.learn(batch, phase, values, updates))
     run.step += 1
-    run.images += len(batch.images) * distributed.world()
-    run.step_seconds += time.monotonic() - began
+    images = len(batch.images) * distributed.world()
+    run.images += images
+    run.pace.images += images
+    run.took(time.monotonic() - began)
     return updates
 
 
-def _check(run: Run, on_log: Callable[[int, dict[str, float]], None] | None) -> None:
+def _check(run: Run, on_log: OnLog | None) -> None:
     """Look at the losses since the last look: add them to the epoch's sums, stop when one is not finite."""
     if not run.unchecked:
         return
+    began = time.monotonic()
     losses = distributed.mean(torch.stack(run.unchecked)).tolist()
+    run.took(time.monotonic() - began)
     first = run.step - len(losses)
     run.unchecked.clear()
     for offset, values in enumerate(losses):
         if not all(map(math.isfinite, values)):
-            raise UserError(_diverged(run, first + offset))
+            raise Diverged(_diverged(run, first + offset))
         run.sums = [total + value for total, value in zip(run.sums, values, strict=True)]
     if on_log and distributed.is_main():
-        on_log(run.step, {**_named(losses[-1]), "lr": run.schedule.at(run.step - 1).lr})
+        on_log(run.step, {**_named(losses[-1]), "lr": run.schedule.at(run.step - 1).lr}, run.pace)
+        run.pace = Pace()
 
 
 def _diverged(run: Run, step: int) -> str:
@@ -370,7 +398,7 @@ def _named(values: list[float]) -> dict[str, float]:
 def _end_epoch(
     run: Run,
     val_set: DetectionDataset,
-    on_log: Callable[[int, dict[str, float]], None] | None,
+    on_log: OnLog | None,
     on_epoch: Callable[[dict[str, Any]], None] | None,
 ) -> bool:
     """Close the epoch's row of the curves; evaluate when it is time and keep the best average weights.

@@ -106,6 +106,7 @@ module "identity" {
 }
 
 # The secret that the steps of the compiled pipeline take their variables from. S3 needs no keys here: pods have roles.
+# The address in it is no secret; it lies there because steps and Ray pods take their variables from one place.
 resource "helm_release" "secret" {
   name      = "pipeline-secret"
   namespace = local.namespace
@@ -119,6 +120,7 @@ resource "helm_release" "secret" {
       spec = {
         refreshInterval = "1h"
         secretStoreRef  = { kind = "ClusterSecretStore", name = var.secret_store }
+        target          = { template = { mergePolicy = "Merge", data = { SCALED_YOLOV4_PUSHGATEWAY = var.pushgateway_uri } } }
         data = [
           { secretKey = "MLFLOW_TRACKING_USERNAME", remoteRef = { key = var.mlflow_secret_name, property = "username" } },
           { secretKey = "MLFLOW_TRACKING_PASSWORD", remoteRef = { key = var.mlflow_secret_name, property = "password" } },

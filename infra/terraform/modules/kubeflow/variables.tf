@@ -48,3 +48,8 @@ variable "prefixes" {
     champions = string
   })
 }
+
+variable "pushgateway_uri" {
+  description = "Where steps push their metrics."
+  type        = string
+}

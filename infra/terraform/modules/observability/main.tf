@@ -130,9 +130,10 @@ resource "aws_budgets_budget" "monthly" {
 # Prometheus and Grafana. Grafana's password is made by AWS and never in Terraform's state.
 
 locals {
-  namespace = "monitoring"
-  release   = "kube-prometheus-stack"
-  admin     = "grafana-admin"
+  namespace   = "monitoring"
+  release     = "kube-prometheus-stack"
+  pushgateway = "prometheus-pushgateway"
+  admin       = "grafana-admin"
 }
 
 ephemeral "aws_secretsmanager_random_password" "grafana" {
@@ -211,6 +212,66 @@ resource "helm_release" "prometheus" {
   })]
 
   depends_on = [helm_release.grafana_admin]
+}
+
+# Stages are batch processes: they push what they have to say, and Prometheus scrapes it here.
+resource "helm_release" "pushgateway" {
+  name       = local.pushgateway
+  namespace  = local.namespace
+  repository = "https://prometheus-community.github.io/helm-charts"
+  chart      = "prometheus-pushgateway"
+  version    = "3.8.0"
+
+  values = [yamlencode({
+    resources      = { requests = { cpu = "50m", memory = "64Mi" }, limits = { memory = "64Mi" } }
+    serviceMonitor = { enabled = true, namespace = local.namespace, honorLabels = true }
+  })]
+
+  depends_on = [helm_release.prometheus]
+}
+
+# What is shown and what raises an alarm. KubeRay gives the pods of every Ray cluster a port for metrics; there our own
+# carry Ray's prefix, which they lose, so that they have one name wherever a training runs.
+resource "helm_release" "views" {
+  name      = "scaled-yolov4-observability"
+  namespace = local.namespace
+  chart     = "${path.module}/../../charts/manifests"
+
+  values = [yamlencode({ manifests = [
+    {
+      apiVersion = "v1"
+      kind       = "ConfigMap"
+      metadata   = { name = "scaled-yolov4-dashboard", labels = { grafana_dashboard = "1" } }
+      data       = { "scaled-yolov4.json" = file("${path.module}/../../../observability/dashboard.json") }
+    },
+    {
+      apiVersion = "monitoring.coreos.com/v1"
+      kind       = "PrometheusRule"
+      metadata   = { name = "scaled-yolov4" }
+      spec       = yamldecode(file("${path.module}/../../../observability/rules.yaml"))
+    },
+    {
+      apiVersion = "monitoring.coreos.com/v1"
+      kind       = "PodMonitor"
+      metadata   = { name = "ray" }
+      spec = {
+        namespaceSelector = { any = true }
+        selector          = { matchLabels = { "ray.io/is-ray-node" = "yes" } }
+        podTargetLabels   = ["ray.io/cluster"]
+        podMetricsEndpoints = [{
+          port = "metrics"
+          metricRelabelings = [{
+            sourceLabels = ["__name__"]
+            regex        = "ray_(scaled_yolov4_.+)"
+            targetLabel  = "__name__"
+            replacement  = "$1"
+          }]
+        }]
+      }
+    },
+  ] })]
+
+  depends_on = [helm_release.prometheus]
 }
 
 # GPU utilisation, memory, temperature and errors, from every GPU node.

@@ -14,3 +14,8 @@ output "prometheus_uri" {
   description = "Address of Prometheus inside the cluster."
   value       = "http://${local.release}-prometheus.${local.namespace}.svc.cluster.local:9090"
 }
+
+output "pushgateway_uri" {
+  description = "Where stages push their metrics, inside the cluster: SCALED_YOLOV4_PUSHGATEWAY."
+  value       = "http://${local.pushgateway}.${local.namespace}.svc.cluster.local:9091"
+}

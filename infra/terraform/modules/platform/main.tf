@@ -147,6 +147,7 @@ module "kubeflow" {
   prefixes           = module.artifact_store.prefixes
   secret_store       = module.secrets.store
   mlflow_secret_name = module.mlflow.secret_name
+  pushgateway_uri    = module.observability.pushgateway_uri
 }
 
 module "kuberay" {
