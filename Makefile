@@ -53,6 +53,9 @@ test: setup  ## the tests, minutes
 test-slow: setup  ## the long tests: overfitting, several workers, serving
 	@pytest -m slow
 
+drills: setup  ## faults done to real stages on purpose, what each costs: docs/reliability.md; ONLY=NAME holds one
+	@OMP_NUM_THREADS=1 python -m tests.drills $(foreach name,$(ONLY),--only $(name))
+
 check: setup  ## lint, types, import rule, current pipeline file and scorecard
 	ruff check .
 	ruff format --check .
@@ -111,9 +114,12 @@ services-status: setup  ## which of these services run
 services-down: setup  ## stop them; what they stored stays in .services
 	@python -m infra.local.services down --database $(or $(DATABASE),postgresql)
 
+two-nodes: setup  ## data in the object store to a registered model by two Ray nodes, with MLflow on PostgreSQL, on loopback
+	@OMP_NUM_THREADS=1 python -m infra.local.two_nodes
+
 lock: setup  ## resolve requirements.lock anew; TORCH=2.13.0 pins torch
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-annotate \
 		--no-header --upgrade $(if $(TORCH),--upgrade-package torch==$(TORCH)) pyproject.toml -o requirements.lock
 
-.PHONY: help setup run retrain test test-slow check check-infra bench bench-peers format format-infra image pipeline schemas scorecard ui lock \
-	services-up services-status services-down
+.PHONY: help setup run retrain test test-slow drills check check-infra bench bench-peers format format-infra image pipeline schemas scorecard ui lock \
+	services-up services-status services-down two-nodes

@@ -103,14 +103,28 @@ def environment(**variables: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def stage(home: Path, *words: object, code: int | None = 0, limit_s: float = LIMIT_S) -> subprocess.CompletedProcess:
-    """A command of `scaled-yolov4` in that working folder, from its start to its end."""
+@contextlib.contextmanager
+def started(home: Path, *words: object) -> Iterator[subprocess.Popen]:
+    """A command of `scaled-yolov4` in that working folder, ended with the block; `log` has its warnings."""
     program = [sys.executable, "-m", "components.cli", *map(str, words)]
-    with environment(PYTHONPATH=str(small_training.ROOT)):
-        done = subprocess.run(program, cwd=home, capture_output=True, text=True, timeout=limit_s, check=False)
-    if code is not None and done.returncode != code:
-        raise Lost(f"`{words[0]}` ended with exit code {done.returncode} instead of {code}: {done.stderr[-2000:]}")
-    return done
+    variables = {**os.environ, "PYTHONPATH": str(small_training.ROOT)}
+    with (home / "log").open("a") as log:
+        process = subprocess.Popen(program, cwd=home, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def stage(home: Path, *words: object, code: int = 0) -> str:
+    """What such a command prints, from its start to its end."""
+    with started(home, *words) as process:
+        said = process.communicate(timeout=LIMIT_S)[0]
+    if process.returncode != code:
+        told = (home / "log").read_text()[-2000:]
+        raise Lost(f"`{words[0]}` ended with exit code {process.returncode} instead of {code}: {told}")
+    return said
 
 
 def same(one: Path, other: Path, *files: str) -> None:

@@ -1,5 +1,6 @@
 """A drill of the search of hyperparameters: it is killed, and its ledger's last line torn."""
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import small_search
 from small_search import SEARCH, results
 
-from tests.drills.grounds import LIMIT_S, Grounds, environment, wait
+from tests.drills.grounds import LIMIT_S, Grounds, environment, started, wait
 from tests.drills.report import Found, Lost
 
 TRIALS, AT_A_TIME = 4, 2
@@ -16,7 +17,7 @@ TRIALS, AT_A_TIME = 4, 2
 def killed(grounds: Grounds) -> Found:
     folder = grounds.folder / "search"
     prepared, whole, broken = small_search.prepared(folder), folder / "whole", folder / "killed"
-    with environment(PYTHONPATH=str(small_search.ROOT), MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"):
+    with environment(MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"):
         with _search(whole, prepared) as process:
             _finish(process)
         with _search(broken, prepared) as process:
@@ -42,11 +43,9 @@ def _trials(ledger: Path) -> int:
     return ledger.read_bytes().count(b"\n") - 1 if ledger.exists() else TRIALS
 
 
-def _search(folder: Path, prepared: Path) -> subprocess.Popen:
+def _search(folder: Path, prepared: Path) -> contextlib.AbstractContextManager[subprocess.Popen]:
     folder.mkdir(exist_ok=True)
-    words = small_search.command(folder, prepared, *SEARCH)
-    with (folder / "log").open("a") as log:
-        return subprocess.Popen(words, cwd=folder, stdout=log, stderr=log)
+    return started(folder, *small_search.words(folder, prepared, *SEARCH))
 
 
 def _finish(process: subprocess.Popen) -> None:

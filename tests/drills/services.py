@@ -1,16 +1,15 @@
 """Drills of services in trouble: the object store while files go there and come from there, and the tracking server."""
 
+import csv
 import os
 import re
-import subprocess
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import ray_nodes
-from faulty_proxy import Fault, FaultyProxy
-from small_training import ROOT, STEPS, command, parameters
+from faulty_proxy import Direction, Fault, FaultyProxy
+from small_training import ROOT, STEPS, parameters
 
 from components import tracking
 from components.storage import folder
@@ -22,10 +21,6 @@ from tests.drills.training import BITS, steps_done, until_step
 PARAMS = ROOT / "params.yaml"
 PICTURES = ("prepare.digits.train_images=48", "prepare.digits.val_images=16", "prepare.digits.image_size=256")
 CHANGES = [word for change in (*PICTURES, "models=[yolov4-tiny]") for word in ("-S", change)]
-FAULTS = {
-    "dropped": [Fault("cut", "up", at=5_000, times=6), Fault("cut", "down", at=5_000, times=6)],
-    "corrupted": [Fault("damage", "up", at=5_000, times=6), Fault("damage", "down", at=5_000, times=6)],
-}
 SLOW_BYTES = 60_000  # a second and connection
 
 
@@ -39,16 +34,16 @@ def download(grounds: Grounds, harm: str) -> Found:
     return _transfer(grounds, harm, "down")
 
 
-def _transfer(grounds: Grounds, harm: str, direction: str) -> Found:
+def _transfer(grounds: Grounds, harm: str, direction: Direction) -> Found:
     """A stage through a proxy, undisturbed and with the harm: what more went over the line, and how long it took."""
     there, name = Location(grounds.bucket, "transfers"), f"{direction}-{harm}"
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
         quiet_s = _moved(grounds, f"{name}-quiet", direction, there / f"{name}-quiet", proxy)
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as harmful:
-        harmful.faults = [replace(fault) for fault in FAULTS.get(harm, [])]
+        harmful.faults = _faults(harm, direction)
         harmful.rate = SLOW_BYTES if harm == "slow" else None
         harmed_s = _moved(grounds, name, direction, there / name, harmful)
-    planned, left = (sum(fault.times for fault in faults) for faults in (FAULTS.get(harm, []), harmful.faults))
+    planned, left = (sum(fault.times for fault in faults) for faults in (_faults(harm, direction), harmful.faults))
     if planned and planned == left:
         raise Lost("no fault befell the transfer: nothing was tried")
     total = proxy.passed[direction]
@@ -56,7 +51,14 @@ def _transfer(grounds: Grounds, harm: str, direction: str) -> Found:
     return Found(more + f" after {planned - left} faults" * bool(planned), max(0.0, harmed_s - quiet_s))
 
 
-def _moved(grounds: Grounds, name: str, direction: str, there: Location, proxy: FaultyProxy) -> float:
+def _faults(harm: str, direction: Direction) -> list[Fault]:
+    """They befall file contents rather than the requests around them."""
+    if harm == "dropped":
+        return [Fault("cut", direction, at=5_000, times=8)]
+    return [Fault("damage", direction, at=5_000, times=8)] if harm == "corrupted" else []
+
+
+def _moved(grounds: Grounds, name: str, direction: Direction, there: Location, proxy: FaultyProxy) -> float:
     """The seconds that a stage takes to put data there or to fetch them. Raises Lost unless they arrive whole."""
     home, data = grounds.folder / name, _pictures(grounds)
     home.mkdir()
@@ -88,23 +90,17 @@ def store_away(grounds: Grounds) -> Found:
     bucket, whole, place, name = grounds.bucket, grounds.whole, grounds.place, "store-away"
     there = Location(bucket, name)
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy, environment(AWS_ENDPOINT_URL=proxy.url):
-        home = place / f"{name}-cwd"
-        home.mkdir()
-        with (place / f"{name}.log").open("w") as log:
-            process = subprocess.Popen(command(place, name, out=there), cwd=home, stderr=log, stdout=log)
-            try:
-                ray_nodes.until(lambda: steps_done(place, name), process, place, name)
-                proxy.state = "refuse"
-                ray_nodes.finish(process, place, name, code=3)
-            finally:
-                process.kill()
+        with ray_nodes.driver(place, name, out=there) as process:
+            ray_nodes.until(lambda: steps_done(place, name), process, place, name)
+            proxy.state = "refuse"
+            ray_nodes.finish(process, place, name, code=3)
         proxy.state = "through"
         began = time.monotonic()
-        stage(home, "sync")
+        stage(place / f"{name}-cwd", "sync")
         seconds = time.monotonic() - began
     folder.pull(there, place / name)
     same(whole, place / name, *BITS)
-    if stage(home, "sync").stdout:
+    if stage(place / f"{name}-cwd", "sync"):
         raise Lost("sync sent something a second time")
     return Found(f"0 of {STEPS} steps", seconds)
 
@@ -119,17 +115,19 @@ def tracking_away(grounds: Grounds) -> Found:
             ray_nodes.finish(process, place, name, code=3)
         proxy.state = "through"
         began = time.monotonic()
-        said = stage(place / f"{name}-cwd", "sync").stdout
+        said = stage(place / f"{name}-cwd", "sync")
         seconds = time.monotonic() - began
-        if stage(place / f"{name}-cwd", "sync").stdout:
+        if stage(place / f"{name}-cwd", "sync"):
             raise Lost("sync delivered something a second time")
         run = _only_run("train")
-        epochs, losses = (_history(run, key) for key in ("epoch", "train/loss"))
+        precisions, losses = (_history(run, key) for key in ("val/AP", "train/loss"))
     same(whole, place / name, *BITS)
-    if epochs != [(4 * epoch, float(epoch)) for epoch in range(1, 6)]:
-        raise Lost(f"MLflow has the epochs {epochs}")
-    if [step for step, _ in losses] != [10, 20]:
-        raise Lost(f"MLflow has losses of the steps {losses}")
+    rows = csv.DictReader((whole / "curves.csv").read_text().splitlines())
+    if precisions != [(int(row["step"]), float(row["AP"])) for row in rows if row["AP"]]:
+        raise Lost(f"MLflow has these AP by step: {precisions}")
+    steps = [step for step, _ in losses]
+    if steps != sorted(set(steps)) or steps[-1] != STEPS:
+        raise Lost(f"MLflow has losses of these steps: {steps}")
     found = re.search(r"(\d+) records", said)
     return Found(f"nothing; {found and found[1]} records came later, each once", seconds)
 

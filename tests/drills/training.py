@@ -150,7 +150,7 @@ def two_at_once(grounds: Grounds) -> Found:
             raise Lost(f"the second ended with {second.returncode}: {second.stderr[-2000:]}")
         ray_nodes.finish(first, place, name)
     same(whole, place / name, *RESULTS[:2])
-    return Found("nothing; the second ends with exit code 2")
+    return Found("nothing; the second run ends with exit code 2")
 
 
 # On two nodes

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,7 +141,8 @@ def test_checks_train_both_with_every_seed_and_are_not_run_again(prepared, tmp_p
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_with_the_same_children(finished, prepared, tmp_path):
-    driver = subprocess.Popen(small_search.command(tmp_path, prepared, *SEARCH), stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "components.cli", *small_search.words(tmp_path, prepared, *SEARCH)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     ledger = small_search.wait_for_a_trial(driver, tmp_path / "work")
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()

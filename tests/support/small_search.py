@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -67,18 +66,11 @@ def results(path: Path) -> dict[int, tuple]:
     }
 
 
-def command(folder: Path, prepared: Path, *overrides: str) -> list[str]:
-    """The same at a shell."""
+def words(folder: Path, prepared: Path, *overrides: str) -> list[str]:
+    """The same as the words of the command line."""
     paths = {"data": prepared / "data", "anchors": prepared / "anchors", "out": folder / "out", "work": folder / "work"}
-    words = [*(f"--{k}={v}" for k, v in paths.items()), f"--params={ROOT / 'params.yaml'}"]
-    return [
-        sys.executable,
-        "-m",
-        "components.cli",
-        "evolve",
-        *words,
-        *(f"-S{change}" for change in (*TINY, *overrides)),
-    ]
+    options = [*(f"--{k}={v}" for k, v in paths.items()), f"--params={ROOT / 'params.yaml'}"]
+    return ["evolve", *options, *(f"-S{change}" for change in (*TINY, *overrides))]
 
 
 def wait_for_a_trial(driver: subprocess.Popen, work: Path) -> Path:
