@@ -87,7 +87,9 @@ def run(services: Services, place: str, changes: list[str]) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m infra.local.two_nodes", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.local.two_nodes", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the services (%(default)s)")
     parser.add_argument("--place", default=f"s3://{servers.BUCKET}/two-nodes", help="in the store (%(default)s)")
     parser.add_argument("-S", "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
