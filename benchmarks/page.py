@@ -37,7 +37,7 @@ def _part(line: dict[str, Any]) -> str:
         else:
             rows.append([peer, *(_number(figures.get(name)) for name in names)])
     table = "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
-    facts = "".join(f"{key.replace('_', ' ')}: {value}. " for key, value in line.items() if key not in KNOWN)
+    facts = "".join(f"{key.replace('_', ' ')}: {_fact(value)}. " for key, value in line.items() if key not in KNOWN)
     goals = "".join(f"- {_goal(goal)}\n" for goal in line["goals"])
     return f"\n{table}\n{goals}- `{line['command']}`, {line['machine']['device']}. {facts}".rstrip() + "\n\n"
 
@@ -57,10 +57,21 @@ def _goal(goal: dict[str, Any]) -> str:
     return f"{found}; asked {' and '.join(asked)}: {'reached' if goal['reached'] else '**not reached**'}"
 
 
+def _fact(value: Any) -> str:
+    """What belongs to a row beside its figures: a word, a number, or several under names."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_fact(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return " / ".join(map(_fact, value))
+    return _number(value) if isinstance(value, float) else str(value)
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if value and abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 if __name__ == "__main__":

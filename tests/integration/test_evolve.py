@@ -126,6 +126,7 @@ def test_a_winner_is_not_confirmed_without_time(prepared, tmp_path):
     assert yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())["hyp"] == {}
 
 
+@pytest.mark.slow
 def test_checks_train_both_with_every_seed_and_are_not_run_again(prepared, tmp_path, monkeypatch):
     _fake(tmp_path, prepared, *CONFIRM, checks=[0.2, 0.3])  # those of the first seed are there already
     run(tmp_path, prepared, *CONFIRM, "evolve.cpus_per_trial=0.5")

@@ -374,7 +374,7 @@ def one_of_the_workers(rank: int, place: Path, folder: Path, changes: dict[str, 
     ("changes", "steps", "world", "team"),
     [
         pytest.param(TOGETHER, 20, 2, 2, id="plain"),
-        pytest.param(WITH_AUXILIARY_HEADS, 4, 2, 2, id="auxiliary"),
+        pytest.param(WITH_AUXILIARY_HEADS, 4, 2, 2, id="auxiliary", marks=pytest.mark.slow),
         pytest.param(TOGETHER, 20, 4, 4, id="four", marks=pytest.mark.slow),
         pytest.param(TOGETHER, 20, 3, 2, id="three, of whom one has no share in a batch of 4", marks=pytest.mark.slow),
     ],

@@ -59,6 +59,7 @@ def test_a_training_in_this_process_pushes(place: Path, tracking: None, monkeypa
     assert 0 < last["scaled_yolov4_train_loader_wait_seconds_total"] < last["scaled_yolov4_train_step_seconds_total"]
 
 
+@pytest.mark.slow
 def test_a_training_on_a_cluster_tells_the_agent_of_ray(
     place: Path, tracking: None, agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_nothing_new_ends_after_the_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a champion of the same data, parameters, code and image, whose results are made by hand."""
     here = Here(tmp_path, MODELS[:1])

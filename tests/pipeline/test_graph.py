@@ -141,6 +141,7 @@ UNDECIDING = {
         "inputs",
         "journal",
         "layout",
+        "metrics",
         "params",
         "plots",
         "progress",

@@ -92,6 +92,7 @@ def test_nothing_in_a_step_waits_for_the_gpu(name: str, dtype: torch.dtype | Non
             torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_step_goes_on_after_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
