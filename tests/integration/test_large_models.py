@@ -29,7 +29,9 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), [("yolov7-w6", {}), pytest.param("yolov4-p6", {"drop_levels": 1}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "options"), [("yolov7-w6", {}), pytest.param("yolov4-p6", {"drop_levels": 1}, marks=pytest.mark.slow)]
+)
 def test_from_training_to_timing(name: str, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
