@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-ROWS = ("loader", "train_step", "evaluate", "nms", "scoring", "anchors", "inference", "startup", "growth")
+ROWS = ("loader", "train_step", "evaluate", "nms", "scoring", "anchors", "inference", "startup", "growth", "profile")
 
 
 def main() -> None:

@@ -98,14 +98,19 @@ def write_files(folder: Path) -> None:
     for name, size in SIZES.items():
         fused = for_inference(detector(name))
         export_onnx(fused, folder / f"{name}.onnx", classes=classes, size=size, opset=20)
-        convert(fused, folder / f"{name}.xml", classes=classes, size=size)
+        convert(fused, file_of(folder, name, "fp32"), classes=classes, size=size)
         noise = [torch.rand(1, 3, size, size) for _ in range(CALIBRATION_IMAGES)]
-        quantise(folder / f"{name}.xml", folder / f"{name}_int8.xml", noise, len(noise))
+        quantise(file_of(folder, name, "fp32"), file_of(folder, name, "int8"), noise, len(noise))
+
+
+def file_of(folder: Path, model: str, precision: Precision) -> Path:
+    """OpenVINO's file; one serves float32 and bfloat16."""
+    return folder / f"{model}{'_int8' if precision == 'int8' else ''}.xml"
 
 
 def openvino(folder: str, precision: Precision) -> Round:
-    suffix = "_int8.xml" if precision == "int8" else ".xml"
-    return _round({name: OpenVINOPredictor(Path(folder, name + suffix), precision, THREADS) for name in SIZES})
+    files = {name: file_of(Path(folder), name, precision) for name in SIZES}
+    return _round({name: OpenVINOPredictor(file, precision, THREADS) for name, file in files.items()})
 
 
 def onnx_runtime(folder: str) -> Round:

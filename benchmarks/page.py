@@ -30,8 +30,8 @@ def main() -> None:
 def _part(line: dict[str, Any]) -> str:
     """The table of one row, its goals, and the command that measured it."""
     names = list(line["ours"])
-    rows = [["", *names], ["---"] * (len(names) + 1), ["ours", *(_number(line["ours"][name]) for name in names)]]
-    for peer, figures in line["peers"].items():
+    rows = [["", *names], ["---"] * (len(names) + 1)]
+    for peer, figures in {line.get("contender", "ours"): line["ours"], **line["peers"]}.items():
         if "missing" in figures:
             rows.append([peer, f"not run: {figures['missing']}", *[""] * (len(names) - 1)])
         else:
@@ -42,7 +42,7 @@ def _part(line: dict[str, Any]) -> str:
     return f"\n{table}\n{goals}- `{line['command']}`, {line['machine']['device']}. {facts}".rstrip() + "\n\n"
 
 
-KNOWN = {"row", "command", "ours", "peers", "goals", "machine"}
+KNOWN = {"row", "command", "contender", "ours", "peers", "goals", "machine"}
 
 
 def _goal(goal: dict[str, Any]) -> str:

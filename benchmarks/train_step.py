@@ -125,10 +125,20 @@ def ours(
     parallel: bool = False,
 ) -> Round:
     """The contender: the learner that `fit` trains with."""
-    place = torch.device(device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     if parallel:
         dist.init_process_group("nccl", init_method="tcp://127.0.0.1:29611", world_size=1, rank=0)
+    learner, learn = learner_of(model, size, batch, device, precision, compile)
+    if parallel:
+        learner.graph = nn.parallel.DistributedDataParallel(learner.graph, gradient_as_bucket_view=True)
+    return stepping(learn, batch, steps, device)
+
+
+def learner_of(
+    model: str, size: int, batch: int, device: str, precision: str, compile: bool = False
+) -> tuple[Learner, Callable[[], Tensor]]:
+    """A learner, and one step of it on a batch of noise."""
+    place = torch.device(device)
     setting = reproducible(0, place)
     setting.__enter__()  # for the rest of this process
     network = model_of(model)
@@ -143,12 +153,10 @@ def ours(
         dtype={"fp32": None, "bf16": torch.bfloat16}[precision],
         compile=compile,
     )
-    if parallel:
-        learner.graph = nn.parallel.DistributedDataParallel(learner.graph, gradient_as_bucket_view=True)
     values = Values(phase.hyp.lr0, phase.hyp.lr0, phase.hyp.momentum, 1)
     images, targets = batch_of(size, batch)
     data = Batch(images.pin_memory(), targets.pin_memory()) if device == "cuda" else Batch(images, targets)
-    return stepping(lambda: learner.learn(data, phase, values, updates=True), batch, steps, device)
+    return learner, lambda: learner.learn(data, phase, values, updates=True)
 
 
 def stepping(step: Callable[[], Tensor | float], batch: int, steps: int, device: str) -> Round:

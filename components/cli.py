@@ -1,4 +1,4 @@
-"""The command `scaled-yolov4`: one subcommand per stage, and those around them (models, plan, doctor and the like).
+"""The command `scaled-yolov4`: one subcommand per stage, and those around them (models, plan, summary and the like).
 
 Only Typer is imported here; a command imports what it needs when it runs, so that `--help` stays quick.
 Exit codes: 0 done, 1 a fault, 2 something the user can mend, 3 a service is away: try again.
@@ -343,12 +343,21 @@ def retrain(
         print(f"retrain: {_facts(result)}")
 
 
-@app.command("doctor", epilog=examples_of("scaled-yolov4 doctor", "scaled-yolov4 doctor --params params/coco.yaml"))
-def doctor(params: ParamsFile = Path("params.yaml"), debug: Debug = False) -> None:
-    """Check this machine: one line a check, with its mend."""
+@app.command("resolve", epilog=examples_of("scaled-yolov4 resolve", "scaled-yolov4 resolve -S prepare.revision=main"))
+def resolve(
+    *,
+    out: Path | None = _out("outputs/resolve.json"),
+    force: Annotated[bool, typer.Option("--force", help="Count nothing as unchanged.")] = False,
+    params: StageParams = Path("params.yaml"),
+    overrides: Overrides = [],
+    debug: Debug = False,
+) -> None:
+    """Say where the data stand, and whether all of it has been trained on; nothing is fetched."""
     with reporting_errors(debug):
-        if not importlib.import_module("components.doctor").run(params):
-            raise typer.Exit(2)
+        stage = importlib.import_module("components.resolve")
+        with importlib.import_module("components.metrics").stage("resolve"):
+            result = stage.run(_params(params, overrides), force=force, **({"out": out} if out else {}))
+        print(f"resolve: {_facts(result)}")
 
 
 @app.command("summary", epilog=examples_of("scaled-yolov4 summary"))

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -25,9 +25,11 @@ class Finding:
     mend: str = ""
 
 
-def run(params_file: Path) -> bool:
+Check = tuple[str, Callable[[], Finding]]  # its name, and what finds out
+
+
+def run(checks: Sequence[Check]) -> bool:
     """Print every check as it ends; True when all passed."""
-    checks = list(_checks(params_file))
     passed = True
     with ThreadPoolExecutor() as pool:  # the slow ones are imports and processes of their own
         for name, finding in zip((name for name, _ in checks), pool.map(lambda c: _guarded(c[1]), checks), strict=True):
@@ -37,7 +39,8 @@ def run(params_file: Path) -> bool:
     return passed
 
 
-def _checks(params_file: Path) -> Iterator[tuple[str, Callable[[], Finding]]]:
+def of_machine(params_file: Path) -> Iterator[Check]:
+    """The checks of this machine."""
     yield "parameters", lambda: check_params(params_file)
     yield "torch", check_torch
     yield "shared memory", lambda: check_space(Path("/dev/shm"), LEAST_SHARED_MEMORY_GB, "docker run --shm-size=2g")

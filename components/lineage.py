@@ -1,12 +1,15 @@
 """What a model's weights come from, as digests: the data, the parameters, the code and the image.
 
 A version carries them in the registry. Where they are the same now as they were then, another training brings nothing.
+It also carries the fingerprint of the source that its data were prepared from: where that is the same, the data are,
+and need not be prepared to know so.
 """
 
 import functools
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
 
 IMAGE_VARIABLE = "SCALED_YOLOV4_IMAGE"  # of the container; on a machine of one's own there is none
 ASKED_VARIABLE = "SCALED_YOLOV4_ASKED"  # JSON, model -> digest of its parameters before a fine-tuning changed them
+SOURCE_VARIABLE = "SCALED_YOLOV4_SOURCE"  # fingerprint of the source, where it was resolved before `prepare`
 LINEAGE_TAG = "scaled_yolov4.lineage"
+SOURCE_TAG = "scaled_yolov4.source"
 
 # The code behind the weights: what the stages anchors, evolve and train depend on in dvc.yaml; a test compares.
 CODE = (
@@ -35,6 +40,18 @@ CODE = (
     "yolo_core/models",
     "yolo_core/train",
 )
+# The code behind the data: what `prepare` depends on there.
+PREPARE_CODE = (
+    "components/dataset_check.py",
+    "components/dataset_folder.py",
+    "components/image_check.py",
+    "components/image_index.py",
+    "components/manifest.py",
+    "components/prepare.py",
+    "components/raw_dataset.py",
+    "components/sources",
+    "yolo_core/data/digits.py",
+)
 # Of the parameters of training, those that decide how fast it goes and not what comes of it.
 PACE = {"loader_workers", "cache", "cache_gib", "checkpoint_every", "keep_checkpoints", "stall_minutes"}
 ROOT = Path(__file__).parents[1]
@@ -48,9 +65,31 @@ def lineage(params: Params, model: str, data_sha256: str) -> Lineage:
     return {
         "data": data_sha256,
         "parameters": asked.get(model) or parameters_digest(params, model),
-        "code": code_digest(),
+        "code": code_digest(CODE),
         "image": os.environ.get(IMAGE_VARIABLE, ""),
     }
+
+
+def source_fingerprint(params: Params, found: str) -> str:
+    """SHA-256 (hex) of what decides the prepared data: parameters, code, and the source as it was `found`."""
+    place = params.prepare.model_dump(mode="json", exclude={"revision"})  # `found` is of what it stands for
+    return hashlib.sha256(json.dumps([place, code_digest(PREPARE_CODE), found]).encode()).hexdigest()
+
+
+def judged_alike(judged: Mapping[str, "ModelVersion | None"], now: Lineage, source: str = "") -> str:
+    """Which version of the same lineage has been judged already, in words; training it again would change nothing.
+
+    judged: by alias. Data whose content is not known yet ("") are the same where `source`, their fingerprint, is.
+    """
+    for alias, version in judged.items():
+        if version is None:
+            continue
+        then = of_version(version)
+        if not now["data"] and source == version.tags.get(SOURCE_TAG):
+            then["data"] = ""
+        if then == now:
+            return f"version {version.version}, the {alias}, comes of the same {', '.join(now)}"
+    return ""
 
 
 def of_version(version: "ModelVersion") -> Lineage:
@@ -71,9 +110,9 @@ def parameters_digest(params: Params, model: str) -> str:
 
 
 @functools.cache
-def code_digest() -> str:
-    """SHA-256 (hex) of the files below CODE with their names."""
-    files = sorted(path for place in CODE for path in _python_files(ROOT / place))
+def code_digest(places: tuple[str, ...]) -> str:
+    """SHA-256 (hex) of the files below `places` with their names."""
+    files = sorted(path for place in places for path in _python_files(ROOT / place))
     lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(ROOT)}\n" for path in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -48,8 +48,10 @@ class DigitsParams(Section):
 
 
 class PrepareParams(Section):
-    source: Literal["digits", "coco-dir", "yolo-dir", "coco2017", "s3"]
+    source: Literal["digits", "coco-dir", "yolo-dir", "coco2017", "s3", "dvc"]
     location: str | None = None
+    path: str | None = None
+    revision: str | None = None
     max_bad_fraction: float = Field(ge=0, le=1)
     digits: DigitsParams
 
@@ -255,6 +257,7 @@ class PromoteParams(Section):
     max_ap_loss: float = Field(ge=0, le=1)
     confidence: float = Field(gt=0.5, lt=1)
     bootstrap_samples: int = Field(ge=100, le=1_000_000)
+    champions: str | None = None
 
 
 class RetrainParams(Section):

@@ -1,7 +1,6 @@
 """The stage `prepare`: images and labels from a source, checked, into one dataset folder with a manifest."""
 
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -9,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from components import manifest
+from components import manifest, sources
 from components.dataset_check import CheckedSplit, check_split
 from components.dataset_folder import building
 from components.image_index import ImageIndex
@@ -19,14 +18,6 @@ from yolo_core.atomic import write_text
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress, silent
 
-# Imported when chosen: boto3 and scikit-learn take seconds.
-SOURCES = {
-    "digits": "components.sources.digits",
-    "coco-dir": "components.sources.coco_dir",
-    "yolo-dir": "components.sources.yolo_dir",
-    "coco2017": "components.sources.coco2017",
-    "s3": "components.sources.s3",
-}
 REASONS_SHOWN = 3
 
 
@@ -41,7 +32,7 @@ def run(params: Params, *, out: Path, work: Path | None = None, progress: Progre
     report = out.with_name(f"{out.name}.quarantine.json")
     index = ImageIndex(work and work / "prepare" / f"{_short_hash(out)}.json", out)
     with building(out) as folder:
-        source = importlib.import_module(SOURCES[params.prepare.source])
+        source = sources.module(params.prepare.source)
         scratch = folder / "scratch"
         scratch.mkdir()
         raw = source.load(params, scratch=scratch, downloads=out.parent / "downloads", progress=progress)
@@ -109,6 +100,8 @@ def _source(params: Params) -> dict[str, Any]:
     source: dict[str, Any] = {"kind": params.prepare.source}
     if params.prepare.source == "digits":
         return source | {"seed": params.seed, **params.prepare.digits.model_dump()}
+    if params.prepare.source == "dvc":
+        source |= {"path": params.prepare.path, "revision": params.prepare.revision}
     return source | {"location": params.prepare.location}
 
 

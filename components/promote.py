@@ -67,10 +67,15 @@ def run(
 ) -> dict[str, Any]:
     """Judge the version named in `registered`, set the aliases, and write the decision with its numbers to `out`.
 
-    With `rollback`, bring back the previous champion instead; nothing is judged.
+    With `rollback`, bring back the previous champion instead; nothing is judged. Whoever is champion then is put where
+    `promote.champions` says.
     Raises UserError when an input is missing, the version or MLflow cannot be found, or there is no one to bring back.
     """
     record = rollback_champion(model) if rollback else _judge(params, model, registered, data, progress)
+    if place := params.promote.champions:
+        from components.champions import publish  # boto3 takes time, and it needs the registry as this module knows it
+
+        publish(model, place)
     write_json(out, record)
     return {key: record[key] for key in ("decision", "reason", "champion_after")}
 
@@ -123,7 +128,7 @@ def _judge(params: Params, model: str, registered: Path, data: Path, progress: p
         version = _version(client, named, registered)
         aliases = _aliases(client, version.name)
         number, champion = int(version.version), aliases.get(CHAMPION)
-        thresholds = params.promote.model_dump()
+        thresholds = params.promote.model_dump(exclude={"champions"})
         if standing := _standing(version, champion, thresholds):
             return standing
         record: Record = {

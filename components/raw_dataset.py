@@ -7,6 +7,18 @@ from typing import Any, Literal
 SPLITS = ("train", "val")
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """What a source would give now, found out without fetching it.
+
+    fingerprint: equal only where the data are the same, whatever it is made of; None where that cannot be told.
+    changes: parameters that name just these data ("prepare.revision=..."), where those given may come to mean others.
+    """
+
+    fingerprint: str | None
+    changes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Quarantined:
     """One image or box that is left out, and why."""

@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import manifest, tracking
 from components.inputs import require
-from components.lineage import LINEAGE_TAG, Lineage, lineage
+from components.lineage import LINEAGE_TAG, SOURCE_TAG, SOURCE_VARIABLE, Lineage, lineage
 from components.params import Params
 from components.tracking import INPUTS_TAG, MODEL_TAG, StageRun, flatten, stage_run
 from yolo_core import progress as progress_
@@ -323,6 +324,7 @@ def _register(
         tags={
             INPUTS_TAG: inputs,
             LINEAGE_TAG: json.dumps(made_of),
+            SOURCE_TAG: os.environ.get(SOURCE_VARIABLE, ""),
             MODEL_TAG: results.model,
             tracking.PIPELINE_TAG: run.pipeline,
             PIPELINE_RUN_TAG: run.root.run_id,

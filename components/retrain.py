@@ -7,6 +7,7 @@ of its cost is a Markdown page and a record in MLflow.
 """
 
 import math
+import os
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ from components.anchors import training_boxes
 from components.dataset_diff import DatasetDiff, compare
 from components.inputs import require
 from components.layout import DATA, OUTPUTS
-from components.lineage import Lineage, lineage, of_version
+from components.lineage import SOURCE_TAG, SOURCE_VARIABLE, Lineage, judged_alike, lineage, of_version
 from components.params import Params, RetrainParams, hyperparameters
 from components.promote import CHALLENGER, CHAMPION, version_of, version_weights
 from components.register import EVIDENCE, read_json
@@ -129,8 +130,9 @@ def _decide_one(params: Params, model: str, data: Path, out: Path, force: bool) 
         found = _compared(params, model, data, champion, after, now) if champion else _NO_CHAMPION
         if force:
             found = {**found, "action": "scratch", "reason": "asked for, whatever changed"}
-        elif alike := _judged_alike(judged, now):
+        elif alike := judged_alike(judged, now):
             found = {**found, "action": "unchanged", "reason": alike}
+            _note_source(client, judged, now)
         kept = None
         if champion and found["action"] in ("evaluate", "fine-tune"):
             kept = _copied(champion.weights, out)
@@ -159,12 +161,12 @@ _NO_CHAMPION: dict[str, Any] = {
 }
 
 
-def _judged_alike(judged: Mapping[str, "ModelVersion | None"], now: Lineage) -> str:
-    """Which version of the same lineage has been judged already; training it again would change nothing."""
-    for alias, version in judged.items():
-        if version and of_version(version) == now:
-            return f"version {version.version}, the {alias}, comes of the same {', '.join(now)}"
-    return ""
+def _note_source(client: "MlflowClient", judged: Mapping[str, "ModelVersion | None"], now: Lineage) -> None:
+    """The source has another fingerprint and the same content: the next time that is known before it is prepared."""
+    source = os.environ.get(SOURCE_VARIABLE)
+    for version in judged.values():
+        if source and version and of_version(version) == now:
+            client.set_model_version_tag(version.name, str(version.version), SOURCE_TAG, source)
 
 
 def _copied(weights: Path, out: Path) -> Path:

@@ -140,8 +140,10 @@ def is_refusal(error: Exception) -> bool:
     return 400 <= status < 500 and status not in (401, 403, 408, 409, 429)
 
 
-def pipeline_id(params: Params, data: Path) -> str:
+def pipeline_id(params: Params, data: Path | None) -> str:
     """What this pass of the pipeline is called: equal data and equal parameters, equal id (16 hex digits).
+
+    data: None before they are prepared.
 
     SCALED_YOLOV4_PIPELINE_ID overrides it; the cluster's pipeline sets it to its own run id.
     """
@@ -151,7 +153,7 @@ def pipeline_id(params: Params, data: Path) -> str:
                 f"{PIPELINE_VARIABLE} = {given!r}: only letters, digits and _ . : - are allowed, at most 100"
             )
         return given
-    return hashlib.sha256(f"{manifest_digest(data)} {params.digest()}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{manifest_digest(data) if data else ''} {params.digest()}".encode()).hexdigest()[:16]
 
 
 def manifest_digest(data: Path) -> str:
@@ -346,7 +348,9 @@ def deliver(client: MlflowClient, run_id: str, entry: Entry) -> None:
 
 
 @contextlib.contextmanager
-def stage_run(params: Params, data: Path, stage: str, model: str, *, inputs: str | None = None) -> Iterator[StageRun]:
+def stage_run(
+    params: Params, data: Path | None, stage: str, model: str, *, inputs: str | None = None
+) -> Iterator[StageRun]:
     """The run of one stage for one model below the root, found or created; FAILED when the block raises.
 
     A stage that is run again, after a kill for example, goes on in the same run. `inputs` (a digest) keeps

@@ -1,6 +1,6 @@
-"""The command `scaled-yolov4` whole: the stages and, beside them, `pipeline` for a Kubeflow server.
+"""The command `scaled-yolov4` whole: the stages and, beside them, `pipeline` for a Kubeflow server, and `doctor`.
 
-It stands here because the stages know nothing of Kubeflow. Only Typer is imported at the start; kfp takes two seconds.
+They stand here because the stages know nothing of Kubeflow. Only Typer is imported at the start; kfp takes two seconds.
 Exit codes: 0 done, 1 the run failed, 2 something the user can mend, 3 the server is away: try again.
 """
 
@@ -339,6 +339,31 @@ def _delete_schedules(server: Any, experiment_id: str, name: str) -> None:
     for item in found:
         server.unschedule(item.recurring_run_id)
     print(f"schedule {name}: deleted")
+
+
+@stages.command(
+    "doctor",
+    epilog=examples_of(
+        "scaled-yolov4 doctor",
+        "scaled-yolov4 doctor --params params/coco.yaml",
+        "scaled-yolov4 doctor --cluster platform.json",
+    ),
+)
+def doctor(
+    params: ParamsFile = Path("params.yaml"),
+    cluster: Annotated[
+        Path | None, Option(metavar="FILE", help="Check this platform: `terraform output -json platform`.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Check this machine, or a platform: one line a check, with its mend."""
+    with reporting_errors(debug):
+        machine = importlib.import_module("components.doctor")
+        checks = (
+            importlib.import_module("pipelines.doctor").of_platform(cluster) if cluster else machine.of_machine(params)
+        )
+        if not machine.run(list(checks)):
+            raise typer.Exit(2)
 
 
 stages.add_typer(app, name="pipeline")

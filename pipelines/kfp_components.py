@@ -33,6 +33,7 @@ def parameters(
     params_yaml: str,
     overrides: list,
     models: list,
+    data_revision: str,
     pipeline_id: str,
     mlflow_tracking_uri: str,
     image: str,
@@ -42,7 +43,20 @@ def parameters(
     from pipelines.parameters import variables, write_params
 
     params.metadata.update(variables(pipeline_id, mlflow_tracking_uri, image))
-    write_params(params_yaml, overrides, models, params)
+    write_params(params_yaml, overrides, models, params, data_revision)
+
+
+@component
+def resolve(force: bool, params: Input[Artifact], resolved: Output[Artifact], pinned: Output[Artifact]) -> str:  # pyright: ignore[reportInvalidTypeForm]
+    """Find out which data there are now; those of judged versions are not even fetched.
+
+    `pinned` are the parameters that name just these data.
+    """
+    from pipelines.parameters import write_pinned
+    from pipelines.stage import run_stage
+
+    run_stage("resolve", params, *(["--force"] if force else []), out=resolved.path)
+    return write_pinned(params, resolved, pinned)
 
 
 @component

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from kfp import dsl
 
-from components.lineage import ASKED_VARIABLE, IMAGE_VARIABLE, parameters_digest
+from components.lineage import ASKED_VARIABLE, IMAGE_VARIABLE, SOURCE_VARIABLE, parameters_digest
 from components.params import Params, load
 from components.tracking import PIPELINE_VARIABLE
 from pipelines.artifacts import address
@@ -36,17 +36,31 @@ def parsed(text: str, changes: list[str]) -> Params:
         return load(path, changes)
 
 
-def write_params(text: str, overrides: list[str], models: list[str], out: dsl.Artifact) -> list[str]:
+def write_params(
+    text: str, overrides: list[str], models: list[str], out: dsl.Artifact, data_revision: str = ""
+) -> list[str]:
     """Write `text` (empty: the image's params.yaml) with the overrides applied; return the models to train.
 
     A parameter that is wrong ends the process with one line and exit code 2.
     """
-    changes = [*overrides, *([f"models={json.dumps(models)}"] if models else [])]
+    own = {"models": models, "prepare.revision": data_revision}
+    changes = [*overrides, *(f"{name}={json.dumps(value)}" for name, value in own.items() if value)]
     with exit_codes():
         params = parsed(text, changes)
     plain = params.model_dump(mode="json", by_alias=True, exclude_unset=True)
     Path(out.path).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
     return params.models
+
+
+def write_pinned(params: dsl.Artifact, resolved: dsl.Artifact, out: dsl.Artifact) -> str:
+    """Write the parameters that name just the data that were found; "prepare", or "rest" where all is unchanged.
+
+    resolved: the file that `resolve` wrote. The fingerprint of the source goes with the parameters to every stage.
+    """
+    record = json.loads(Path(resolved.path).read_text(encoding="utf-8"))
+    write_params(Path(params.path).read_text(encoding="utf-8"), record["changes"], [], out)
+    out.metadata.update(params.metadata | {SOURCE_VARIABLE: record["fingerprint"]})
+    return "rest" if record["nothing_to_do"] else "prepare"
 
 
 def write_chosen(params: dsl.Artifact, plan: dsl.Artifact, out: dsl.Artifact, page: dsl.Markdown) -> list[str]:

@@ -31,6 +31,7 @@ def resources(target: Target) -> dict[str, Resources]:
     following = Resources("500m", "4Gi", retries=target.retries)
     return {
         "parameters": Resources("250m", "1Gi"),
+        "resolve": Resources("500m", "2Gi"),
         "prepare": Resources("2", "4Gi"),
         "retrain": Resources("2", "8Gi", gpu=True),
         "anchors": Resources("1", "4Gi"),
@@ -50,7 +51,8 @@ def fit(task: dsl.PipelineTask, target: Target) -> dsl.PipelineTask:
     """Give a task the image and what its row asks for.
 
     KFP's own cache is off: its key sees neither the content of the data nor the code in the image, and one of our own
-    would have to be known when the graph is compiled. What need not run again, the step `retrain` decides by content.
+    would have to be known when the graph is compiled. What need not run again, the steps `resolve` and `retrain` decide
+    by content.
     """
     row = resources(target)[task.name]
     task.set_container_image(target.image).set_caching_options(False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.params import Params
-from components.raw_dataset import RawDataset
+from components.raw_dataset import RawDataset, Resolved
 from components.sources import coco_dir
 from components.sources.archive import extract
 from components.sources.download import Download, fetch
@@ -52,6 +52,11 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
     for archive in ARCHIVES:
         _provide(archive, base, folder, progress)
     return coco_dir.read(folder, progress)
+
+
+def resolve(params: Params) -> Resolved:
+    """The archives never change."""
+    return Resolved(" ".join(archive.md5 for archive in ARCHIVES))
 
 
 def _provide(archive: Archive, base: str, folder: Path, progress: Progress) -> None:

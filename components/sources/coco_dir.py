@@ -4,9 +4,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.params import Params
-from components.raw_dataset import SPLITS, Quarantined, RawBox, RawDataset, RawImage, RawSplit
+from components.raw_dataset import SPLITS, Quarantined, RawBox, RawDataset, RawImage, RawSplit, Resolved
 from components.sources import coco_json
 from components.sources.coco_json import Annotation, Instances
+from components.sources.fingerprint import file_times
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
@@ -17,9 +18,18 @@ CARRIED = ("license", "coco_url", "flickr_url", "date_captured")  # image fields
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
     """Read the layout at `prepare.location`."""
+    return read(_root(params), progress)
+
+
+def resolve(params: Params) -> Resolved:
+    """By sizes and times of the files."""
+    return Resolved(file_times(_root(params)))
+
+
+def _root(params: Params) -> Path:
     if not params.prepare.location:
         raise UserError("prepare.location: not set; source coco-dir needs the folder that holds annotations and images")
-    return read(Path(params.prepare.location).expanduser(), progress)
+    return Path(params.prepare.location).expanduser()
 
 
 def is_layout(root: Path) -> bool:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from components.params import Params
-from components.raw_dataset import SPLITS, RawBox, RawDataset, RawImage, RawSplit
+from components.raw_dataset import SPLITS, RawBox, RawDataset, RawImage, RawSplit, Resolved
 from yolo_core.data.digits import scene
 from yolo_core.progress import Progress
 
@@ -44,6 +44,11 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
         splits[split] = _write(draw, keys, folder, progress, f"draw {split} images")
     categories = [{"id": digit, "name": str(digit), "supercategory": "digit"} for digit in range(10)]
     return RawDataset(categories, splits, dict(INFO), list(LICENSES))
+
+
+def resolve(params: Params) -> Resolved:
+    """The parameters say all."""
+    return Resolved(f"seed {params.seed}")
 
 
 def _write(draw: partial, keys: list[tuple[int, int, int]], folder: Path, progress: Progress, label: str) -> RawSplit:

@@ -10,7 +10,8 @@ from typing import Any
 
 from components import yaml_text
 from components.params import Params
-from components.raw_dataset import SPLITS, Quarantined, RawBox, RawDataset, RawImage, RawSplit
+from components.raw_dataset import SPLITS, Quarantined, RawBox, RawDataset, RawImage, RawSplit, Resolved
+from components.sources.fingerprint import file_times
 from components.sources.yolo_labels import parse
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
@@ -33,9 +34,19 @@ class _Layout:
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
     """Read the layout at `prepare.location`, a folder or a dataset yaml."""
+    return read(_location(params), progress)
+
+
+def resolve(params: Params) -> Resolved:
+    """By sizes and times of the files; not of a dataset yaml, whose images may lie anywhere."""
+    location = _location(params)
+    return Resolved(None if location.is_file() else file_times(location))
+
+
+def _location(params: Params) -> Path:
     if not params.prepare.location:
         raise UserError("prepare.location: not set; source yolo-dir needs a folder or a dataset yaml")
-    return read(Path(params.prepare.location).expanduser(), progress)
+    return Path(params.prepare.location).expanduser()
 
 
 def is_layout(root: Path) -> bool:

@@ -78,6 +78,15 @@ def _known(path: Path, etag: str) -> _Known:
     return _Known(stat.st_size, stat.st_mtime_ns, etag)
 
 
+def contents(place: Location) -> dict[str, "Listed"]:
+    """The objects below `place` by their path there. Raises UserError and TryAgain as `pull` does."""
+    with reaching(place):
+        objects = listing(connect(), place)
+        if not objects:
+            raise UserError(f"{place}: no objects there; check the bucket's and the prefix's spelling")
+        return objects
+
+
 def pull(place: Location, folder: Path, progress: Progress = silent) -> int:
     """Make `folder` hold the objects below `place`; returns how many were fetched.
 

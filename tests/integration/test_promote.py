@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import boto3
 import pytest
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
 
@@ -157,6 +158,36 @@ def test_rollback_goes_back_step_by_step_and_sticks(registry: Registry):
 def test_rollback_without_a_registry_is_one_line(registry: Registry):
     with pytest.raises(UserError, match="no previous champion"):
         promote.rollback_champion("yolov4-p5")
+
+
+def test_the_champion_lies_where_serving_looks(registry: Registry, tmp_path: Path):
+    place = tmp_path / "champions" / MODEL
+    given = f"promote.champions={place.parent}"
+
+    def served() -> int:
+        record = json.loads((place / "champion.json").read_text())
+        assert register.sha256(place / record["weights"]) == record["sha256"]
+        return record["version"]
+
+    judge(registry.first, given)
+    assert served() == 1
+    judge(registry.better, given)
+    assert served() == 2
+    judge(registry.worse, given)
+    assert served() == 2
+    judge(registry.better, given, rollback=True)
+    assert served() == 1
+    assert {path.name for path in place.iterdir()} == {"1", "2", "champion.json"}
+
+
+def test_the_champion_lies_in_the_object_store(registry: Registry, store):
+    judge(registry.first, f"promote.champions=s3://{store.bucket}/champions")
+    client = boto3.session.Session().client("s3")
+    listed = client.list_objects_v2(Bucket=store.bucket, Prefix="champions/")["Contents"]
+    assert [entry["Key"].removeprefix(f"champions/{MODEL}/") for entry in listed] == [
+        "1/model.safetensors",
+        "champion.json",
+    ]
 
 
 def test_on_other_validation_images_the_champion_is_evaluated_again(registry: Registry):

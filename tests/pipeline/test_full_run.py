@@ -40,7 +40,8 @@ TINY = [
 ]
 
 
-SKIPPED = {"parameters", "prepare", "retrain", "finish"}  # the steps of a run that finds nothing new
+UNCHANGED = {"parameters", "resolve", "finish"}  # the steps of a run whose source is known to have nothing new
+PREPARED = UNCHANGED | {"prepare", "retrain"}  # of one that has to look at the data to know so
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,15 @@ def test_nothing_new_ends_after_the_decision(tmp_path: Path, monkeypatch: pytest
     promote.run(params, model=MODELS[0], registered=outputs.registered, data=outputs.data, out=outputs.promoted)
 
     artifacts = here.run()
-    assert steps(artifacts) == SKIPPED
+    assert steps(artifacts) == PREPARED
     assert here.outcome() == ("unchanged", "yolov4-tiny: unchanged")
     page = (artifacts / "retrain/decisions").read_text()
     assert "Version 1, the champion, comes of the same data, parameters, code, image." in page
     [decision] = here.stages("retrain")
     assert decision.data.tags["scaled_yolov4.action"] == "unchanged"
+
+    assert steps(here.run()) == UNCHANGED  # the last run noted which source that was
+    assert here.outcome() == ("unchanged", "yolov4-tiny: unchanged")
 
 
 def test_a_run_that_fails_is_recorded_with_its_reason(tmp_path: Path) -> None:
@@ -139,7 +143,7 @@ def test_two_models_from_nothing_to_promotion_then_unchanged_then_tuned(tmp_path
 
     second = here.run()
     assert here.outcome() == ("unchanged", "yolov4-tiny: unchanged, yolov4-tiny-3l: unchanged")
-    assert steps(second) == SKIPPED
+    assert steps(second) == UNCHANGED
 
     third = here.run("-S", "prepare.digits.train_images=25")  # 1 image of 37 is new: 2.7 %
     assert here.outcome() == ("succeeded", "yolov4-tiny: fine-tune, yolov4-tiny-3l: fine-tune")
@@ -152,5 +156,5 @@ def test_two_models_from_nothing_to_promotion_then_unchanged_then_tuned(tmp_path
 
     fifth = here.run("-S", "prepare.digits.train_images=26", "-S", "retrain.fine_tune_from=0.5")
     assert here.outcome() == ("succeeded", "yolov4-tiny: evaluate, yolov4-tiny-3l: evaluate")
-    assert steps(fifth) == SKIPPED
+    assert steps(fifth) == PREPARED
     assert read(fifth / f"retrain/plan/{MODELS[1]}/evaluate/metrics.json")["images"] == 12

@@ -54,7 +54,7 @@ class LoopbackServer:
             def handle_request(self) -> None:
                 owner._answer(self)
 
-            do_GET = do_POST = do_PUT = do_DELETE = handle_request
+            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -126,4 +126,5 @@ def _send(handler: BaseHTTPRequestHandler, status: int, content: Any) -> None:
     handler.send_header("Content-Type", "text/plain" if isinstance(content, str) else "application/json")
     handler.send_header("Content-Length", str(len(data)))
     handler.end_headers()
-    handler.wfile.write(data)
+    if handler.command != "HEAD":
+        handler.wfile.write(data)

@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from yolo_core.errors import UserError
@@ -36,6 +37,14 @@ def facts(model: Detector, classes: Sequence[str], size: int) -> dict[str, Any]:
         "strides": list(model.strides),
         "anchors": model.anchors.tolist(),
     }
+
+
+def planes(images: Tensor) -> np.ndarray:
+    """(B, 3, H, W) float32 in this order in memory, for a runtime on the CPU.
+
+    NumPy lays them out: PyTorch's threads would go on waiting in a loop beside those of the runtime.
+    """
+    return np.ascontiguousarray(images.float().cpu().numpy())
 
 
 def package(name: str, extra: str) -> Any:

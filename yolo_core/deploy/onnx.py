@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from yolo_core.atomic import replaced
-from yolo_core.deploy.graph import Decoded, facts, package
+from yolo_core.deploy.graph import Decoded, facts, package, planes
 from yolo_core.errors import UserError
 from yolo_core.models.detector import Detector
 
@@ -133,7 +133,7 @@ class OnnxPredictor:
     def __call__(self, images: Tensor) -> Tensor:
         if self.provider == "CUDAExecutionProvider":
             return self._on_cuda(images.to(self.device, torch.float32).contiguous())
-        found = self.session.run(["predictions"], {"images": images.float().contiguous().cpu().numpy()})
+        found = self.session.run(["predictions"], {"images": planes(images)})
         return torch.from_numpy(found[0])
 
     def _on_cuda(self, images: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from yolo_core.atomic import replaced
-from yolo_core.deploy.graph import Decoded, facts, package
+from yolo_core.deploy.graph import Decoded, facts, package, planes
 from yolo_core.device import has_fast_bf16
 from yolo_core.errors import UserError
 from yolo_core.models.detector import Detector
@@ -111,7 +111,7 @@ class OpenVINOPredictor:
         self.size = int(self.metadata["size"])
 
     def __call__(self, images: Tensor) -> Tensor:
-        found = self.request.infer([images.float().contiguous().cpu().numpy()], share_inputs=True)
+        found = self.request.infer([planes(images)], share_inputs=True)
         return torch.from_numpy(found["predictions"])
 
 

@@ -11,6 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FIRST = (
+    8192  # candidates that are looked at first; mostly `max_detections` are found among them, and sorting ends there
+)
+
 
 @torch.no_grad()
 def nms(predictions: Tensor, conf: float, iou: float, max_detections: int, multi_label: bool = True) -> list[Tensor]:
@@ -29,19 +33,25 @@ def _one_image(rows: Tensor, conf: float, iou: float, max_detections: int, multi
 
     rows = rows[rows[:, 4] > conf].float().cpu()  # a class probability is at most 1: no candidate is lost
     candidates = gather(rows.numpy(), conf, multi_label)
-    order = by_score(candidates[1])
-    boxes, scores, classes = (column[order] for column in candidates)
-    kept = suppress(boxes, classes, iou, max_detections)
+    count = len(candidates[1])
+    for best in (min(FIRST, count), count):
+        order = by_score(candidates[1], best)
+        boxes, scores, classes = (column[order] for column in candidates)
+        kept = suppress(boxes, classes, iou, max_detections)
+        if best == count or len(kept) == max_detections:
+            break
     return torch.from_numpy(np.column_stack((boxes[kept], scores[kept], classes[kept].astype(np.float32))))
 
 
-def by_score(scores: np.ndarray) -> np.ndarray:
-    """The order of (C,) positive float32 scores from the highest down, ties by index.
+def by_score(scores: np.ndarray, best: int) -> np.ndarray:
+    """The indices of the `best` highest of (C,) positive float32 scores from the highest down, ties by index.
 
     The bits of positive floats sort as integers do, so one integer sort of (score, index) does it.
     """
     bits = np.ascontiguousarray(scores, np.float32).view(np.uint32).astype(np.uint64)
     keys = ((np.uint64(0xFFFFFFFF) - bits) << np.uint64(32)) | np.arange(len(scores), dtype=np.uint64)
+    if best < len(keys):
+        keys = np.partition(keys, best)[:best]
     return (np.sort(keys) & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 

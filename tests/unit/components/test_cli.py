@@ -13,7 +13,7 @@ from components.layout import default_paths
 
 ROOT = Path(__file__).parents[3]
 STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote", "compare"]
-COMMANDS = [*STAGES, "models", "plan", "import-weights", "doctor", "summary"]
+COMMANDS = [*STAGES, "models", "plan", "import-weights", "summary"]
 
 
 def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:

@@ -53,7 +53,8 @@ def test_a_missing_remote_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_every_check_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(ROOT)
-    doctor.run(ROOT / "params.yaml")
+    checks = list(doctor.of_machine(ROOT / "params.yaml"))
+    doctor.run(checks)
     lines = capsys.readouterr().out.splitlines()
-    assert [line[5:].split(":")[0] for line in lines] == [name for name, _ in doctor._checks(ROOT / "params.yaml")]
+    assert [line[5:].split(":")[0] for line in lines] == [name for name, _ in checks]
     assert all(line.startswith(("ok   ", "FAIL ")) for line in lines)

@@ -7,7 +7,15 @@ import pytest
 import yaml
 
 from components import params
-from components.lineage import ASKED_VARIABLE, CODE, IMAGE_VARIABLE, code_digest, lineage, parameters_digest
+from components.lineage import (
+    ASKED_VARIABLE,
+    CODE,
+    IMAGE_VARIABLE,
+    PREPARE_CODE,
+    code_digest,
+    lineage,
+    parameters_digest,
+)
 
 ROOT = Path(__file__).parents[3]
 MODEL = "yolov4-tiny"
@@ -33,11 +41,16 @@ def test_others_do_not(change: str) -> None:
 
 
 def test_the_code_is_that_of_the_stages_which_make_the_weights() -> None:
+    assert set(CODE) == code_of("anchors", "evolve", "train")
+    assert set(PREPARE_CODE) == code_of("prepare")
+    assert all((ROOT / place).exists() for place in (*CODE, *PREPARE_CODE))
+    assert len({code_digest(CODE), code_digest(PREPARE_CODE)}) == 2
+
+
+def code_of(*names: str) -> set[str]:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    deps = {dep for stage in ("anchors", "evolve", "train") for dep in stages[stage]["deps"]}
-    assert set(CODE) == {dep for dep in deps if dep.startswith(("components/", "yolo_core/"))}
-    assert all((ROOT / place).exists() for place in CODE)
-    assert len(code_digest()) == 64
+    deps = {dep for name in names for dep in stages[name]["deps"]}
+    return {dep for dep in deps if dep.startswith(("components/", "yolo_core/"))}
 
 
 def test_a_pipeline_says_its_image_and_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

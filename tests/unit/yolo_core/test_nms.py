@@ -58,9 +58,12 @@ def decoded(draw: st.DrawFn) -> torch.Tensor:
     iou=st.sampled_from(["0.25", "0.5", "0.65"]),
     limit=st.sampled_from([1, 5, 300]),
     multi_label=st.booleans(),
+    first=st.sampled_from([3, 8192]),
 )
-def test_equals_the_plain_definition(rows, iou, limit, multi_label):
-    (found,) = nms(rows[None], 0.1, float(iou), limit, multi_label)
+def test_equals_the_plain_definition(rows, iou, limit, multi_label, first):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yolo_core.evaluate.nms.FIRST", first)
+        (found,) = nms(rows[None], 0.1, float(iou), limit, multi_label)
     assert found.tolist() == plain_nms(rows, 0.1, iou, limit, multi_label)
 
 
@@ -116,4 +119,6 @@ def test_nothing_is_dropped_among_many_candidates():
 @given(st.lists(st.floats(min_value=2**-40, max_value=1, width=32), max_size=50))
 def test_by_score_is_a_stable_descending_sort(scores):
     array = np.array(scores, np.float32)
-    assert by_score(array).tolist() == np.argsort(-array, kind="stable").tolist()
+    order = np.argsort(-array, kind="stable").tolist()
+    assert by_score(array, len(array)).tolist() == order
+    assert by_score(array, len(array) // 2).tolist() == order[: len(array) // 2]

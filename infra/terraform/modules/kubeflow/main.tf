@@ -66,7 +66,7 @@ data "aws_iam_policy_document" "runner" {
 
   statement {
     sid       = "PublishChampions"
-    actions   = ["s3:PutObject", "s3:AbortMultipartUpload"]
+    actions   = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
     resources = ["${var.buckets["mlflow"].arn}/${var.prefixes.champions}/*"]
   }
 

@@ -1,0 +1,90 @@
+"""Data under DVC's control in a Git repository: any revision, and what tells one from another."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from coco_source import CocoFolder, encoded, parameters, pixels
+
+from components import prepare, sources
+from components.params import Params
+from yolo_core.errors import TryAgain, UserError
+
+
+def call(folder: Path, *command: str) -> None:
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+def commit(repository: Path, words: str) -> None:
+    call(repository, "git", "add", "--all")
+    call(repository, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", words)
+
+
+def keep(repository: Path, words: str) -> None:
+    """Hand the folder `data/coco` as it is to DVC, and commit."""
+    call(repository, sys.executable, "-m", "dvc", "add", "--quiet", "data/coco")
+    commit(repository, words)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six images at the tag v1, one more on the branch."""
+    for name, value in {"DVC_NO_ANALYTICS": "true", "DVC_GLOBAL_CONFIG_DIR": str(tmp_path / "global")}.items():
+        monkeypatch.setenv(name, value)
+    repository = tmp_path / "repository"
+    source = CocoFolder(repository / "data/coco")
+    source.save()
+    call(repository, "git", "init", "--quiet")
+    call(repository, sys.executable, "-m", "dvc", "init", "--quiet")
+    keep(repository, "first")
+    call(repository, "git", "tag", "v1")
+    source.add_image("9.jpg", encoded(pixels(seed=9)), (10, 10, 20, 20))
+    source.save()
+    keep(repository, "second")
+    return repository
+
+
+def given(repository: Path | str, revision: str = "null", path: str = "data/coco") -> Params:
+    place = [f"prepare.location={repository}", f"prepare.path={path}", f"prepare.revision={revision}"]
+    return parameters("prepare.source=dvc", *place)
+
+
+def images(tmp_path: Path, params: Params) -> int:
+    return sum(prepare.run(params, out=tmp_path / "prepared")[f"{split}_images"] for split in ("train", "val"))
+
+
+def test_every_revision_gives_its_own_data(repository: Path, tmp_path: Path) -> None:
+    assert images(tmp_path, given(repository, "v1")) == 6
+    assert images(tmp_path, given(repository)) == 7
+    assert len(list((tmp_path / "downloads/dvc").iterdir())) == 2
+
+
+def test_the_fingerprint_follows_the_data_and_the_revision_becomes_a_commit(repository: Path, tmp_path: Path) -> None:
+    module = sources.module("dvc")
+    before, after = module.resolve(given(repository, "v1")), module.resolve(given(repository))
+    assert before.fingerprint != after.fingerprint
+    (repository / "README").write_text("no data")
+    commit(repository, "third")
+    later = module.resolve(given(repository))
+    assert later.fingerprint == after.fingerprint
+    assert later.changes != after.changes
+    assert images(tmp_path, parameters("prepare.source=dvc", f"prepare.location={repository}",
+                                       "prepare.path=data/coco", *before.changes)) == 6  # fmt: skip
+
+
+def test_what_cannot_be_had_is_one_line(repository: Path, tmp_path: Path) -> None:
+    wrong = {
+        "no such revision": given(repository, "v9"),
+        "no such folder": given(repository, "v1", "data/cocoa"),
+        "cannot be cloned": given(tmp_path / "nowhere"),
+        "it holds a password": given("https://me:hidden@127.0.0.1/data.git"),
+        "needs a Git repository and a folder": parameters("prepare.source=dvc"),
+    }
+    for reason, params in wrong.items():
+        with pytest.raises(UserError, match=reason) as raised:
+            sources.module("dvc").resolve(params)
+        assert not isinstance(raised.value, TryAgain)
+        assert "hidden" not in str(raised.value)
+    with pytest.raises(TryAgain, match="cannot be cloned"):
+        sources.module("dvc").resolve(given("https://127.0.0.1:9/data.git"))
