@@ -25,8 +25,13 @@ from benchmarks.report import Goal, publish
 
 SIZES, WAYS = (640, 416), ("cache", "jpeg")
 ROWS = [f"{size}-{way}" for size in SIZES for way in WAYS]
-# Images per CPU-second at least, and times the best peer's.
-GOALS = {"640-cache": (550, 2.4), "640-jpeg": (160, None), "416-cache": (1300, 2.4), "416-jpeg": (None, None)}
+STEADY, FIRST_EPOCH = "images_per_cpu_second", "first_epoch"
+GOALS = {
+    "640-cache": [Goal(STEADY, "images/s", "more", value=550, ratio=2.4)],
+    "416-cache": [Goal(STEADY, "images/s", "more", value=1300, ratio=2.4)],
+    "640-jpeg": [Goal(name, "images/s", "more", value=160) for name in (FIRST_EPOCH, STEADY)],
+    "416-jpeg": [Goal(STEADY, "images/s", "more")],
+}
 SAMPLES = {"cache": 128, "jpeg": 48}  # of one round and row
 HYP = {"hsv_h": 0.015, "hsv_s": 0.7, "hsv_v": 0.4, "translate": 0.1, "scale": 0.5}
 FLIP = 0.5
@@ -65,10 +70,8 @@ def main(data: Folder = Path(os.environ.get("COCO128", DEFAULT_DATA)), rounds: i
         ]
         *results, least = race(contenders, rounds)
     for row in ROWS:
-        value, ratio = GOALS[row]
-        goal = Goal("images_per_cpu_second", "images/s", "more", value=value, ratio=ratio)
         own = [Result(r.name, _of_row(r.figures, row), r.missing) for r in results]
-        publish(f"loader-{row}", own, [goal], images=IMAGES, threads=1, floor=_of_row(least.figures, row))
+        publish(f"loader-{row}", own, GOALS[row], images=IMAGES, threads=1, floor=_of_row(least.figures, row))
 
 
 def _of_row(figures: Figures, row: str) -> Figures:
@@ -120,7 +123,7 @@ def timed(make: Callable[[int, bool], Sample]) -> Round:
             began = time.process_time()
             for index in range(first, first + count):
                 sample(index)
-            figures[f"{row} images_per_cpu_second"] = count / (time.process_time() - began)
+            figures[f"{row} {STEADY}"] = count / (time.process_time() - began)
             drawn[row] += count
         return figures
 
@@ -147,7 +150,7 @@ def ours(folder: str) -> Round:
             sample = make(size, "ram")
             for index in range(IMAGES):
                 sample(index)
-            figures[f"{size}-jpeg first_epoch"] = IMAGES / (time.process_time() - began)
+            figures[f"{size}-jpeg {FIRST_EPOCH}"] = IMAGES / (time.process_time() - began)
         return figures
 
     return once

@@ -90,12 +90,13 @@ def run_as_pycocotools(coco: type, evaluation: type, truth: Path, rows: np.ndarr
 
 
 def timed(score: Score, folder: str) -> Round:
-    """A round scores once. peak_mb: resident memory at its highest, beyond what the process held before."""
+    """A round scores once. peak_mb: resident memory at its highest, beyond what the process held before any round."""
     rows = np.load(Path(folder) / "detections.npy")
+    before = _memory("VmRSS")
 
     def once() -> Figures:
         Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
-        before, began = _memory("VmRSS"), time.perf_counter()
+        began = time.perf_counter()
         with redirect_stdout(StringIO()):  # most print what they find
             figures = score(Path(folder) / "truth.json", rows)
         seconds = time.perf_counter() - began

@@ -18,7 +18,7 @@ import yaml
 
 from components.ledger import Confirmation, Ledger, Record, opened
 from components.params import Params
-from components.train import configure, image_cache
+from components.training.configuration import configure, image_cache
 from yolo_core.atomic import replaced, write_bytes
 from yolo_core.errors import UserError
 from yolo_core.evolution import EVOLVING, Gain, Mutation, gain

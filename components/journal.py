@@ -240,6 +240,6 @@ def _parse(path: Path, number: int, line: bytes) -> Entry:
         entry = json.loads(line)
         if isinstance(entry, dict) and (number == 1 or isinstance(entry["n"], int)):
             return entry
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         pass
     raise UserError(f"{path}:{number}: damaged line; remove it to have the others delivered")

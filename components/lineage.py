@@ -31,6 +31,7 @@ CODE = (
     "components/ledger.py",
     "components/search.py",
     "components/train.py",
+    "components/training",
     "yolo_core/anchors.py",
     "yolo_core/boxes.py",
     "yolo_core/data",

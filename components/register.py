@@ -345,7 +345,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file; UserError when it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); run the stage that makes it again") from None
 
 

@@ -14,7 +14,7 @@ import ray_nodes
 from ray_nodes import checkpoint
 from small_training import MODEL, STEPS, command
 
-from components.train import RESULTS
+from components.training.results import RESULTS
 from tests.drills.grounds import LIMIT_S, TWO, Grounds, same, wait
 from tests.drills.report import Found, Lost, Skipped
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,12 @@ class Here:
 
     folder: Path
     models: list[str]
+    changes: Sequence[str] = ()
+    ray: str = ""  # address of a cluster
 
     @property
     def text(self) -> str:
-        params = parameters.load(ROOT / "params.yaml", [*TINY, f"models=[{', '.join(self.models)}]"])
+        params = parameters.load(ROOT / "params.yaml", [*TINY, f"models=[{', '.join(self.models)}]", *self.changes])
         return yaml.safe_dump(params.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
     def run(self, *arguments: str, code: int = 0) -> Path:
@@ -61,6 +64,7 @@ class Here:
         (self.folder / "params.yaml").write_text(self.text)
         unset = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SCALED_YOLOV4_PIPELINE_ID")
         environment = {name: value for name, value in os.environ.items() if name not in unset}
+        environment |= {"RAY_ADDRESS": self.ray} if self.ray else {}
         command = [sys.executable, "-m", "pipelines.run_local", "--root", "artifacts", *arguments]
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1200)
         assert done.returncode == code, done.stdout + done.stderr
@@ -88,6 +92,10 @@ class Here:
 
 def steps(artifacts: Path) -> set[str]:
     return {path.name for path in artifacts.iterdir()}
+
+
+def read_lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def read(path: Path) -> Any:
@@ -130,10 +138,27 @@ def test_a_run_that_fails_is_recorded_with_its_reason(tmp_path: Path) -> None:
     assert here.stages("pipeline")[0].info.status == "FAILED"
 
 
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    """A Ray cluster whose head only drives; its two other nodes have a processor each."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
 @pytest.mark.slow
-def test_two_models_from_nothing_to_promotion_then_unchanged_then_tuned(tmp_path: Path) -> None:
-    here = Here(tmp_path, MODELS)
+def test_two_models_from_nothing_to_promotion_then_unchanged_then_tuned(tmp_path: Path, nodes: Any) -> None:
+    """Trials and trainings on two nodes."""
+    search = ["evolve.trials=2", "evolve.epochs=1", "evolve.train_images=8", "evolve.val_images=4"]
+    here = Here(tmp_path, MODELS, [*search, "train.workers=2"], nodes.address)
     first = here.run()
+    assert len(read_lines(first / "evolve/hyp/ledger.jsonl")) == 1 + 2  # a head, and a line a trial
+    trained = [read(path) for path in first.glob("for-loop-*/train/detector/train.json")]
+    assert [record["workers"] for record in trained] == [2, 2]
     assert here.outcome() == ("succeeded", "yolov4-tiny: scratch, yolov4-tiny-3l: scratch")
     assert [here.champion(model) for model in MODELS] == [1, 1]
     comparison = read(first / "compare/comparison/comparison.json")["models"]

@@ -26,8 +26,9 @@ SETTINGS = [
 STEPS = 5 * 16 // 4
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-from components import cli, progress, train
-train.RESIZE_EVERY_S = 5.0
+from components import cli, progress
+from components.training import launch
+launch.RESIZE_EVERY_S = 5.0
 progress.LINE_EVERY = 0.0  # each step of a training in this process
 cli.main()
 """

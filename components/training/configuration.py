@@ -1,0 +1,115 @@
+"""From the parameters and the results of earlier stages to the configuration of a training."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import yaml
+
+from components import tracking
+from components.inputs import require
+from components.params import Params, hyperparameters
+from components.storage.location import is_remote
+from yolo_core.data.coco import CacheSettings
+from yolo_core.errors import UserError
+from yolo_core.models import get_spec
+from yolo_core.models.spec import Anchors
+from yolo_core.train import Evaluation, Phase, TrainConfig
+
+
+def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path | None) -> TrainConfig:
+    """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones."""
+    require(data / "manifest.json", "prepare")
+    settings, spec = params.train_settings(model), get_spec(model)
+    spec.checked_size(settings.size, "train.size")
+    first = hyperparameters(spec.hyp, settings.hyp, _evolved(hyp))
+    phases = [Phase(settings.epochs, first)]
+    if second := settings.second_stage:
+        phases.append(Phase(second.epochs, hyperparameters(first, second.hyp)))
+    judged, weights = params.evaluate, _start_weights(settings.weights)
+    return TrainConfig(
+        model=model,
+        phases=tuple(phases),
+        size=settings.size,
+        batch=settings.batch,
+        nominal_batch=settings.nominal_batch,
+        seed=params.seed,
+        anchors=_anchors(anchors, model, settings.size),
+        width=settings.width,
+        depth=settings.depth,
+        checkpointing=settings.checkpointing,
+        start_from=str(Path(weights).absolute()) if weights else "",
+        start_digest=_file_digest(weights) if weights else "",
+        freeze=tuple(settings.freeze),
+        multi_scale=settings.multi_scale,
+        sync_bn=settings.sync_bn,
+        ema_decay=params.train.ema_decay,
+        ema_tau=params.train.ema_tau,
+        eval_every=params.train.eval_every,
+        evaluation=Evaluation(judged.batch, judged.conf, judged.iou, judged.max_detections),
+        judge=judged.judge,
+        data=tracking.manifest_digest(data),
+        device=params.train.device,
+        precision="auto" if params.train.amp else "fp32",
+        compile=params.train.compile,
+        loader_workers=params.train.loader_workers,
+        checkpoint_every=params.train.checkpoint_every,
+        keep_checkpoints=params.train.keep_checkpoints,
+        stall_limit_s=params.train.stall_minutes * 60,
+    )
+
+
+def image_cache(params: Params, data: Path, work: Path) -> CacheSettings:
+    """How decoded images are held; on disk all trainings of one work folder share them."""
+    limit = int(params.train.cache_gib * (1 << 30))
+    return CacheSettings(params.train.cache, limit, work.absolute() / "cache", tracking.manifest_digest(data))
+
+
+def _evolved(path: Path | None) -> dict[str, float]:
+    """The hyperparameters that evolution found, none where it was not asked."""
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(require(path, "evolve").read_text(encoding="utf-8"))["hyp"] or {}
+        return {str(name): float(value) for name, value in values.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
+        raise UserError(f"{path}: not a file of hyperparameters; run `scaled-yolov4 evolve` again") from None
+
+
+def _start_weights(path: str | None) -> str | None:
+    """The path of `train.weights`; of an address in the object store that of a working copy."""
+    if not path or not is_remote(path):
+        return path
+    from components.storage.stage_paths import local_copy
+
+    return local_copy(path)
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"train.weights = {path}: cannot be read ({error.strerror or error})") from None
+
+
+def _anchors(path: Path, model: str, size: int) -> Anchors:
+    """The anchors chosen for this model, in pixels at the training size."""
+    try:
+        # The stage makes them for the models of the parameters; this one may have been named by hand.
+        content = json.loads(require(path, f"anchors {_for_model(model, size)}").read_text(encoding="utf-8"))
+        made_for = content["model"], content["size"]
+        levels = tuple(tuple((float(w), float(h)) for w, h in level) for level in content["anchors"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not a file of anchors; run `scaled-yolov4 anchors` again") from None
+    if made_for != (model, size):
+        raise UserError(
+            f"{path}: anchors of {made_for[0]} at {made_for[1]} px, training {model} at {size} px; "
+            f"run `scaled-yolov4 anchors {_for_model(model, size)}`"
+        )
+    return levels
+
+
+def _for_model(model: str, size: int) -> str:
+    """Options that have a stage work for this model at this size, whatever the parameter file says."""
+    return f"-S 'models=[{model}]' -S train.per_model.{model}.size={size}"

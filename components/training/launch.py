@@ -1,0 +1,135 @@
+"""Where a training runs: in this process, or with Ray Train on the workers of a cluster; until it ends or is to end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from components import metrics, tracking, tracking_journal
+from components.params import Workers
+from components.ray_cluster import connected
+from components.training.job import Job, Surroundings
+from components.training.worker import work, work_remotely
+from yolo_core.errors import TryAgain
+from yolo_core.progress import Progress
+from yolo_core.train import checkpoint
+
+RESTARTS = 2  # of the workers after faults that are not the user's, without any progress
+START_ATTEMPTS = 30  # to find room for the workers, of a minute each
+STOP_LIMIT_S = 25  # from SIGTERM to the end
+RESIZE_EVERY_S = 30.0  # between looks whether there is room for more workers
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets instead of ending the process, where this is the main thread.
+
+    Raises TryAgain when the block does not end in time after that.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(*_: object) -> None:
+        stop.set()
+        signal.alarm(STOP_LIMIT_S)
+
+    def give_up(*_: object) -> None:
+        raise TryAgain(
+            f"no checkpoint written {STOP_LIMIT_S} s after SIGTERM; the same command goes on from the last one"
+        )
+
+    before = signal.signal(signal.SIGTERM, ask), signal.signal(signal.SIGALRM, give_up)
+    try:
+        yield stop
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGALRM, before[1])
+
+
+def launch(job: Job, progress: Progress) -> None:
+    """Run the job with Ray Train: in this process for one worker, on a Ray cluster for more or when one is named."""
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints what code redirects, as pycocotools' tables
+    record = partial(tracking_journal.journaled_run, job.params, job.data, stage="train", model=job.config.model)
+    most = job.params.train.workers.max
+    if most == 1 and not os.environ.get("RAY_ADDRESS"):
+        with _stop_signal() as stop:
+            _fit_with_ray(job, lambda: work(job, Surroundings(record, stop.is_set), progress), workers=0)
+        return
+    with connected(most, show_workers=True), _stop_signal() as stop:
+        _launch_on_cluster(job, record, stop)
+
+
+def _launch_on_cluster(
+    job: Job, record: Callable[[], contextlib.AbstractContextManager[Any]], stop: threading.Event
+) -> None:
+    """Run the job on workers anywhere; their errors for the user are raised here."""
+    import ray
+
+    from components import ray_home
+
+    data, start = job.data, job.config.start_from
+    origins = {str(path): ray_home.origin(Path(path)) for path in (data, start) if path}
+    job = dataclasses.replace(job, origins={path: address for path, address in origins.items() if address})
+    node, workers = ray.get_runtime_context().get_node_id(), job.params.train.workers
+    with ray_home.opened(job.folder, record) as home, ray_home.forwarded(stop, home):
+        try:
+            with metrics.submitted(job.config.model):
+                _fit_while_it_goes_on(job, partial(work_remotely, job, home, node), workers)
+            _, trouble = ray_home.answer(home.word.remote())
+            if trouble:
+                raise ray_home.KINDS[trouble[0]](trouble[1])
+        except BaseException:
+            ray_home.answer(home.end_record.remote(failed=True))
+            raise
+        ray_home.answer(home.end_record.remote(failed=False))
+
+
+def _fit_while_it_goes_on(job: Job, function: Callable[[], None], workers: Workers) -> None:
+    """Train; after faults the workers start again for as long as there are newer checkpoints than the time before."""
+    from ray.train import ControllerError, TrainingFailedError
+
+    while True:
+        before = checkpoint.found(job.checkpoints)[:1]
+        try:
+            return _fit_with_ray(job, function, (workers.min, workers.max) if workers.vary else workers.max)
+        except ControllerError as error:
+            why = str(error).partition("\n")[0]
+            raise TryAgain(f"Ray could not start {workers.min} workers; is there room for them? ({why})") from error
+        except TrainingFailedError:
+            if checkpoint.found(job.checkpoints)[:1] == before:
+                raise
+            log.warning("train %s: workers failed %d times, going on", job.config.model, RESTARTS + 1)
+
+
+def _fit_with_ray(job: Job, function: Callable[[], None], workers: int | tuple[int, int]) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    gpus = job.params.train.gpus_per_worker
+    scaling = ScalingConfig(
+        num_workers=workers,
+        elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
+        use_gpu=gpus > 0,
+        resources_per_worker={"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1},
+    )
+    running = RunConfig(
+        name="train",
+        storage_path=str(job.folder / "ray"),
+        failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=START_ATTEMPTS),
+        worker_runtime_env={"env_vars": tracking.environment()},
+    )
+    TorchTrainer(function, scaling_config=scaling, run_config=running).fit()

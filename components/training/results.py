@@ -1,0 +1,69 @@
+"""What a training leaves: the best weights, the curves, a summary."""
+
+import csv
+import dataclasses
+import io
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from components.training.job import Job
+from yolo_core import atomic
+from yolo_core.models.weights import save_detector
+from yolo_core.train import TrainConfig, TrainResult, checkpoint, distributed
+from yolo_core.train.transfer import Transfer
+
+RESULTS = ("model.safetensors", "curves.csv", "train.json")
+CURVES: tuple[str, ...] = ("epoch", "step", "lr", "box", "obj", "cls", "loss", "AP", "AP50")
+
+
+def write(job: Job, result: TrainResult, classes: list[str], run_id: str | None, seconds: float) -> None:
+    """The results, in the job's folder for them."""
+    weights, curves, summary = (job.results / name for name in RESULTS)
+    extra = {"epoch": result.best["epoch"], "fitness": result.best["fitness"]}
+    save_detector(weights, result.model, classes=classes, size=job.config.size, extra=extra)
+    atomic.write_text(curves, _csv(result.rows))
+    atomic.write_json(summary, _summary(job, result, run_id, seconds))
+
+
+def _taken_over(config: TrainConfig, transfer: Transfer | None) -> dict[str, Any] | None:
+    """Which weights the training started from, and what of them fitted."""
+    if transfer is None:
+        return None
+    return {"file": config.start_from, "sha256": config.start_digest, **dataclasses.asdict(transfer)}
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(CURVES), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _summary(job: Job, result: TrainResult, run_id: str | None, seconds: float) -> dict[str, Any]:
+    config, best = job.config, result.best
+    return {
+        "model": config.model,
+        "size": config.size,
+        "batch": config.batch,
+        "epochs": config.phases[-1].epochs,
+        "steps": result.steps,
+        "best_epoch": best["epoch"],
+        "fitness": best["fitness"],
+        "AP": best["AP"],
+        "AP50": best["AP50"],
+        "images_per_second": round(result.images_per_second, 2),
+        "seconds": round(seconds, 2),
+        "resumed_at_step": result.resumed_at,
+        "device": result.device,
+        "precision": result.dtype,
+        "workers": distributed.world(),
+        "started_from": _taken_over(config, result.transfer),
+        "digest": checkpoint.digest(config.identity()),
+        "mlflow_run_id": run_id,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("scaled-yolov4", "torch", "ray")},
+        },
+    }
