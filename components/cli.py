@@ -324,7 +324,7 @@ def import_weights(
 def retrain(
     *,
     data: Path | None = DATA,
-    out: Path | None = _out("outputs/retrain"),
+    out: Annotated[Path, typer.Option(help="Folder of the decisions.")] = Path("outputs/retrain"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and record; do nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Train from scratch, whatever changed.")] = False,
     train: Annotated[bool, typer.Option("--train/--no-train", help="Train, or leave that to whoever calls.")] = True,
@@ -334,8 +334,9 @@ def retrain(
 ) -> None:
     """Compare the data with the champion's and do what the change asks for, by DVC."""
     with reporting_errors(debug):
-        given = {key: value for key, value in {"data": data, "out": out}.items() if value}
         progress = importlib.import_module("components.progress").on_stderr()
+        here = data and importlib.import_module("components.storage.stage_paths").local_copy(str(data), progress)
+        given = {"out": out, **({"data": Path(here)} if here else {})}
         stage = importlib.import_module("components.retrain")
         how = {"dry_run": dry_run, "force": force, "train": train}
         with importlib.import_module("components.metrics").stage("retrain"):
@@ -346,7 +347,7 @@ def retrain(
 @app.command("resolve", epilog=examples_of("scaled-yolov4 resolve", "scaled-yolov4 resolve -S prepare.revision=main"))
 def resolve(
     *,
-    out: Path | None = _out("outputs/resolve.json"),
+    out: Annotated[Path, typer.Option(help="Where that is written.")] = Path("outputs/resolve.json"),
     force: Annotated[bool, typer.Option("--force", help="Count nothing as unchanged.")] = False,
     params: StageParams = Path("params.yaml"),
     overrides: Overrides = [],
@@ -356,7 +357,7 @@ def resolve(
     with reporting_errors(debug):
         stage = importlib.import_module("components.resolve")
         with importlib.import_module("components.metrics").stage("resolve"):
-            result = stage.run(_params(params, overrides), force=force, **({"out": out} if out else {}))
+            result = stage.run(_params(params, overrides), out=out, force=force)
         print(f"resolve: {_facts(result)}")
 
 

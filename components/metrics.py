@@ -38,7 +38,7 @@ class Metric:
     help: str
 
 
-# Names without PREFIX. Labels: model, and for those of a stage also stage.
+# Names without PREFIX. Labels: model, and for those of a stage also stage; of a job only that.
 METRICS: dict[str, Metric] = {
     "train_images_total": Metric("counter", "Images trained on, over all workers."),
     "train_step_seconds_total": Metric("counter", "Seconds in training steps, waiting included, of the main worker."),
@@ -48,6 +48,7 @@ METRICS: dict[str, Metric] = {
     "train_loss": Metric("gauge", "Loss of the latest step looked at, mean of all workers."),
     "train_submitted_timestamp_seconds": Metric("gauge", "When the driver asked the Ray cluster for workers."),
     "train_queue_seconds": Metric("gauge", "Seconds from then until the first of them began to train."),
+    "job_queue_seconds": Metric("gauge", "Seconds that the RayJob of a step waited until it was let start."),
     "stage_started_timestamp_seconds": Metric("gauge", "When the stage was last started."),
     "stage_ended_timestamp_seconds": Metric("gauge", "When it ended; absent while it runs."),
     "stage_duration_seconds": Metric("gauge", "Seconds from its start to its end; absent while it runs."),
@@ -98,6 +99,12 @@ def submitted(model: str) -> Iterator[None]:
     """Tell since when a training is in the hands of the connected Ray cluster, while the block runs."""
     with _told(_RayAgent(model), {"train_submitted_timestamp_seconds": time.time()}):
         yield
+
+
+def job_admitted(step: str, seconds: float) -> None:
+    """Tell how long the RayJob of a step waited in its queue, where a Pushgateway is named."""
+    if address := os.environ.get(GATEWAY_VARIABLE):
+        _Gateway(address, "jobs", {"stage": step}).give({"job_queue_seconds": seconds})
 
 
 @contextmanager

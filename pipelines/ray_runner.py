@@ -17,11 +17,13 @@ from typing import Any
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
+from components import metrics
 from pipelines.ray_job import ATTEMPT_LABEL, RUN_LABEL, RayJob, identity, manifest
 from pipelines.ray_jobs_api import RayJobsApi
 from pipelines.ray_outcome import FAULT, TRY_AGAIN, Outcome, outcome
 from yolo_core.errors import TryAgain
 
+QUEUED = ("", "Suspended", "Waiting")  # states of a job that has no pods yet
 CANCELLED = 128 + signal.SIGTERM
 Say = Callable[[str], None]
 
@@ -86,6 +88,7 @@ class _Following:
         self.state = ""
         self.is_there = False
         self.is_waiting = True
+        self.is_queued = False
 
     def to_the_end(self) -> Outcome | None:
         """The outcome; None when we were cancelled and the job is deleted."""
@@ -111,7 +114,7 @@ class _Following:
             return Outcome(FAULT, "it was deleted by someone else")
         if found is None:
             self.api.create(manifest(self.job))
-            self.is_there = True
+            self.is_there = self.is_queued = True
             return None
         if goes:  # since an earlier cancellation; its name is free soon
             self._tell("is being deleted")
@@ -120,6 +123,7 @@ class _Following:
         self.is_there = True
         status = found.get("status", {})
         self._tell(_summary(status))
+        self._note_queue(found, status)
         ended = outcome(status) or self._overdue(status)
         self.log.forward()
         if not ended:
@@ -134,9 +138,19 @@ class _Following:
             self.say(f"{self.job.name}: {state}" + (f" ({waited})" if state == self.state else ""))
             self.state, self.spoke = state, now
 
+    def _note_queue(self, found: dict[str, Any], status: dict[str, Any]) -> None:
+        """Tell how long the job was held back, once it is let start; not where we did not see that happen."""
+        if status.get("jobDeploymentStatus", "") in QUEUED:
+            self.is_queued = True
+        elif self.is_queued:
+            created = datetime.datetime.fromisoformat(found["metadata"]["creationTimestamp"])
+            waited = datetime.datetime.now(datetime.UTC) - created
+            metrics.job_admitted(self.job.step, max(waited.total_seconds(), 0))
+            self.is_queued = False
+
     def _overdue(self, status: dict[str, Any]) -> Outcome | None:
         """The end of our own waiting, where KubeRay did not end the job at its deadline; deletes it."""
-        waiting = status.get("jobDeploymentStatus", "") in ("", "Initializing", "Suspended", "Waiting")
+        waiting = status.get("jobDeploymentStatus", "") in (*QUEUED, "Initializing")
         if waiting != self.is_waiting:
             self.is_waiting, self.phase_began = waiting, time.monotonic()
         limit = self.job.start_within if waiting else self.job.deadline

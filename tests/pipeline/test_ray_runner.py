@@ -8,14 +8,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from gateway import KeptPushes
 from kubernetes.client import ApiClient, Configuration
 from kubernetes_server import KubernetesServer
 from loopback import Fault
 from schemas import FOLDER, rayjob_problems
 
+from components.metrics import GATEWAY_VARIABLE
 from pipelines.job_sizes import job_size
 from pipelines.ray_job import RayJob
 from pipelines.ray_jobs_api import RayJobsApi
@@ -104,6 +107,25 @@ def test_from_creation_to_the_end_with_states_and_log(server: KubernetesServer) 
     assert [line for line in following.lines if line.startswith("epoch")] == ["epoch 1", "epoch 2", "epoch 3"]
     assert following.lines[-1] == f"{name}: done"
     assert list(server.jobs) == [name]  # it stays until its time is over, for whoever looks
+
+
+def test_the_time_in_the_queue_is_told(server: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with KeptPushes() as gateway:
+        monkeypatch.setenv(GATEWAY_VARIABLE, gateway.url)
+        following = Run(server)
+        name = server.wait_for_job()
+        server.status(name, jobDeploymentStatus="Suspended")
+        until(lambda: any("Suspended" in line for line in following.lines))
+        server.jobs[name]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+        assert not gateway.pushes
+        server.status(name, **RUNNING)
+        until(lambda: gateway.pushes)
+        server.status(name, **SUCCEEDED)
+        assert following.ended() == 0
+    [(_, path, figures)] = gateway.pushes
+    assert path == "/metrics/job/scaled_yolov4_jobs/stage/train-yolov4-tiny"
+    since = datetime.now(UTC) - datetime(2026, 1, 1, tzinfo=UTC)
+    assert figures == {"scaled_yolov4_job_queue_seconds": pytest.approx(since.total_seconds(), abs=60)}
 
 
 @pytest.mark.parametrize("code", [1, USER_ERROR])
