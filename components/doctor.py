@@ -147,3 +147,33 @@ def check_package(name: str, extra: str) -> Finding:
         return Finding(True, version(name))
     except PackageNotFoundError:
         return Finding(False, f"{name} is not installed", f"pip install 'scaled-yolov4[{extra}]'")
+
+
+def check_bucket(bucket: str) -> Finding:
+    """Is there such a bucket in S3, and may we see it?"""
+    from components.storage.client import connect
+
+    return _asking_aws(lambda: connect().head_bucket(Bucket=bucket), bucket, "check AWS credentials and region")
+
+
+def check_image(repository: str, tag: str, region: str) -> Finding:
+    """Has the registry an image of this tag? repository: ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME."""
+    from boto3.session import Session
+
+    def ask() -> None:
+        ecr = Session().client("ecr", region_name=region)
+        ecr.describe_images(repositoryName=repository.partition("/")[2], imageIds=[{"imageTag": tag}])
+
+    return _asking_aws(ask, f"{repository}:{tag}", "make image, then docker push (docs/cluster.md)")
+
+
+def _asking_aws(ask: Callable[[], object], what: str, mend: str) -> Finding:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        ask()
+    except ClientError as error:
+        return Finding(False, f"{what}: AWS answers {error.response['Error'].get('Code', error)}", mend)
+    except BotoCoreError as error:
+        return Finding(False, f"{what}: {error}", mend)
+    return Finding(True, what)

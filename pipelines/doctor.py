@@ -1,6 +1,6 @@
 """Checks of a platform that `infra/terraform` built: what its output `platform` names is there and answers.
 
-They go through the Kubernetes API and AWS's, with the rights of whoever asks; services inside the cluster are seen by
+They go through the APIs of Kubernetes and AWS, with the rights of whoever asks; services inside the cluster are seen by
 whether pods stand behind them. Nothing is changed.
 """
 
@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from boto3.session import Session
-from botocore.exceptions import BotoCoreError, ClientError
 from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi, DiscoveryV1Api, VersionApi
 from urllib3.exceptions import HTTPError
 
-from components.doctor import Check, Finding
+from components.doctor import Check, Finding, check_bucket, check_image
 from pipelines.ray_job import GROUP, PLURAL, VERSION
 from pipelines.ray_jobs_api import CONNECT_SECONDS, READ_SECONDS, connect
 from yolo_core.errors import UserError
@@ -41,11 +39,9 @@ def of_platform(file: Path) -> Iterator[Check]:
     for name, uri in {**services, "prometheus": platform["prometheus"]}.items():
         yield name, _asking(partial(_service, client, uri), "kubectl get pods and their events say why")
     for purpose, bucket in platform["buckets"].items():
-        yield f"bucket {purpose}", _asking(partial(_bucket, bucket), "check AWS credentials and region")
+        yield f"bucket {purpose}", partial(check_bucket, bucket)
     image = platform["image"]
-    if image["repository"]:
-        push = "make image, then docker push (docs/cluster.md)"
-        yield "image", _asking(partial(_image, image["repository"], image["tag"], platform["region"]), push)
+    yield "image", partial(check_image, image["repository"], image["tag"], platform["region"])
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -80,10 +76,6 @@ def _asking(check: Callable[[], str], mend: str) -> Callable[[], Finding]:
             return Finding(False, f"Kubernetes answers {error.status} {error.reason}", mend)
         except (HTTPError, OSError) as error:
             return Finding(False, f"Kubernetes cannot be reached ({type(error).__name__})", mend)
-        except ClientError as error:
-            return Finding(False, f"AWS answers {error.response['Error'].get('Code', error)}", mend)
-        except BotoCoreError as error:
-            return Finding(False, str(error), mend)
         except LookupError as error:
             return Finding(False, str(error.args[0]), mend)
 
@@ -119,16 +111,3 @@ def _service(client: ApiClient, uri: str) -> str:
     if not ready:
         raise LookupError(f"no pod of the service {name} in {namespace} is ready")
     return f"{uri}, {ready} ready"
-
-
-def _bucket(bucket: str) -> str:
-    Session().client("s3").head_bucket(Bucket=bucket)
-    return bucket
-
-
-def _image(repository: str, tag: str, region: str) -> str:
-    """ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME with this tag."""
-    name = repository.partition("/")[2]
-    ecr = Session().client("ecr", region_name=region)
-    ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])
-    return f"{repository}:{tag}"

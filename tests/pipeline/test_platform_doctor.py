@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hcl2
 import pytest
 import yaml
 from loopback import LoopbackServer, Request
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli import stages
 
+ROOT = Path(__file__).parents[2]
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
 PLATFORM = {
     "name": "scaled-yolov4-dev",
@@ -82,6 +84,15 @@ def examined(tmp_path: Path, platform: Any = PLATFORM) -> tuple[int, list[str]]:
     (tmp_path / "platform.json").write_text(json.dumps(platform))
     done = CliRunner().invoke(stages, ["doctor", "--cluster", str(tmp_path / "platform.json")])
     return done.exit_code, done.output.splitlines()
+
+
+def test_terraform_puts_out_what_is_read() -> None:
+    outputs = hcl2.loads((ROOT / "infra/terraform/modules/platform/outputs.tf").read_text(encoding="utf-8"))["output"]
+    [platform] = [block['"platform"']["value"] for block in outputs if '"platform"' in block]
+    assert PLATFORM.keys() <= platform.keys()
+    for part, content in PLATFORM.items():
+        if isinstance(content, dict) and part != "buckets":  # they are named there by another map
+            assert content.keys() <= platform[part].keys()
 
 
 def test_a_platform_as_it_was_built_passes(cloud: Cloud, tmp_path: Path) -> None:
