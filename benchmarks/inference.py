@@ -50,10 +50,10 @@ def main(rounds: int = 3) -> None:
     eager = [results[name] for name in (*EAGER.values(), FUSED_YOLOV7)]
     fp32, bf16, int8 = (results[f"OpenVINO {precision}"] for precision in ("fp32", "bf16", "int8"))
     runtime, pytorch = results["ONNX Runtime fp32"], results["PyTorch fp32"]
-    least = {precision: results[f"floor {precision}"].figures for precision in DTYPES}
-    _publish("inference-fp32", [fp32, *eager, pytorch, runtime], 2.5, floor=least["fp32"])
-    _publish("inference-bf16", [bf16, *eager, results["PyTorch bf16"]], 5, floor=least["bf16"])
-    _publish("inference-int8", [int8, *eager], 7, floor=least["int8"])
+    rates = {precision: results[f"product {precision}"].figures for precision in DTYPES}
+    _publish("inference-fp32", [fp32, *eager, pytorch, runtime], 2.5, at_product_rate=rates["fp32"])
+    _publish("inference-bf16", [bf16, *eager, results["PyTorch bf16"]], 5, at_product_rate=rates["bf16"])
+    _publish("inference-int8", [int8, *eager], 7, at_product_rate=rates["int8"])
     _publish("inference-onnxruntime", [runtime, pytorch], 1, dict.fromkeys(SIZES, pytorch.name))
 
 
@@ -73,7 +73,7 @@ def _contenders(folder: str) -> list[Contender]:
         original(EAGER["yolov4-csp"], "yolov4_csp", "yolov4-csp"),
         original(EAGER["yolov7-tiny"], "yolov7_tiny", "yolov7", fused=False),
         original(FUSED_YOLOV7, "yolov7_tiny", "yolov7", fused=True),
-        *(ours(f"floor {precision}", "floor", precision=precision) for precision in DTYPES),
+        *(ours(f"product {precision}", "at_product_rate", precision=precision) for precision in DTYPES),
     ]
 
 
@@ -156,8 +156,8 @@ def rounds_of(predictors: Mapping[str, Callable[[Tensor], Any]], layout: torch.m
     return once
 
 
-def floor(precision: str) -> Round:
-    """What the processor allows: the operations of a model's convolutions at the rate of a large matrix product.
+def at_product_rate(precision: str) -> Round:
+    """What to measure by: the time of a model's convolutions at the rate of a large matrix product.
 
     NumPy's in float32, which is faster here than PyTorch's.
     """

@@ -1,7 +1,8 @@
 """Where the time goes: shares of a training step and of one exported inference. `python -m benchmarks.profile`
 
 A step is profiled by PyTorch, operators counted by the time spent in themselves, those of the losses and of the update
-together under these names. Inference is profiled by its runtime, layer by layer. Shares are of all time profiled.
+together under these names (of the losses the way forward; the way back is among the operators). Inference is profiled
+by its runtime, layer by layer. Shares are of all time profiled.
 """
 
 import json
@@ -44,7 +45,7 @@ INFERENCE_FAMILIES = {
     "activations": r"Relu|Mish|Swish|Sigmoid|Softplus|Tanh|Mul|Eltwise|Math|Add",
     "pooling, upsampling": r"Pool|Resize|Interpolate",
 }
-REGIONS = ("losses", "update")
+LOSSES, UPDATE = "losses forward", "update"
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
         for row in STEPS
         for precision in ("fp32", "bf16")
     ]
-    _publish("profile-train-step", race(steps, rounds=1))
+    _publish("profile-train-step", race(steps, rounds=3))
     with TemporaryDirectory(prefix="profile-") as folder:
         write_files(Path(folder))
         runs = [
@@ -66,7 +67,7 @@ def main() -> None:
             for model in SIZES
             for runtime in (*PRECISIONS, "onnxruntime")
         ]  # fmt: skip
-        _publish("profile-inference", race(runs, rounds=1, warmup=0))
+        _publish("profile-inference", race(runs, rounds=3, warmup=0))
 
 
 def _publish(row: str, results: list[Result]) -> None:
@@ -78,8 +79,8 @@ def step(row: str, precision: str) -> Round:
     model, size, batch, _ = ROWS[row]
     learner, learn = learner_of(model, size, batch, "cpu", precision)
     for phase, losses in learner.losses.items():
-        learner.losses[phase] = _within("losses", losses)
-    learner._update = _within("update", learner._update)
+        learner.losses[phase] = _within(LOSSES, losses)
+    learner._update = _within(UPDATE, learner._update)
 
     def once() -> Figures:
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -87,7 +88,7 @@ def step(row: str, precision: str) -> Round:
         spent: Spent = defaultdict(float)
         for event in profiler.events() or []:
             spent[_region(event) or _family(event.name, STEP_FAMILIES)] += event.self_cpu_time_total / 1e6
-        return _shares(spent, (*STEP_FAMILIES, *REGIONS))
+        return _shares(spent, (*STEP_FAMILIES, LOSSES, UPDATE))
 
     return once
 
@@ -103,7 +104,7 @@ def _within(region: str, call: Any) -> Any:
 def _region(event: Any) -> str | None:
     """The region that an operator was called in."""
     while event is not None:
-        if event.name in REGIONS:
+        if event.name in (LOSSES, UPDATE):
             return event.name
         event = event.cpu_parent
     return None

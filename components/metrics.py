@@ -103,8 +103,19 @@ def submitted(model: str) -> Iterator[None]:
 
 def job_admitted(step: str, seconds: float) -> None:
     """Tell how long the RayJob of a step waited in its queue, where a Pushgateway is named."""
-    if address := os.environ.get(GATEWAY_VARIABLE):
-        _Gateway(address, "jobs", {"stage": step}).give({"job_queue_seconds": seconds})
+    if gateway := _jobs(step):
+        gateway.give({"job_queue_seconds": seconds})
+
+
+def job_ended(step: str) -> None:
+    """Take that back: a wait that is over would look like one of now."""
+    if gateway := _jobs(step):
+        gateway.end({})
+
+
+def _jobs(step: str) -> _Gateway | None:
+    address = os.environ.get(GATEWAY_VARIABLE)
+    return _Gateway(address, "jobs", {"stage": step}) if address else None
 
 
 @contextmanager

@@ -47,11 +47,18 @@ class DigitsParams(Section):
     image_size: int = Field(ge=64, le=2048)
 
 
+def _quoted(value: Any) -> Any:
+    """A revision such as 1.0 or 1234567, which YAML takes for a number and may write otherwise."""
+    if isinstance(value, int | float):
+        raise ValueError("""looks like a number; put quotes around it: '"1.0"'""")
+    return value
+
+
 class PrepareParams(Section):
     source: Literal["digits", "coco-dir", "yolo-dir", "coco2017", "s3", "dvc"]
     location: str | None = None
     path: str | None = None
-    revision: str | None = None
+    revision: Annotated[str | None, BeforeValidator(_quoted)] = None
     max_bad_fraction: float = Field(ge=0, le=1)
     digits: DigitsParams
 

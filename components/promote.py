@@ -6,7 +6,6 @@ record as tags, so a decision that still stands is read back rather than made ag
 """
 
 import json
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from components import tracking
 from components.inputs import require
 from components.params import Params, PromoteParams
 from components.register import EVIDENCE, VALIDATION_TAG, read_json, registered_name, validation_digest
+from components.registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, version_weights
 from yolo_core import progress as progress_
-from yolo_core.atomic import replaced, write_json
+from yolo_core.atomic import write_json
 from yolo_core.errors import UserError
 from yolo_core.evaluate.coco_metrics import CocoScore, score
 from yolo_core.evaluate.detections import Detections
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 RECORD_TAG = "scaled_yolov4.promotion"
 ROLLED_BACK_TAG = "scaled_yolov4.rolled_back"
 
@@ -71,11 +70,8 @@ def run(
     `promote.champions` says.
     Raises UserError when an input is missing, the version or MLflow cannot be found, or there is no one to bring back.
     """
-    record = rollback_champion(model) if rollback else _judge(params, model, registered, data, progress)
-    if place := params.promote.champions:
-        from components.champions import publish  # boto3 takes time, and it needs the registry as this module knows it
-
-        publish(model, place)
+    place = params.promote.champions
+    record = rollback_champion(model, place) if rollback else _judge(params, model, registered, data, progress)
     write_json(out, record)
     return {key: record[key] for key in ("decision", "reason", "champion_after")}
 
@@ -126,10 +122,11 @@ def _judge(params: Params, model: str, registered: Path, data: Path, progress: p
     client = tracking.connect()
     with tracking.reaching():
         version = _version(client, named, registered)
-        aliases = _aliases(client, version.name)
+        aliases = aliases_of(client, version.name)
         number, champion = int(version.version), aliases.get(CHAMPION)
         thresholds = params.promote.model_dump(exclude={"champions"})
         if standing := _standing(version, champion, thresholds):
+            _serve(client, version.name, champion, params.promote.champions)
             return standing
         record: Record = {
             "model": model,
@@ -143,13 +140,26 @@ def _judge(params: Params, model: str, registered: Path, data: Path, progress: p
             "thresholds": thresholds,
         }
         if champion == number:
+            _serve(client, version.name, champion, params.promote.champions)
             return {**record, "decision": "unchanged", "reason": f"version {number} is the champion already"}
         record |= _verdict(params, client, version, champion, data, progress)
         if record["decision"] == "promote":
             record["champion_after"] = number
+        _serve(client, version.name, record["champion_after"], params.promote.champions)
         _tag(client, version, record)
         _set_aliases(client, version.name, aliases, _aliases_after(record, aliases))
         return record
+
+
+def _serve(client: "MlflowClient", name: str, number: int | None, place: str | None) -> None:
+    """Put the version that is, or becomes, the champion where serving looks for it.
+
+    That comes before the aliases change: when it fails, the same command does all of it again.
+    """
+    from components import champions  # boto3 takes time
+
+    if number is not None and (place := place or champions.place_of(client, name)):
+        champions.publish(client, name, number, place)
 
 
 def _version(client: "MlflowClient", named: dict[str, Any], registered: Path) -> "ModelVersion":
@@ -164,11 +174,6 @@ def _version(client: "MlflowClient", named: dict[str, Any], registered: Path) ->
             f"{registered}: version {named['version']} of {named['registered_model']} is not in MLflow at "
             f"{tracking.shown_uri()}; run `scaled-yolov4 register` again"
         ) from None
-
-
-def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:
-    """Alias -> version number."""
-    return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
 
 
 def _standing(version: "ModelVersion", champion: int | None, thresholds: dict[str, Any]) -> Record | None:
@@ -225,30 +230,6 @@ def _verdict(
         },
         "latency": {"champion_ms": theirs.latency_ms, "challenger_ms": mine.latency_ms, "ratio": ratio},
     }
-
-
-def version_of(client: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
-    """The version of a model that carries this alias, None while there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(registered_name(model), alias)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return None
-
-
-def version_weights(version: "ModelVersion", path: Path) -> Path:
-    """Write the detector file of a registered version to `path`."""
-    from mlflow.artifacts import download_artifacts
-
-    with tempfile.TemporaryDirectory() as place:
-        uri = f"models:/{version.name}/{version.version}/artifacts"
-        found = Path(download_artifacts(uri, dst_path=place)) / "model.safetensors"
-        with replaced(path) as temporary:
-            shutil.copyfile(found, temporary)
-    return path
 
 
 def _evidence(client: "MlflowClient", version: "ModelVersion") -> Evidence:
@@ -334,15 +315,18 @@ def _set_aliases(client: "MlflowClient", name: str, now: dict[str, int], wanted:
             client.set_registered_model_alias(name, alias, str(number))
 
 
-def rollback_champion(model: str) -> Record:
-    """Make the previous champion the champion again, and remember that the one it replaces was rolled back."""
+def rollback_champion(model: str, place: str | None = None) -> Record:
+    """Make the previous champion the champion again, and remember that the one it replaces was rolled back.
+
+    place: where champions are put; None takes where they were put before.
+    """
     from mlflow.exceptions import MlflowException
 
     name = registered_name(model)
     client = tracking.connect()
     with tracking.reaching():
         try:
-            aliases = _aliases(client, name)
+            aliases = aliases_of(client, name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -350,6 +334,7 @@ def rollback_champion(model: str) -> Record:
         champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
         if champion is None or previous is None or previous == champion:
             raise UserError(f"{name}: there is no previous champion to bring back")
+        _serve(client, name, previous, place)
         client.set_model_version_tag(name, str(champion), ROLLED_BACK_TAG, "true")
         # The champion first: a kill in between leaves a registry that serves, and a rollback that can be repeated.
         earlier = _predecessor(client, name, previous)

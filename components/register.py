@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PIPELINE_RUN_TAG = "scaled_yolov4.pipeline_run"
 VALIDATION_TAG = "scaled_yolov4.validation"
 WEIGHTS_TAG = "scaled_yolov4.weights_sha256"
+MODEL_NAME_PREFIX = "scaled-yolov4-"
 EVIDENCE = "evidence"  # folder of a version's run: what a promotion reads
 VALIDATION_FILES = ("images/val/", "annotations/instances_val.json")
 SERVING_CODE = Path(__file__).parent / "serving" / "detector_model.py"
@@ -120,7 +121,7 @@ def run(
 
 def registered_name(model: str) -> str:
     """What a model is called in the registry."""
-    return f"scaled-yolov4-{model}"
+    return f"{MODEL_NAME_PREFIX}{model}"
 
 
 def find_version(client: "MlflowClient", model: str, inputs: str) -> "ModelVersion | None":

@@ -12,7 +12,7 @@ from components import sources, tracking
 from components.layout import OUTPUTS
 from components.lineage import judged_alike, lineage, source_fingerprint
 from components.params import Params
-from components.promote import CHALLENGER, CHAMPION, version_of
+from components.registry import CHALLENGER, CHAMPION, version_of
 from yolo_core.atomic import write_json
 from yolo_core.progress import Progress, silent
 

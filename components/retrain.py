@@ -23,8 +23,8 @@ from components.inputs import require
 from components.layout import DATA, OUTPUTS
 from components.lineage import SOURCE_TAG, SOURCE_VARIABLE, Lineage, judged_alike, lineage, of_version
 from components.params import Params, RetrainParams, hyperparameters
-from components.promote import CHALLENGER, CHAMPION, version_of, version_weights
 from components.register import EVIDENCE, read_json
+from components.registry import CHALLENGER, CHAMPION, version_of, version_weights
 from yolo_core import progress as progress_
 from yolo_core.anchors import quality
 from yolo_core.atomic import replaced, write_json, write_text

@@ -359,9 +359,7 @@ def doctor(
     """Check this machine, or a platform: one line a check, with its mend."""
     with reporting_errors(debug):
         machine = importlib.import_module("components.doctor")
-        checks = (
-            importlib.import_module("pipelines.doctor").of_platform(cluster) if cluster else machine.of_machine(params)
-        )
+        checks = _needing_kfp("pipelines.doctor").of_platform(cluster) if cluster else machine.of_machine(params)
         if not machine.run(list(checks)):
             raise typer.Exit(2)
 

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,9 +53,10 @@ def run(job: RayJob, api: RayJobsApi, *, patience: Patience = Patience(), say: S
 
     Raises TryAgain when Kubernetes stays away, UserError when it refuses us. The job then stays for whoever comes next.
     """
-    with _signals_set(api.cancelled):
+    with _signals_set(api.cancelled), ExitStack() as stack:
         existing = api.find(identity(job.run, job.step))
         attempt = replace(job, attempt=max(map(_attempt, existing), default=1))
+        stack.callback(metrics.job_ended, job.step)
         while True:
             ended = _Following(attempt, api, patience, say).to_the_end()
             if ended is None:
@@ -88,7 +89,8 @@ class _Following:
         self.state = ""
         self.is_there = False
         self.is_waiting = True
-        self.is_queued = False
+        self.was_admitted = False
+        self.queued: datetime.datetime | None = None  # since when
 
     def to_the_end(self) -> Outcome | None:
         """The outcome; None when we were cancelled and the job is deleted."""
@@ -114,7 +116,8 @@ class _Following:
             return Outcome(FAULT, "it was deleted by someone else")
         if found is None:
             self.api.create(manifest(self.job))
-            self.is_there = self.is_queued = True
+            self.is_there = True
+            self.queued = _now()
             return None
         if goes:  # since an earlier cancellation; its name is free soon
             self._tell("is being deleted")
@@ -139,14 +142,15 @@ class _Following:
             self.state, self.spoke = state, now
 
     def _note_queue(self, found: dict[str, Any], status: dict[str, Any]) -> None:
-        """Tell how long the job was held back, once it is let start; not where we did not see that happen."""
-        if status.get("jobDeploymentStatus", "") in QUEUED:
-            self.is_queued = True
-        elif self.is_queued:
+        """Tell how long the job was held back, once it is let start: since it was made, or since Kueue took it back."""
+        if status.get("jobDeploymentStatus", "") not in QUEUED:
+            if self.queued:
+                metrics.job_admitted(self.job.step, (_now() - self.queued).total_seconds())
+            self.queued = None
+        elif self.queued is None:
             created = datetime.datetime.fromisoformat(found["metadata"]["creationTimestamp"])
-            waited = datetime.datetime.now(datetime.UTC) - created
-            metrics.job_admitted(self.job.step, max(waited.total_seconds(), 0))
-            self.is_queued = False
+            self.queued = _now() if self.was_admitted else min(created, _now())
+        self.was_admitted |= self.queued is None
 
     def _overdue(self, status: dict[str, Any]) -> Outcome | None:
         """The end of our own waiting, where KubeRay did not end the job at its deadline; deletes it."""
@@ -205,6 +209,10 @@ def _summary(status: dict[str, Any]) -> str:
     if desired := cluster.get("desiredWorkerReplicas"):
         parts.append(f"{cluster.get('readyWorkerReplicas', 0)} of {desired} GPU nodes")
     return ", ".join(parts)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _attempt(found: dict[str, Any]) -> int:

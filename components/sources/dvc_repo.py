@@ -4,6 +4,8 @@
 or commit, null for the newest of the default branch. Git's and the remote's credentials are those of `git` and `dvc`.
 """
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 from components.params import Params
 from components.raw_dataset import RawDataset, Resolved
 from components.sources import layouts
+from components.storage.folder import alone_with
 from yolo_core.errors import TryAgain, UserError
 from yolo_core.progress import Progress
 
@@ -22,23 +25,32 @@ if TYPE_CHECKING:
 
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
-    """Fetch the folder, unless these very data lie in the downloads already, and read what lies there."""
+    """Fetch the folder, unless these very data lie in the downloads already, and read what lies there.
+
+    Of each folder of a repository the downloads keep the data fetched last.
+    """
     with _opened(params) as (data, path, commit):
-        folder = downloads / "dvc" / _digest(data, path, commit)
-        if not folder.exists():
-            fetched = folder.with_name(f"{folder.name}.part")
-            shutil.rmtree(fetched, ignore_errors=True)  # of a fetch that was killed
-            fetched.parent.mkdir(parents=True, exist_ok=True)
-            for _ in progress([None], f"fetch {path} at {commit[:10]}", total=1):
-                data.get(path, str(fetched), recursive=True)
-            fetched.rename(folder)
+        place = downloads / "dvc" / _hashed(params.prepare.location, path)
+        folder = place / _hashed(_digest(data, path, commit))
+        with alone_with(place):
+            if not folder.exists():
+                for old in place.iterdir():  # other revisions, and what a fetch left that was killed
+                    shutil.rmtree(old, ignore_errors=True)
+                fetched = folder.with_suffix(".part")
+                for _ in progress([None], f"fetch {path} at {commit[:10]}", total=1):
+                    data.get(path, str(fetched), recursive=True)
+                fetched.rename(folder)
     return layouts.read(folder, _named(params), progress)
+
+
+def _hashed(*parts: str | None) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def resolve(params: Params) -> Resolved:
     """By the digest that DVC keeps of the folder; the revision becomes the commit it stands for now."""
     with _opened(params) as (data, path, commit):
-        return Resolved(_digest(data, path, commit), (f"prepare.revision={commit}",))
+        return Resolved(_digest(data, path, commit), (f"prepare.revision={json.dumps(commit)}",))
 
 
 def _digest(data: "DVCFileSystem", path: str, commit: str) -> str:
@@ -59,11 +71,14 @@ def _opened(params: Params) -> Iterator[tuple[Any, str, str]]:
     """
     if not params.prepare.location or not params.prepare.path:
         raise UserError("prepare.location, prepare.path: source dvc needs a Git repository and a folder in it")
-    if urlsplit(params.prepare.location).password:
-        raise UserError("prepare.location: it holds a password, and parameters are recorded; leave it to Git's helper")
+    address = urlsplit(params.prepare.location)
+    if address.password or (address.scheme.startswith("http") and address.username):
+        raise UserError("prepare.location: it holds a user or password, and parameters are recorded; leave it to Git")
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
+    from dvc.repo.open_repo import clean_repos
     from dvc.scm import CloneError, RevError
+    from dvc_data.index import DataIndexError
 
     # "HEAD" of a folder of one's own: without a revision DVC would take files that were never committed.
     revision, named = params.prepare.revision or "HEAD", _named(params)
@@ -75,8 +90,14 @@ def _opened(params: Params) -> Iterator[tuple[Any, str, str]]:
     except RevError:
         raise UserError(f"{named}: no such revision; prepare.revision takes a branch, a tag or a commit") from None
     except CloneError as error:
-        kind = TryAgain if "://" in params.prepare.location else UserError
+        kind = TryAgain if ":" in params.prepare.location else UserError
         raise kind(f"{named}: cannot be cloned ({error.__cause__ or error}); check address and access") from None
+    except DataIndexError:
+        raise TryAgain(f"{named}: the remote does not give it; was it pushed (`dvc push`), is the remote up?") from None
+    except ImportError as error:
+        raise UserError(f"{named}: {error}; install it beside DVC") from None
     except DvcException as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"{named}: {reason}; `dvc get` with the same words shows more") from None
+    finally:
+        clean_repos()

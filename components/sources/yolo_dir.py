@@ -38,9 +38,10 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """By sizes and times of the files; not of a dataset yaml, whose images may lie anywhere."""
+    """By sizes and times of the files; not with a dataset yaml, whose images may lie anywhere."""
     location = _location(params)
-    return Resolved(None if location.is_file() else file_times(location))
+    elsewhere = location.is_file() or any((location / name).is_file() for name in YAML_NAMES)
+    return Resolved(None if elsewhere else file_times(location))
 
 
 def _location(params: Params) -> Path:

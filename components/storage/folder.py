@@ -93,7 +93,7 @@ def pull(place: Location, folder: Path, progress: Progress = silent) -> int:
     Files that an earlier pull brought and that the store no longer has are removed. Raises UserError when nothing lies
     there or a key would leave the folder, TryAgain when the store is away.
     """
-    with _using(folder), reaching(place):
+    with alone_with(folder), reaching(place):
         client = connect()
         objects = listing(client, place)
         if not objects:
@@ -120,7 +120,7 @@ def push(folder: Path, place: Location, progress: Progress = silent, *, live: bo
     may vanish meanwhile, and an object whose file the folder once had and has no more goes.
     Raises UserError or TryAgain as the store answers.
     """
-    with _using(folder), reaching(place):
+    with alone_with(folder), reaching(place):
         client = connect()
         objects, index, here = listing(client, place), _Index.read(folder), _files(folder)
         wanted = [Listed(path, size, "") for path, size in here.items() if not _is_there(path, objects, index)]
@@ -201,7 +201,7 @@ def _files(folder: Path) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _using(folder: Path) -> Iterator[None]:
+def alone_with(folder: Path) -> Iterator[None]:
     """Alone with the folder among those who keep it in step; trouble with it is one line."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

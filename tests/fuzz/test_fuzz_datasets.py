@@ -117,11 +117,12 @@ def test_labels(case: tuple[bytes, bytes], folder: Path) -> None:
     prepared("yolo-dir", source, folder)
 
 
+TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # its one tag: orientation 6
 IMAGES = [
     image(), image("PNG", "P"), image("PNG", "I;16"), image("PNG", "RGBA"), image("PNG", "1"),
     image("JPEG"), image("JPEG", "L"), image("JPEG", "CMYK"), image("JPEG", progressive=True),
     image("GIF"), image("BMP"), image("TIFF"), image("TIFF", "I;16"), image("TIFF", compression="tiff_lzw"),
-    image("WEBP"), image("PPM"), image("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"),
+    image("WEBP"), image("PPM"), image("JPEG", exif=TURNED), image("PNG", exif=TURNED),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,9 +181,31 @@ def test_the_champion_lies_where_serving_looks(registry: Registry, tmp_path: Pat
     assert {path.name for path in place.iterdir()} == {"1", "2", "champion.json"}
 
 
+def test_a_rollback_that_cannot_be_served_is_made_again(registry: Registry, tmp_path: Path):
+    place = tmp_path / "champions"
+    judge(registry.first, f"promote.champions={place}")
+    judge(registry.better)  # where champions are put is remembered
+    assert json.loads((place / MODEL / "champion.json").read_text())["version"] == 2
+    shutil.move(place, tmp_path / "aside")
+    place.write_text("in the way")
+    with pytest.raises(UserError, match=r"promote.champions = .* cannot be written"):
+        judge(registry.better, rollback=True)
+    assert aliases() == {"champion": 2, "previous_champion": 1}
+    place.unlink()
+    shutil.move(tmp_path / "aside", place)
+    judge(registry.better, rollback=True)
+    assert aliases()["champion"] == 1
+    assert json.loads((place / MODEL / "champion.json").read_text())["version"] == 1
+
+
 def test_the_champion_lies_in_the_object_store(registry: Registry, store):
     judge(registry.first, f"promote.champions=s3://{store.bucket}/champions")
     client = boto3.session.Session().client("s3")
+    before = client.head_object(Bucket=store.bucket, Key=f"champions/{MODEL}/1/model.safetensors")["LastModified"]
+    time.sleep(1.1)
+    judge(registry.first, f"promote.champions=s3://{store.bucket}/champions")
+    after = client.head_object(Bucket=store.bucket, Key=f"champions/{MODEL}/1/model.safetensors")["LastModified"]
+    assert after == before  # nothing is sent twice
     listed = client.list_objects_v2(Bucket=store.bucket, Prefix="champions/")["Contents"]
     assert [entry["Key"].removeprefix(f"champions/{MODEL}/") for entry in listed] == [
         "1/model.safetensors",

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -116,16 +115,23 @@ def test_the_time_in_the_queue_is_told(server: KubernetesServer, monkeypatch: py
         name = server.wait_for_job()
         server.status(name, jobDeploymentStatus="Suspended")
         until(lambda: any("Suspended" in line for line in following.lines))
-        server.jobs[name]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+        time.sleep(0.5)
         assert not gateway.pushes
         server.status(name, **RUNNING)
-        until(lambda: gateway.pushes)
+        until(lambda: len(gateway.pushes) == 1)
+        server.jobs[name]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+        server.status(name, jobDeploymentStatus="Suspended")
+        until(lambda: following.lines[-1].endswith("Suspended, job running"))
+        server.status(name, **RUNNING)
+        until(lambda: len(gateway.pushes) == 2)
         server.status(name, **SUCCEEDED)
         assert following.ended() == 0
-    [(_, path, figures)] = gateway.pushes
-    assert path == "/metrics/job/scaled_yolov4_jobs/stage/train-yolov4-tiny"
-    since = datetime.now(UTC) - datetime(2026, 1, 1, tzinfo=UTC)
-    assert figures == {"scaled_yolov4_job_queue_seconds": pytest.approx(since.total_seconds(), abs=60)}
+    told = [figures["scaled_yolov4_job_queue_seconds"] for method, _, figures in gateway.pushes if method == "PUT"]
+    assert len(told) == 2
+    assert 0.5 <= told[0] <= 10  # since the job was made
+    assert told[1] <= told[0] + 5  # since it was taken back, not since it was made
+    assert {path for _, path, _ in gateway.pushes} == {"/metrics/job/scaled_yolov4_jobs/stage/train-yolov4-tiny"}
+    assert gateway.pushes[-1][0] == "DELETE"
 
 
 @pytest.mark.parametrize("code", [1, USER_ERROR])

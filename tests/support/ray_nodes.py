@@ -13,7 +13,7 @@ from small_training import MODEL, command
 
 from components import ray_home
 
-LIMIT_S = 240.0
+LIMIT_S = 600.0  # against waiting for ever; a busy machine is slow
 
 
 class Nodes:

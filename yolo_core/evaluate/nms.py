@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FIRST = (
-    8192  # candidates that are looked at first; mostly `max_detections` are found among them, and sorting ends there
-)
+# Candidates that are looked at first: mostly `max_detections` are found among them, and sorting ends there.
+FIRST = 8192
 
 
 @torch.no_grad()

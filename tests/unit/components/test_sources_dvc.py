@@ -1,7 +1,9 @@
 """Data under DVC's control in a Git repository: any revision, and what tells one from another."""
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,34 @@ def images(tmp_path: Path, params: Params) -> int:
 def test_every_revision_gives_its_own_data(repository: Path, tmp_path: Path) -> None:
     assert images(tmp_path, given(repository, "v1")) == 6
     assert images(tmp_path, given(repository)) == 7
-    assert len(list((tmp_path / "downloads/dvc").iterdir())) == 2
+    [place] = (tmp_path / "downloads/dvc").iterdir()
+    assert len([path for path in place.iterdir() if path.is_dir()]) == 1  # what was fetched last
+    again = images(tmp_path, given(repository, "v1"))
+    assert again == 6
+
+
+def test_two_folders_of_one_commit_are_not_taken_for_each_other(repository: Path, tmp_path: Path) -> None:
+    """Neither is what DVC tracks itself: the folder above is."""
+    shutil.copytree(repository / "data/coco", repository / "all/a")
+    CocoFolder(repository / "all/b").save()
+    call(repository, sys.executable, "-m", "dvc", "add", "--quiet", "all")
+    commit(repository, "third")
+    assert images(tmp_path, given(repository, path="all/a")) == 7
+    assert images(tmp_path, given(repository, path="all/b")) == 6
+    assert images(tmp_path, given(repository, path="all/a")) == 7
+
+
+def test_data_that_were_never_pushed_are_one_line(repository: Path, tmp_path: Path) -> None:
+    call(repository, sys.executable, "-m", "dvc", "remote", "add", "-d", "away", str(tmp_path / "nowhere"))
+    commit(repository, "third")
+    shutil.rmtree(repository / ".dvc/cache")
+    shutil.rmtree(repository / "data/coco")
+    before = set(Path(tempfile.gettempdir()).glob("*dvc-clone"))
+    clone = tmp_path / "clone"
+    call(tmp_path, "git", "clone", "--quiet", "--bare", str(repository), str(clone))
+    with pytest.raises(TryAgain, match="was it pushed"):
+        images(tmp_path, given(f"file://{clone}"))
+    assert set(Path(tempfile.gettempdir()).glob("*dvc-clone")) <= before
 
 
 def test_the_fingerprint_follows_the_data_and_the_revision_becomes_a_commit(repository: Path, tmp_path: Path) -> None:
@@ -78,7 +107,7 @@ def test_what_cannot_be_had_is_one_line(repository: Path, tmp_path: Path) -> Non
         "no such revision": given(repository, "v9"),
         "no such folder": given(repository, "v1", "data/cocoa"),
         "cannot be cloned": given(tmp_path / "nowhere"),
-        "it holds a password": given("https://me:hidden@127.0.0.1/data.git"),
+        "it holds a user or password": given("https://hidden@127.0.0.1/data.git"),
         "needs a Git repository and a folder": parameters("prepare.source=dvc"),
     }
     for reason, params in wrong.items():

@@ -71,6 +71,25 @@ data "aws_iam_policy_document" "runner" {
   }
 
   statement {
+    sid       = "FindChampions"
+    actions   = ["s3:ListBucket"]
+    resources = [var.buckets["mlflow"].arn]
+
+    condition {
+      test     = "StringLike"
+      variable = "s3:prefix"
+      values   = ["${var.prefixes.champions}/*"]
+    }
+  }
+
+  # An upload in parts that broke off is looked for, to go on with it.
+  statement {
+    sid       = "FindUploads"
+    actions   = ["s3:ListBucketMultipartUploads"]
+    resources = [var.buckets["kfp"].arn, var.buckets["mlflow"].arn]
+  }
+
+  statement {
     sid       = "UseTheKey"
     actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
     resources = [var.buckets_key_arn]

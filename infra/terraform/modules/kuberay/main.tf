@@ -128,6 +128,13 @@ data "aws_iam_policy_document" "training" {
     resources = ["${var.buckets["kfp"].arn}/${var.prefixes.training}/*"]
   }
 
+  # An upload in parts that broke off is looked for, to go on with it.
+  statement {
+    sid       = "FindUploads"
+    actions   = ["s3:ListBucketMultipartUploads"]
+    resources = [var.buckets["kfp"].arn]
+  }
+
   statement {
     sid       = "UseTheKey"
     actions   = ["kms:Decrypt", "kms:GenerateDataKey"]

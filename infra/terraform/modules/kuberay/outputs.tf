@@ -18,6 +18,6 @@ output "storage_uri" {
 }
 
 output "champions_uri" {
-  description = "Where serving reads champions: the parameter `promote.champions`."
+  description = "Where a server of models reads champions: the parameter `promote.champions`."
   value       = "s3://${var.buckets["mlflow"].name}/${var.prefixes.champions}"
 }
