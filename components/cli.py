@@ -19,7 +19,7 @@ except ModuleNotFoundError:
     sys.exit("error: the command line needs more than the detector; run: pip install 'scaled-yolov4[train]'")
 
 from components.layout import default_paths
-from yolo_core.errors import TryAgain, UserError
+from yolo_core.errors import TryAgain, UserError, full_disk_told
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
 Overrides = Annotated[list[str], typer.Option("-S", "--set", metavar="KEY=VALUE", help="Change one parameter.")]
@@ -422,9 +422,10 @@ def _short(value: object) -> str:
 
 @contextmanager
 def reporting_errors(debug: bool) -> Iterator[None]:
-    """Turn a UserError into one line and exit code 2, or 3 where trying again will do."""
+    """Turn a UserError into one line and exit code 2, or 3 where trying again will do; a full disk as well."""
     try:
-        yield
+        with full_disk_told():
+            yield
     except UserError as error:
         if debug:
             raise

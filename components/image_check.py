@@ -1,7 +1,8 @@
 """One image file: is it whole, and what must change so that any reader sees the same 8-bit RGB pixels.
 
 Truncation is found twice: the file's own end mark (JPEG EOI after the last scan, PNG IEND) must be there, and the
-decoder must get every pixel out of it. A PNG's checksums must hold: other decoders than Pillow's insist on them.
+decoder must get every pixel out of it. A PNG's checksums must hold and its chunks be known: other decoders than
+Pillow's insist on that.
 """
 
 import io
@@ -12,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 EXIF_ORIENTATION = 0x0112
+EXIF_MARKS = (b"\xff\xe1", b"eXIf")  # of the part of a JPEG, and of a PNG, that holds it
 TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}
@@ -26,6 +29,7 @@ MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits of four channels, not compresse
 BAND = 256  # rows converted at a time
 WAIT_S = 600.0  # for room to decode in; then it is done all the same
 PNG_END = b"IEND\xaeB`\x82"
+PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # that pixels come from; OpenCV refuses files with others
 PNG_START_BYTES = 8  # of the signature, before the first chunk
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _WITHOUT_LENGTH = frozenset([0x01, *range(0xD0, 0xD9)])
@@ -93,15 +97,17 @@ def _checked(image: Image.Image, container: str, data: bytes, recorded_px: tuple
         _decode(image)  # before the EXIF, whose reading decodes these formats too and does not tell what fails
     stored_px, orientation = image.size, _orientation(image)
     rotate, scale, corrected = _frame(stored_px, orientation, recorded_px)
-    plain = conversion is None and orientation == 1
+    turned = rotate and orientation != 1
+    unclear = orientation == 1 and not _opencv_sees_upright(data)
+    plain = conversion is None and orientation == 1 and not unclear
     if plain and container == "JPEG":
         image.draft("RGB", (stored_px[0] // 8, stored_px[1] // 8))  # reads all the data, computes fewer pixels
     _decode(image)
     if not plain:
         container = "JPEG" if container == "JPEG" else "PNG"
-        data = _encode(_to_rgb(ImageOps.exif_transpose(image) if rotate else image), container)
-    rotation = "exif-rotation" if rotate and orientation != 1 else None
-    width, height = stored_px[::-1] if rotate and orientation in TRANSPOSING else stored_px
+        data = _encode(_to_rgb(ImageOps.exif_transpose(image) if turned else image), container)
+    rotation = "exif-rotation" if turned else "exif-unclear" if unclear else None
+    width, height = stored_px[::-1] if turned and orientation in TRANSPOSING else stored_px
     conversions = tuple(name for name in (conversion, rotation, corrected) if name)
     return CheckedImage(data, SUFFIXES[container], width, height, scale, conversions)
 
@@ -121,8 +127,8 @@ def _open(data: bytes) -> tuple[Image.Image, str]:
     container = "JPEG" if image.format in ("JPEG", "MPO") else str(image.format)
     if (container == "JPEG" and not jpeg_is_whole(data)) or (container == "PNG" and PNG_END not in data):
         raise BadImage("truncated: the end of the file is missing")
-    if image.format == "PNG" and not png_checksums_hold(data):
-        raise BadImage("unreadable: a checksum does not hold")
+    if image.format == "PNG" and not png_chunks_hold(data):
+        raise BadImage("unreadable: a chunk is of no known kind, or its checksum does not hold")
     return image, container
 
 
@@ -158,13 +164,15 @@ def jpeg_is_whole(data: bytes) -> bool:
             position, scanned = end.start(), True
 
 
-def png_checksums_hold(data: bytes) -> bool:
-    """Whether the chunks of a PNG lead to its end, with the right checksums where the pixels depend on them."""
+def png_chunks_hold(data: bytes) -> bool:
+    """Whether the chunks of a PNG lead to its end, known and with the right checksums where the pixels need them."""
     view, position = memoryview(data), PNG_START_BYTES
     while position + 12 <= len(data):
         length, kind = int.from_bytes(view[position : position + 4], "big"), bytes(view[position + 4 : position + 8])
         end = position + 8 + length
         needed = not kind[0] & 0x20  # a small first letter: a chunk that readers may skip
+        if not kind.isalpha() or (needed and kind not in PNG_CHUNKS):
+            return False
         if needed and zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             return False
         if kind == b"IEND":
@@ -180,6 +188,18 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # malformed EXIF says nothing
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _opencv_sees_upright(data: bytes) -> bool:
+    """Whether OpenCV, which training reads with, leaves the pixels as stored; its EXIF reader heeds malformed tags.
+
+    Compared at an eighth of each side, which is cheap.
+    """
+    if not any(mark in data for mark in EXIF_MARKS):
+        return True
+    coded, smallest = np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8
+    seen, stored = (cv2.imdecode(coded, smallest | flag) for flag in (0, cv2.IMREAD_IGNORE_ORIENTATION))
+    return seen is not None and stored is not None and np.array_equal(seen, stored)
 
 
 def _conversion(image: Image.Image, container: str) -> str | None:

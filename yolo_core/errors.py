@@ -1,6 +1,9 @@
 """The exceptions that end a command with one line: what the person running it can mend, and what time will."""
 
+import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LONGEST = 1500  # characters of a message
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # user name and password in an address
@@ -38,3 +41,15 @@ class TryAgain(UserError):
 
     The command line prints it as one line and exits with code 3. What was done is kept, and the message says where.
     """
+
+
+@contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Turn what Python says of a full disk, wherever that happens, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = error.filename or "the disk"
+        raise UserError(f"{place}: {error.strerror}; make room there, then the same command goes on") from error

@@ -25,9 +25,10 @@ from botocore.exceptions import (
     ReadTimeoutError,
     ResponseStreamingError,
 )
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from botocore.parsers import ResponseParserError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from components.storage.client import code
+from components.storage.client import code, is_passing
 from components.storage.location import Location
 from yolo_core.atomic import flush_file
 from yolo_core.errors import TryAgain, UserError
@@ -40,8 +41,17 @@ PARTS_AT_A_TIME = 4
 ATTEMPTS = 5  # of what broke off or came out wrong on its way
 BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0
 
-# Broken on the way: the client tries a refused request again, not one whose bytes went wrong.
-_BROKEN = (FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
+# Broken on the way: the client tries a refused request again, not one whose bytes went wrong. Nothing guards headers:
+# over a damaged one whoever reads it stumbles, with the last three.
+_BROKEN = (
+    FlexibleChecksumError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+    ResponseParserError,
+    ValueError,
+    KeyError,
+)
 _BROKEN_CODES = {"BadDigest", "SignatureDoesNotMatch", "XAmzContentSHA256Mismatch"}
 _STALE_UPLOAD = {"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall", "InvalidRequest"}
 
@@ -161,7 +171,7 @@ def _insisting(place: Location, transfer: Callable[[], R]) -> R:
             raise
 
     retrying = Retrying(
-        retry=retry_if_exception_type(_Damaged),
+        retry=retry_if_exception(_may_be_damage),
         stop=stop_after_attempt(ATTEMPTS),
         wait=wait_exponential(BACKOFF_S, max=MAX_BACKOFF_S),
         reraise=True,
@@ -170,6 +180,11 @@ def _insisting(place: Location, transfer: Callable[[], R]) -> R:
         return retrying(attempt)
     except _Damaged as error:
         raise TryAgain(f"{place}: {error}, {ATTEMPTS} times; check the network") from None
+
+
+def _may_be_damage(error: BaseException) -> bool:
+    """A request with a damaged header is refused in many ways; what passes the client has tried again by itself."""
+    return isinstance(error, _Damaged) or (isinstance(error, ClientError) and not is_passing(error))
 
 
 # Up

@@ -18,7 +18,7 @@ from components import metrics
 from components.training import results
 from components.training.job import Job, Surroundings
 from yolo_core.data.coco import load_split
-from yolo_core.errors import UserError
+from yolo_core.errors import UserError, full_disk_told
 from yolo_core.progress import Progress
 from yolo_core.train import OnLog, Pace, checkpoint, distributed, fit
 
@@ -42,9 +42,10 @@ def work_remotely(job: Job, home: Any, node: str) -> None:
         return
     with ray_home.listening(home) as asked_to_stop:
         try:
-            job, keep = _settled(job, home, node)
-            queued = ray_home.answer(home.queued.remote())
-            work(job, Surroundings(partial(_HomeRecord, home), asked_to_stop, keep, queued), on_stderr())
+            with full_disk_told():
+                job, keep = _settled(job, home, node)
+                queued = ray_home.answer(home.queued.remote())
+                work(job, Surroundings(partial(_HomeRecord, home), asked_to_stop, keep, queued), on_stderr())
             if keep:  # all that counts is at home
                 shutil.rmtree(job.folder, ignore_errors=True)
         except UserError as error:

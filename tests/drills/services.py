@@ -6,6 +6,7 @@ import re
 import time
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import ray_nodes
 from faulty_proxy import Direction, Fault, FaultyProxy
@@ -22,6 +23,7 @@ PARAMS = ROOT / "params.yaml"
 PICTURES = ("prepare.digits.train_images=48", "prepare.digits.val_images=16", "prepare.digits.image_size=256")
 CHANGES = [word for change in (*PICTURES, "models=[yolov4-tiny]") for word in ("-S", change)]
 SLOW_BYTES = 60_000  # a second and connection
+BEYOND: dict[Direction, int] = {"up": 5_000, "down": 50_000}  # bytes; a listing of the pictures has fewer than these
 
 
 def upload(grounds: Grounds, harm: str) -> Found:
@@ -52,10 +54,9 @@ def _transfer(grounds: Grounds, harm: str, direction: Direction) -> Found:
 
 
 def _faults(harm: str, direction: Direction) -> list[Fault]:
-    """They befall file contents rather than the requests around them."""
-    if harm == "dropped":
-        return [Fault("cut", direction, at=5_000, times=8)]
-    return [Fault("damage", direction, at=5_000, times=8)] if harm == "corrupted" else []
+    """They befall file contents rather than the requests and listings around them."""
+    kinds: dict[str, Literal["cut", "damage"]] = {"dropped": "cut", "corrupted": "damage"}
+    return [Fault(kinds[harm], direction, at=BEYOND[direction], times=8)] if harm in kinds else []
 
 
 def _moved(grounds: Grounds, name: str, direction: Direction, there: Location, proxy: FaultyProxy) -> float:

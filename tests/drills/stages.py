@@ -1,6 +1,8 @@
 """Drills of all stages in their order: SIGTERM in each of them, and a retraining that is asked for twice."""
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Callable
 from functools import cache
@@ -11,7 +13,7 @@ from small_search import MODEL, TINY, results
 from small_training import ROOT
 
 from components import tracking
-from tests.drills.grounds import LIMIT_S, Grounds, environment, same, stage, started
+from tests.drills.grounds import LIMIT_S, Grounds, environment, same, stage, started, wait
 from tests.drills.report import Found, Lost
 from tests.drills.training import BITS
 
@@ -32,17 +34,17 @@ CHANGES = [
     "promote.max_latency_ratio=100",
 ]
 OPTIONS = [f"--params={ROOT / 'params.yaml'}", *(f"-S{change}" for change in CHANGES)]
-PART = 0.7  # of a stage's time, after which it is sent SIGTERM
+PART = 0.7  # of a stage's processor time, which does not follow the machine's load; then it is sent SIGTERM
 PREEMPTED = {"train": 3}  # the exit code after SIGTERM where the stage has one of its own
 
 
 def preempted(grounds: Grounds) -> Found:
     """A pass whose every stage is ended once gives what a pass gives that nothing disturbed."""
-    whole, seconds = undisturbed(grounds)
+    whole, worked = undisturbed(grounds)
     home, costs, told = _home(grounds, "preempted"), {}, []
     with _registry(home):
         for name in STAGES:
-            code = _ended(home, name, after_s=PART * seconds[name])
+            code = _ended(home, name, after_s=PART * worked[name])
             told.append(f"{name} {code}")
             began = time.monotonic()
             stage(home, name, *OPTIONS)
@@ -65,25 +67,23 @@ def retrained_twice(grounds: Grounds) -> Found:
             said = [process.communicate(timeout=LIMIT_S)[0] for process in (one, other)]
         seconds = time.monotonic() - began
         if one.returncode or other.returncode or not all("unchanged" in line for line in said):
-            raise Lost(f"it was not turned away: {said}")
+            raise Lost(f"it was not turned away: {said}, {_last_words(home)}")
         _check_versions(1)
     return Found("nothing: each finds the champion, made of the same data, parameters and code", seconds)
 
 
 @cache
 def undisturbed(grounds: Grounds) -> tuple[Path, dict[str, float]]:
-    """The folder of a pass that nothing disturbed, and the seconds of each stage."""
-    home, seconds = _home(grounds, "undisturbed"), {}
+    """The folder of a pass that nothing disturbed, and the seconds that each stage's process worked."""
+    home, worked = _home(grounds, "undisturbed"), {}
     with _registry(home):
         stage(home, "prepare", *OPTIONS)
         asked = stage(home, "retrain", "--no-train", *OPTIONS)
         if "no champion yet" not in asked:
             raise Lost(f"the first retraining is not asked for: {asked}")
         for name in STAGES:
-            began = time.monotonic()
-            stage(home, name, *OPTIONS)
-            seconds[name] = time.monotonic() - began
-    return home, seconds
+            worked[name] = _whole(home, name)
+    return home, worked
 
 
 def _home(grounds: Grounds, name: str) -> Path:
@@ -96,10 +96,30 @@ def _registry(home: Path):
     return environment(MLFLOW_TRACKING_URI=f"sqlite:///{home}/mlflow.db")
 
 
+def _whole(home: Path, name: str) -> float:
+    """Let a stage run to its end; the seconds that its process worked."""
+    with started(home, name, *OPTIONS) as process:
+        wait(lambda: os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG), f"{name} ends")
+        seconds = _worked(process)  # to be read for as long as nobody asked for its exit code
+        if process.wait():
+            raise Lost(f"`{name}` ended with exit code {process.returncode}: {_last_words(home)}")
+    return seconds
+
+
+def _last_words(home: Path) -> str:
+    return (home / "log").read_text()[-2000:]
+
+
+def _worked(process: subprocess.Popen) -> float:
+    """Seconds of processor time so far, without those of its children."""
+    user, system = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def _ended(home: Path, name: str, after_s: float) -> int:
     """Start a stage and send it SIGTERM; its exit code. A stage that had ended before is no drill."""
     with started(home, name, *OPTIONS) as process:
-        time.sleep(after_s)
+        wait(lambda: _worked(process) > after_s or process.poll() is not None, f"{after_s:.0f} s of work")
         process.terminate()
         code = process.wait(LIMIT_S)
     if code == 0:

@@ -132,7 +132,7 @@ def disk_full(grounds: Grounds) -> Found:
         with ray_nodes.driver(place, name) as process:
             code = process.wait(LIMIT_S)
         said = (place / f"{name}.log").read_text()
-        if code == 0 or "No space left" not in said:
+        if code != 2 or "No space left" not in said.strip().splitlines()[-1]:
             raise Lost(f"a full disk ended it with exit code {code}: {said[-2000:]}")
         subprocess.run(["mount", "-o", "remount,size=1g", work], check=True)
         found = again(place, name)
@@ -196,7 +196,7 @@ def head_killed(grounds: Grounds) -> Found:
             seconds = _until_beyond(process, place, name, reached, began)
             ray_nodes.finish(process, place, name)
     same(whole, place / name, *BITS)
-    return Found(f"at most {reached - resumed_at(place, name) + BETWEEN_SAVES - 1} of {STEPS} steps", seconds)
+    return Found(_at_most(reached - resumed_at(place, name)), seconds)
 
 
 def _on_nodes(grounds: Grounds, name: str, number: int | None, code: int = 0) -> Found:
@@ -222,8 +222,13 @@ def _on_nodes(grounds: Grounds, name: str, number: int | None, code: int = 0) ->
                 ray_nodes.finish(process, place, name)
     same(whole, place / name, *BITS)
     lost = max(0, reached - resumed_at(place, name))
-    beside = 0 if number == signal.SIGTERM else BETWEEN_SAVES - 1
-    return Found(f"at most {lost + beside} of {STEPS} steps", seconds)
+    known = number == signal.SIGTERM  # the last step has its checkpoint
+    return Found(f"{lost} of {STEPS} steps" if known else _at_most(lost), seconds)
+
+
+def _at_most(lost: int) -> str:
+    """lost: steps from the checkpoint that was gone on from to the last one seen; others may have followed it."""
+    return f"at most {lost + BETWEEN_SAVES - 1} of {STEPS} steps"
 
 
 def _until_beyond(process: subprocess.Popen, place: Path, name: str, step: int, began: float) -> float:

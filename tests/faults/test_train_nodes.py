@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import small_training
 from faulty_proxy import FaultyProxy
-from ray_nodes import Nodes, checkpoint, driver, finish, train, until
+from ray_nodes import LIMIT_S, Nodes, checkpoint, driver, finish, train, until
 
 from components.storage import folder
 from components.storage.client import connect
@@ -20,6 +20,18 @@ from components.storage.location import Location
 pytestmark = pytest.mark.slow
 
 TOGETHER = "train.sync_bn=true", "train.amp=false"
+# Each at a step of its own.
+VICTIMS = [
+    "driver",
+    "preempted driver",
+    "worker",
+    "preempted worker",
+    "stopped worker",
+    "node",
+    "driver",
+    "worker",
+    "node",
+]
 TWO = (*TOGETHER, "train.workers=2", "train.stall_minutes=0.5")
 
 
@@ -76,11 +88,11 @@ def test_two_nodes_agree_with_one(whole: Path, place: Path, monkeypatch: pytest.
     assert curves(whole)[0] == pytest.approx(curves(place / "alone")[0], rel=0.003)  # float32: rounding grows
 
 
-@pytest.mark.parametrize(
-    "victim", ["driver", "preempted driver", "worker", "preempted worker", "stopped worker", "node"]
-)
-def test_a_kill_at_any_step_does_not_change_the_bits(nodes: Nodes, whole: Path, place: Path, victim: str) -> None:
-    name, target = f"killed-{victim.replace(' ', '-')}", random.randrange(2, small_training.STEPS - 6)
+@pytest.mark.parametrize(("number", "victim"), enumerate(VICTIMS))
+def test_a_kill_at_any_step_does_not_change_the_bits(
+    nodes: Nodes, whole: Path, place: Path, number: int, victim: str
+) -> None:
+    name, target = f"killed-{number}", random_step()
     nodes.complete()
     with driver(place, name, *TWO) as process:
         until(lambda: checkpoint(place, name)["step"] >= target, process, place, name)
@@ -107,9 +119,38 @@ def test_a_kill_at_any_step_does_not_change_the_bits(nodes: Nodes, whole: Path, 
             finish(process, place, name)
     if "driver" in victim:
         train(place, name, *TWO)
-    assert json.loads((place / name / "train.json").read_text())["resumed_at_step"] > 0
+    assert_same_bits(whole, place / name, victim, target)
+
+
+def test_another_cluster_goes_on_after_the_loss_of_the_head(
+    nodes: Nodes, whole: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, target = "killed-head", random_step()
+    (place / "other").mkdir()
+    lost = Nodes(place / "other", nodes.proxy)
+    try:
+        lost.complete()
+        with monkeypatch.context() as patch:
+            patch.setenv("RAY_ADDRESS", lost.cluster.address)
+            with driver(place, name, *TWO) as process:
+                until(lambda: checkpoint(place, name)["step"] >= target, process, place, name)
+                lost.cluster.remove_node(lost.cluster.head_node, allow_graceful=False)
+                assert process.wait(LIMIT_S) != 0
+    finally:
+        lost.cluster.shutdown()
+    nodes.complete()
+    train(place, name, *TWO)
+    assert_same_bits(whole, place / name, "head", target)
+
+
+def random_step() -> int:
+    return random.randrange(2, small_training.STEPS - 6)
+
+
+def assert_same_bits(whole: Path, found: Path, victim: str, target: int) -> None:
+    assert json.loads((found / "train.json").read_text())["resumed_at_step"] > 0
     for file in ("model.safetensors", "curves.csv"):
-        same = (place / name / file).read_bytes() == (whole / file).read_bytes()
+        same = (found / file).read_bytes() == (whole / file).read_bytes()
         assert same, f"{file} differs after the kill of a {victim} at step {target} or little later"
 
 

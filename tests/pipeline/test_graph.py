@@ -154,7 +154,8 @@ UNDECIDING = {
     )
 }
 UNDECIDING |= {
-    f"yolo_core/{n}.py" for n in ("__init__", "atomic", "compiled", "device", "errors", "hyperparameters", "progress")
+    f"yolo_core/{n}.py"
+    for n in ("__init__", "atomic", "compiled", "device", "errors", "hyperparameters", "progress", "tensor_file")
 }
 UNDECIDING |= {str(path.relative_to(ROOT)) for path in ROOT.glob("components/storage/*.py")}
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from yolo_core import tensor_file
 from yolo_core.atomic import replaced
 from yolo_core.errors import UserError
 from yolo_core.models.detector import Detector
@@ -59,7 +59,7 @@ def save_detector(
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replaced(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+        tensor_file.write(tensors, temporary, metadata={_KEY: json.dumps(header)})
 
 
 def load_detector(path: Path, device: torch.device | str = "cpu") -> LoadedDetector:

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from yolo_core import atomic
+from yolo_core import atomic, tensor_file
 from yolo_core.errors import UserError
 
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
@@ -60,7 +60,7 @@ def save(
     flat = {f"{group}.{name}": t.contiguous() for group, items in tensors.items() for name, t in items.items()}
     record = {"format": FORMAT, "step": step, "parameters_sha256": digest(parameters), "parameters": parameters}
     with atomic.replaced_folder(path) as aside:
-        safetensors.torch.save_file(flat, aside / TENSORS)
+        tensor_file.write(flat, aside / TENSORS)
         (aside / STATE).write_text(json.dumps({**record, **state}, indent=1) + "\n", encoding="utf-8")
         sums = "".join(f"{_sha256(aside / name)}  {name}\n" for name in (TENSORS, STATE))
         (aside / SUMS).write_text(sums, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 
 import cv2
 import numpy as np
@@ -50,6 +51,14 @@ def test_a_bad_file_is_quarantined_with_its_reason(tmp_path, data, reason):
     (entry,) = quarantine(tmp_path, "bad.jpg", data)
     assert (entry["split"], entry["kind"], entry["item"]) == ("train", "image", "bad.jpg")
     assert entry["reason"].startswith(reason)
+
+
+@pytest.mark.parametrize("kind", [b"AbCd", b"abC1"])
+def test_a_png_with_a_chunk_that_only_some_readers_pass_over_is_quarantined(tmp_path, kind):
+    data, header = encoded(SMOOTH, "PNG"), 33  # bytes of the signature and the first chunk
+    chunk = bytes(4) + kind + zlib.crc32(kind).to_bytes(4, "big")
+    (entry,) = quarantine(tmp_path, "odd.png", data[:header] + chunk + data[header:])
+    assert entry["reason"].startswith("unreadable: a chunk is of no known kind")
 
 
 def test_a_size_that_disagrees_with_the_file_is_quarantined(tmp_path):
@@ -149,6 +158,19 @@ def test_exif_rotation_is_applied_to_the_pixels(orientation):
     assert (checked.width, checked.height) == ((120, 160) if orientation >= 5 else (160, 120))
     assert np.abs(written.astype(int) - as_loader_sees(data)).mean() < 2  # OpenCV honours EXIF itself
     assert Image.open(io.BytesIO(checked.data)).getexif().get(0x0112) is None
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_orientation_that_only_some_readers_heed_is_removed(kind):
+    malformed = exif(ROTATED_RIGHT).tobytes().replace(b"\x01\x12\x00\x03", b"\x01\x12\x01\x03")  # a type that is none
+    data = encoded(SMOOTH, kind, exif=malformed)
+    assert as_loader_sees(data).shape == (160, 120, 3)
+    assert Image.open(io.BytesIO(data)).getexif().get(0x0112) is None
+    checked = check_image(data, (160, 120))
+    assert checked.conversions == ("exif-unclear",)
+    written = as_loader_sees(checked.data)
+    assert written.shape == (checked.height, checked.width, 3) == (120, 160, 3)
+    assert np.abs(written.astype(int) - SMOOTH).mean() < 3
 
 
 def test_labels_made_on_unrotated_pixels_keep_them_unrotated():

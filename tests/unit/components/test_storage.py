@@ -108,6 +108,25 @@ def test_broken_and_damaged_connections_are_overcome(
     assert fault.times == 0
 
 
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_damaged_headers_are_overcome(
+    proxy: FaultyProxy, place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction
+):
+    """No checksum guards methods, lengths, dates, signatures, ETags and checksums themselves."""
+    monkeypatch.setattr(storage_client, "READ_S", 1)  # for a length that is damaged
+    path, back, client = written(tmp_path / "file", 100), tmp_path / "back", connect()
+    transfer.upload(client, path, place)
+    transfers = [lambda: transfer.upload(client, path, place), lambda: transfer.download(client, place, back, size=100)]
+    for at in range(0, 600, 41) if direction == "up" else range(0, 320, 41):
+        for move in transfers:
+            back.unlink(missing_ok=True)
+            fault = Fault("damage", direction, at=at)
+            proxy.faults.append(fault)
+            move()
+            assert fault.times == 0
+        assert back.read_bytes() == path.read_bytes()
+
+
 @pytest.mark.parametrize("size", [100_000, 17 * MIB])
 def test_bytes_that_always_arrive_damaged_are_refused(proxy: FaultyProxy, place: Location, tmp_path: Path, size: int):
     path = written(tmp_path / "file", size)
