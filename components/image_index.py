@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import msgspec
 import PIL
 
@@ -128,4 +129,5 @@ def _load(file: Path) -> dict[str, _Entry]:
 def _rules() -> str:
     """What decides how an image is checked and written: another one makes the memory worthless."""
     sources = [Path(module).read_bytes() for module in (__file__, image_check.__file__)]
-    return hashlib.sha256(b"\0".join([*sources, PIL.__version__.encode()])).hexdigest()
+    versions = [PIL.__version__.encode(), cv2.__version__.encode()]
+    return hashlib.sha256(b"\0".join([*sources, *versions])).hexdigest()
