@@ -133,7 +133,7 @@ def test_a_run_that_fails_is_recorded_with_its_reason(tmp_path: Path) -> None:
     here.run("-S", "prepare.source=coco-dir", "-S", f"prepare.location={tmp_path}/nowhere", code=1)
     outcome, reason = here.outcome()
     assert outcome == "failed"
-    assert reason.startswith("prepare: error: ")
+    assert reason.startswith("resolve: error: ")
     assert "nowhere" in reason
     assert here.stages("pipeline")[0].info.status == "FAILED"
 
