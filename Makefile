@@ -62,8 +62,8 @@ check: setup  ## lint, types, import rule, current pipeline file and scorecard
 	hadolint Dockerfile
 	pyright
 	lint-imports
-	python -m pipelines.compile --check
-	python -m components.scorecard --check
+	python -m pipelines.graph.compile --check
+	python -m yolo_core.scorecard --check
 
 check-infra: setup $(FORMATTER)  ## the Terraform configuration: format, security (needs node; the tests check the rest)
 	node infra/checks/format.mjs --check $(TERRAFORM)
@@ -92,7 +92,7 @@ image:  ## build the container image with Docker: DEVICE=cuda|cpu IMAGE=NAME TOR
 	@echo $(IMAGE):$(TAG)
 
 pipeline: setup  ## compile the Kubeflow pipeline
-	python -m pipelines.compile
+	python -m pipelines.graph.compile
 
 schemas:  ## fetch the schemas of KubeRay and Kubeflow that tests check manifests and requests against
 	@mkdir -p .schemas
@@ -100,7 +100,7 @@ schemas:  ## fetch the schemas of KubeRay and Kubeflow that tests check manifest
 	curl -fsSL -o .schemas/kfp_api_v2beta1.swagger.json $(KFP)/backend/api/v2beta1/swagger/kfp_api_single_file.swagger.json
 
 scorecard: setup  ## write docs/scorecard.md: printed figures beside counted ones
-	python -m components.scorecard
+	python -m yolo_core.scorecard
 
 ui: setup  ## the MLflow pages of the local registry
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

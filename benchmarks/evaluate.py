@@ -95,7 +95,7 @@ def random_weights(dataset: DetectionDataset) -> dict[str, torch.Tensor]:
 
 
 def ours(folder: str) -> Round:
-    from components.evaluate import for_inference
+    from components.stages.evaluate import for_inference
     from yolo_core.evaluate import predict
     from yolo_core.evaluate.coco_metrics import score
     from yolo_core.evaluate.tta import Plain

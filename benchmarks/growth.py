@@ -122,7 +122,7 @@ def _pictures(folder: Path, images: int) -> Path:
 
 def read(images: int, folder: Path) -> Callable[[], object]:
     """The annotations of a source, as `prepare` takes them in."""
-    from components.sources import coco_dir
+    from components.datasets.sources import coco_dir
     from yolo_core.progress import silent
 
     root = _annotations(folder, images)
@@ -140,7 +140,7 @@ def load(images: int, folder: Path) -> Callable[[], object]:
 def prepare(images: int, folder: Path, again: bool = False) -> Callable[[], object]:
     """The whole stage; again: where no image has changed."""
     from components import params
-    from components import prepare as stage
+    from components.stages import prepare as stage
 
     root, place = _pictures(folder, images), folder / f"prepared-{images}"
     settings = params.load(Path("params.yaml"), ["prepare.source=coco-dir", f"prepare.location={root}"])

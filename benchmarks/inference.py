@@ -22,7 +22,7 @@ from benchmarks import peers
 from benchmarks.contender import Contender, Figures, Round
 from benchmarks.race import Result, race
 from benchmarks.report import Goal, publish
-from components.evaluate import for_inference
+from components.stages.evaluate import for_inference
 from yolo_core.deploy.onnx import OnnxPredictor, export_onnx
 from yolo_core.deploy.openvino import OpenVINOPredictor, Precision, convert, quantise
 from yolo_core.evaluate.tta import Plain, Predictor

@@ -28,7 +28,13 @@ import importlib.metadata as m
 version = m.version
 m.version = lambda name: "0.0" if name == "torchvision" else version(name)
 """
-MODULES = ("components.cli", "components.prepare", "components.evolve", "components.search", "components.train")
+MODULES = (
+    "components.cli.main",
+    "components.stages.prepare",
+    "components.stages.evolve",
+    "components.evolution.search",
+    "components.stages.train",
+)
 
 
 def main() -> None:

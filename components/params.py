@@ -256,7 +256,7 @@ class RegisterParams(Section):
 
 
 class PromoteParams(Section):
-    """The gate in front of the champion's place; `components.promote.decide` says how the values act together."""
+    """The gate for the champion's place; `components.stages.promote.decide` says how the values act together."""
 
     min_ap_gain: float = Field(ge=-1, le=1)
     max_latency_ratio: float = Field(gt=0)
@@ -268,7 +268,7 @@ class PromoteParams(Section):
 
 
 class RetrainParams(Section):
-    """When changed data lead to what; `components.retrain.decide` says how the values act together."""
+    """When changed data lead to what; `components.stages.retrain.decide` says how the values act together."""
 
     min_recall: float = Field(ge=0, le=1)
     fine_tune_from: float = Field(ge=0, le=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from components import params
 from infra.checks.terraform_config import Config, load, unquoted
-from pipelines.job_sizes import JOB_SIZES, JobSize
+from pipelines.rayjob.sizes import JOB_SIZES, JobSize
 from yolo_core.models import get_spec
 from yolo_core.models.published import PEAK_TFLOPS
 

@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from components.cli import (
+from components.cli.main import (
     Debug,
     Overrides,
     ParamsFile,
@@ -21,8 +21,8 @@ from components.cli import (
     reporting_errors,
     typer,  # it says what to install where Typer is missing
 )
-from components.cli import app as stages
-from pipelines.target import IMAGE, Target
+from components.cli.main import app as stages
+from pipelines.graph.target import IMAGE, Target
 from yolo_core.errors import UserError
 
 GRAPH = "scaled-yolov4-full"
@@ -165,7 +165,7 @@ def compile_(
     compiled: Compiled,
 ) -> None:
     """Compile the pipeline into YAML for Kubeflow."""
-    module = _needing_kfp("pipelines.compile")
+    module = _needing_kfp("pipelines.graph.compile")
     if not check:
         out.write_text(module.compiled(compiled.target), encoding="utf-8")
         print(f"pipeline compile: -> {out}")
@@ -249,7 +249,7 @@ def status(
 ) -> None:
     """Show a run with its steps, or the latest runs."""
     kubeflow = server.connect()
-    live = _needing_kfp("pipelines.live")
+    live = _needing_kfp("pipelines.kubeflow.live")
     if not run:
         runs = kubeflow.latest_runs(kubeflow.existing_experiment(experiment), number)
         _console().print(live.overview(runs))
@@ -271,7 +271,7 @@ def cancel(*, run: Annotated[str, typer.Argument(help="Id of the run.")], server
 
 
 def _kubeflow() -> Any:
-    return _needing_kfp("pipelines.kubeflow")
+    return _needing_kfp("pipelines.kubeflow.client")
 
 
 def _needing_kfp(module: str) -> Any:
@@ -296,7 +296,7 @@ def _graph(path: Path | None, target: Target, parameters: dict[str, Any]) -> Ite
     with tempfile.TemporaryDirectory() as folder:
         if path is None:
             path = Path(folder, "pipeline.yaml")
-            path.write_text(_needing_kfp("pipelines.compile").compiled(target), encoding="utf-8")
+            path.write_text(_needing_kfp("pipelines.graph.compile").compiled(target), encoding="utf-8")
         graph = _kubeflow().Graph.read(path)
         _check(graph, parameters)
         yield graph
@@ -310,7 +310,7 @@ def _check(graph: Any, parameters: dict[str, Any]) -> None:
 def _follow(server: Any, run_id: str, hours: float) -> None:
     server.patience = 5 * 60  # a server that restarts is back by then; the run goes on in any case
     try:
-        run = _needing_kfp("pipelines.live").follow(server, run_id, limit=hours * HOUR, console=_console())
+        run = _needing_kfp("pipelines.kubeflow.live").follow(server, run_id, limit=hours * HOUR, console=_console())
     except KeyboardInterrupt:
         print(f"the run goes on; to end it: scaled-yolov4 pipeline cancel {run_id}")
         raise typer.Exit(130) from None
@@ -358,7 +358,7 @@ def doctor(
 ) -> None:
     """Check this machine, or a platform: one line a check, with its mend."""
     with reporting_errors(debug):
-        machine = importlib.import_module("components.doctor")
+        machine = importlib.import_module("components.doctor.machine")
         checks = _needing_kfp("pipelines.doctor").of_platform(cluster) if cluster else machine.of_machine(params)
         if not machine.run(list(checks)):
             raise typer.Exit(2)

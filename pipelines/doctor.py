@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi, DiscoveryV1Api, VersionApi
 from urllib3.exceptions import HTTPError
 
-from components.doctor import Check, Finding, check_bucket, check_image
-from pipelines.ray_job import GROUP, PLURAL, VERSION
-from pipelines.ray_jobs_api import CONNECT_SECONDS, READ_SECONDS, connect
+from components.doctor.machine import Check, Finding, check_bucket, check_image
+from pipelines.rayjob.api import CONNECT_SECONDS, READ_SECONDS, connect
+from pipelines.rayjob.manifest import GROUP, PLURAL, VERSION
 from yolo_core.errors import UserError
 
 KUEUE = ("kueue.x-k8s.io", "v1beta2")

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.layout import STORE, outbox
 from components.params import Params
 from components.storage import folder, transfer
 from components.storage.client import connect, reaching, writable
 from components.storage.location import Location, is_remote, parse
+from components.workspace import STORE, outbox
 from yolo_core.atomic import write_json
 from yolo_core.errors import TryAgain, UserError
 from yolo_core.progress import Progress, silent

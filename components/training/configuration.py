@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from components import tracking
-from components.inputs import require
+from components.files import require
 from components.params import Params, hyperparameters
 from components.storage.location import is_remote
+from components.tracking import runs as tracking
 from yolo_core.data.coco import CacheSettings
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec

@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components import metrics, tracking, tracking_journal
+from components.monitoring import metrics
 from components.params import Workers
-from components.ray_cluster import connected
+from components.tracking import journaled_run as tracking_journal
+from components.tracking import runs as tracking
 from components.training.job import Job, Surroundings
+from components.training.ray_cluster import connected
 from components.training.worker import work, work_remotely
 from yolo_core.errors import TryAgain
 from yolo_core.progress import Progress
@@ -78,7 +80,7 @@ def _launch_on_cluster(
     """Run the job on workers anywhere; their errors for the user are raised here."""
     import ray
 
-    from components import ray_home
+    from components.training import driver as ray_home
 
     data, start = job.data, job.config.start_from
     origins = {str(path): ray_home.origin(Path(path)) for path in (data, start) if path}

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from components import metrics
+from components.monitoring import metrics
 from components.training import results
 from components.training.job import Job, Surroundings
 from yolo_core.data.coco import load_split
@@ -30,8 +30,8 @@ def work_remotely(job: Job, home: Any, node: str) -> None:
     """
     from ray.train.torch import get_device
 
-    from components import ray_home
-    from components.progress import on_stderr
+    from components.monitoring.progress import on_stderr
+    from components.training import driver as ray_home
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if ray_home.answer(home.word.remote())[1]:  # a worker found one, and this one was started again since
@@ -56,7 +56,7 @@ def _settled(job: Job, home: Any, node: str) -> tuple[Job, Callable[[Path], None
     """The job with the paths of this worker's node, and what sends its folders home; on the driver's node as it is."""
     import ray
 
-    from components import ray_home
+    from components.training import driver as ray_home
 
     if ray.get_runtime_context().get_node_id() == node:
         return job, None
@@ -133,7 +133,7 @@ class _HomeRecord(contextlib.AbstractContextManager):
     """A record that the driver's node keeps; the driver ends it."""
 
     def __init__(self, home: Any) -> None:
-        from components.ray_home import answer
+        from components.training.driver import answer
 
         self._home, self._answer = home, answer
         self.run_id: str | None = answer(home.run_id.remote())

@@ -12,9 +12,9 @@ import ray_nodes
 from faulty_proxy import Direction, Fault, FaultyProxy
 from small_training import ROOT, STEPS, parameters
 
-from components import tracking
 from components.storage import folder
 from components.storage.location import Location
+from components.tracking import runs as tracking
 from tests.drills.grounds import Grounds, environment, same, stage
 from tests.drills.report import Found, Lost
 from tests.drills.training import BITS, steps_done, until_step

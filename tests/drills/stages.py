@@ -12,7 +12,7 @@ from typing import Any
 from small_search import MODEL, TINY, results
 from small_training import ROOT
 
-from components import tracking
+from components.tracking import runs as tracking
 from tests.drills.grounds import LIMIT_S, Grounds, environment, same, stage, started, wait
 from tests.drills.report import Found, Lost
 from tests.drills.training import BITS

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stage_outputs import MODEL, load_params
 
-from components import tracking
+from components.tracking import runs as tracking
 from yolo_core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -74,8 +74,8 @@ def test_messages_lose_the_credentials_of_an_address():
 
 @pytest.mark.parametrize("source", ["s3", "coco2017"])
 def test_a_source_that_is_away(source: str, nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from components import prepare
-    from components.sources import download
+    from components.datasets.sources import download
+    from components.stages import prepare
     from components.storage import client
 
     monkeypatch.setattr(client, "ATTEMPTS", 1)

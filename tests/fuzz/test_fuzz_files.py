@@ -11,12 +11,13 @@ import yaml
 from hostile import TEXTS, damaged_bytes, damaged_json, damaged_tree, fuzz, outcome
 from hypothesis import strategies as st
 
-from components import dataset_diff, manifest
-from components.dataset_check import CheckedSplit
-from components.dataset_folder import building
-from components.ledger import Ledger, Record, opened
+from components.datasets import difference as dataset_diff
+from components.datasets import manifest
+from components.datasets.checks import CheckedSplit
+from components.datasets.folder import building
+from components.datasets.sources.archive import extract
+from components.evolution.ledger import Ledger, Record, opened
 from components.params import Params, load
-from components.sources.archive import extract
 from yolo_core.errors import UserError
 from yolo_core.evolution import Individual, Mutation, propose
 from yolo_core.progress import silent

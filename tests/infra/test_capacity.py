@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from infra.checks.terraform_config import load, unquoted
-from pipelines.job_sizes import JOB_SIZES, JobSize
+from pipelines.rayjob.sizes import JOB_SIZES, JobSize
 
 PROD = load(Path(__file__).parents[2] / "infra" / "terraform" / "envs" / "prod")
 POOLS: dict[str, dict[str, Any]] = PROD.modules["platform"]["gpu_pools"]

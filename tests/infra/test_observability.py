@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.metrics import METRICS, PREFIX
+from components.monitoring.metrics import METRICS, PREFIX
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infra" / "observability"

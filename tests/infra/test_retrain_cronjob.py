@@ -13,9 +13,9 @@ import pytest
 import yaml
 from kubernetes.client import ApiClient
 
-from components.lineage import IMAGE_VARIABLE
-from components.metrics import GATEWAY_VARIABLE
-from pipelines.job_sizes import GPU, job_size
+from components.monitoring.metrics import GATEWAY_VARIABLE
+from components.tracking.lineage import IMAGE_VARIABLE
+from pipelines.rayjob.sizes import GPU, job_size
 
 ROOT = Path(__file__).parents[2]
 CLAIM, CRONJOB = yaml.safe_load_all((ROOT / "infra/kubernetes/retrain-cronjob.yaml").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from components import params as parameters
-from components import prepare
+from components.stages import prepare
 
 ROOT = Path(__file__).parents[2]
 COCO128 = ROOT.parent / "shared" / "data" / "coco128"

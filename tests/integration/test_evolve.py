@@ -18,8 +18,8 @@ import small_search
 import yaml
 from small_search import HALVING, MODEL, SEARCH, params, records, results, run
 
-from components import evolve
-from components.ledger import Confirmation, Ledger, Record, opened
+from components.evolution.ledger import Confirmation, Ledger, Record, opened
+from components.stages import evolve
 from yolo_core.data.cache import CacheSettings
 from yolo_core.data.coco import load_split
 from yolo_core.evolution import Individual, Mutation, propose, rung_limits
@@ -204,14 +204,14 @@ class TestTrial:
 
     @pytest.fixture
     def plan(self, prepared, tmp_path):
-        from components.search import TrialPlan
+        from components.evolution.search import TrialPlan
 
         config = evolve.trial_config(params(*HALVING), prepared / "data", prepared / "anchors")
         return TrialPlan(config, prepared / "data", CacheSettings(), None, None, 1, tmp_path / "work", (1, 2), 0.5)
 
     @pytest.fixture
     def attempt(self, prepared, plan):
-        from components.search import attempt
+        from components.evolution.search import attempt
 
         splits = [load_split(prepared / "data", split) for split in ("train", "val")]
 
@@ -244,7 +244,7 @@ class TestTrial:
         assert attempt(limits=[2.0, -math.inf])["stopped_at"] == 1
 
     def test_that_lasts_long_goes_on_from_its_checkpoint(self, attempt, plan, monkeypatch):
-        from components import search
+        from components.evolution import search
 
         whole = attempt(limits=[-math.inf, -math.inf])
         monkeypatch.setattr(search, "LONG_IMAGES", 1)
@@ -273,7 +273,7 @@ class TestProposals:
         return make
 
     def make(self, ledger: Ledger, tmp_path: Path, seconds: float, trials: int, gpu_seconds: float, rungs: tuple):
-        from components.search import Budget, Proposals, Purse, Resources, TrialPlan
+        from components.evolution.search import Budget, Proposals, Purse, Resources, TrialPlan
 
         plan = TrialPlan(
             TrainConfig("yolov4-tiny", (), 64, 4), tmp_path, CacheSettings(), None, None, 1, tmp_path, rungs, 0.5

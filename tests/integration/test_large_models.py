@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from components import anchors, benchmark, evaluate, export, prepare, train
 from components import params as params_
+from components.stages import anchors, benchmark, evaluate, export, prepare, train
 from yolo_core.models.weights import load_detector
 
 SETTINGS = [

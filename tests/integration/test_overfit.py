@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components import params, prepare
+from components import params
+from components.stages import prepare
 from yolo_core.data.coco import load_split
 from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import get_spec

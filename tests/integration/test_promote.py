@@ -10,7 +10,8 @@ import boto3
 import pytest
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
 
-from components import promote, register, tracking
+from components.stages import promote, register
+from components.tracking import runs as tracking
 from yolo_core.errors import UserError
 
 NAME = f"scaled-yolov4-{MODEL}"

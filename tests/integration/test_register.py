@@ -18,7 +18,8 @@ from mlflow.models import get_model_info
 from mlflow.pyfunc import PyFuncModel, load_model
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
 
-from components import register, tracking
+from components.stages import register
+from components.tracking import runs as tracking
 from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError
 from yolo_core.evaluate.predict import predict

@@ -11,12 +11,12 @@ from boto3.session import Session
 from faulty_proxy import FaultyProxy
 
 from components import params as parameters
-from components import prepare
-from components.layout import outbox
+from components.stages import prepare
 from components.storage import client as storage_client
 from components.storage import folder, stage_paths
 from components.storage.client import connect
 from components.storage.location import Location
+from components.workspace import outbox
 from yolo_core.errors import TryAgain, UserError
 from yolo_core.progress import silent
 

@@ -9,8 +9,10 @@ import pytest
 from coco_source import CocoFolder
 from stage_outputs import MODEL, load_params, make_outputs
 
-from components import prepare, promote, register, resolve, retrain, tracking
-from components.lineage import SOURCE_VARIABLE
+from components.stages import check_source as resolve
+from components.stages import prepare, promote, register, retrain
+from components.tracking import runs as tracking
+from components.tracking.lineage import SOURCE_VARIABLE
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 from coco_source import CocoFolder, encoded, pixels
 from stage_outputs import MODEL, load_params, make_outputs
 
-from components import prepare, promote, register, retrain, tracking
-from components.lineage import IMAGE_VARIABLE
+from components.stages import prepare, promote, register, retrain
+from components.tracking import runs as tracking
+from components.tracking.lineage import IMAGE_VARIABLE
 
 CLASSES = ["dog", "cat"]  # by ascending category id
 

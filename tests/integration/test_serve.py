@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
 
-from components import promote, register
+from components.stages import promote, register
 from yolo_core.data.image import load_image
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from stage_outputs import MODEL, load_params, make_dataset, make_outputs
 
-from components import promote, register, tracking
+from components.stages import promote, register
+from components.tracking import runs as tracking
 from yolo_core.errors import TryAgain, UserError
 
 

@@ -13,9 +13,11 @@ import pytest
 from faulty_proxy import Fault, FaultyProxy
 from stage_outputs import MODEL, load_params, make_dataset
 
-from components import journal, tracking, tracking_journal
-from components.layout import outbox
-from components.tracking_journal import journaled_run
+from components.tracking import journal
+from components.tracking import journaled_run as tracking_journal
+from components.tracking import runs as tracking
+from components.tracking.journaled_run import journaled_run
+from components.workspace import outbox
 from infra.local import services
 from yolo_core.errors import TryAgain, UserError
 from yolo_core.progress import silent
@@ -69,7 +71,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from stage_outputs import MODEL, load_params
-from components.tracking_journal import journaled_run
+from components.tracking.journaled_run import journaled_run
 with journaled_run(load_params("seed=2"), Path(sys.argv[1]), "train", MODEL) as run:
     for step in range(1, 8):
         run.log({"loss": 1 / step}, step)

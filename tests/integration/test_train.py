@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from small_training import MODEL, SIZE, STEPS, command, parameters, prepared, run
 
-from components import train
+from components.stages import train
 from yolo_core.data.coco import load_split
 from yolo_core.errors import TryAgain, UserError
 from yolo_core.evaluate.detections import Detections

@@ -9,8 +9,8 @@ import ray
 from gateway import Figures, KeptPushes, fetched
 from small_training import STEPS, prepared, run
 
-from components import metrics
-from components.metrics import GATEWAY_VARIABLE, METRICS, PREFIX
+from components.monitoring import metrics
+from components.monitoring.metrics import GATEWAY_VARIABLE, METRICS, PREFIX
 
 IMAGES = STEPS * 4  # a batch
 

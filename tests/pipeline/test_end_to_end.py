@@ -123,7 +123,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
 
     elsewhere = tmp_path_factory.mktemp("kfp")
     with (elsewhere / "log").open("w") as log:
-        command = ["-m", "pipelines.run_local", "--params", str(folder / "params.yaml"), "--root", "artifacts"]
+        command = ["-m", "pipelines.graph.run_local", "--params", str(folder / "params.yaml"), "--root", "artifacts"]
         pipeline = subprocess.Popen(
             [sys.executable, *command], cwd=elsewhere, env=environment, stdout=log, stderr=subprocess.STDOUT
         )

@@ -16,9 +16,9 @@ from mlflow.entities import Run
 from stage_outputs import make_outputs
 
 from components import params as parameters
-from components import prepare, promote, register
-from components.lineage import IMAGE_VARIABLE
-from pipelines.target import IMAGE
+from components.stages import prepare, promote, register
+from components.tracking.lineage import IMAGE_VARIABLE
+from pipelines.graph.target import IMAGE
 
 ROOT = Path(__file__).parents[2]
 MODELS = ["yolov4-tiny", "yolov4-tiny-3l"]
@@ -65,7 +65,7 @@ class Here:
         unset = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SCALED_YOLOV4_PIPELINE_ID")
         environment = {name: value for name, value in os.environ.items() if name not in unset}
         environment |= {"RAY_ADDRESS": self.ray} if self.ray else {}
-        command = [sys.executable, "-m", "pipelines.run_local", "--root", "artifacts", *arguments]
+        command = [sys.executable, "-m", "pipelines.graph.run_local", "--root", "artifacts", *arguments]
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1200)
         assert done.returncode == code, done.stdout + done.stderr
         return max((self.folder / "artifacts").iterdir(), key=lambda path: path.stat().st_mtime_ns)

@@ -11,10 +11,10 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
 from components import params
-from components.layout import default_paths
-from pipelines import compile as pipeline_compile
-from pipelines.resources import resources
-from pipelines.target import Target
+from components.workspace import default_paths
+from pipelines.graph import compile as pipeline_compile
+from pipelines.graph.resources import resources
+from pipelines.graph.target import Target
 
 ROOT = Path(__file__).parents[2]
 PER_MODEL = ["train", "evaluate", "export", "benchmark", "register", "promote"]
@@ -136,34 +136,31 @@ def imported_code(path: Path, seen: set[Path]) -> set[Path]:
 
 # Code that decides no figure: how stages are called, watched, recorded, drawn and told their parameters.
 UNDECIDING = {
-    f"components/{n}.py"
-    for n in (
-        "__init__",
-        "inputs",
-        "journal",
-        "layout",
-        "metrics",
-        "params",
-        "plots",
-        "progress",
-        "ray_cluster",
-        "ray_home",
-        "tracking",
-        "tracking_journal",
-        "yaml_text",
-    )
+    "components/__init__.py",
+    "components/files.py",
+    "components/params.py",
+    "components/workspace.py",
+    "components/yaml_text.py",
+    "components/reports/plots.py",
+    "components/training/driver.py",
+    "components/training/ray_cluster.py",
 }
+UNDECIDING |= {str(path.relative_to(ROOT)) for path in ROOT.glob("components/*/__init__.py")}
 UNDECIDING |= {
     f"yolo_core/{n}.py"
     for n in ("__init__", "atomic", "compiled", "device", "errors", "hyperparameters", "progress", "tensor_file")
 }
-UNDECIDING |= {str(path.relative_to(ROOT)) for path in ROOT.glob("components/storage/*.py")}
+UNDECIDING |= {
+    str(path.relative_to(ROOT))
+    for room in ("storage", "monitoring", "tracking")
+    for path in ROOT.glob(f"components/{room}/*.py")
+}
 
 
 def test_stages_depend_on_the_code_that_decides_their_result(dvc_repo: Repo) -> None:
     for stage in dvc_stages(dvc_repo):
         declared = [Path(dep.def_path) for dep in stage.deps]
-        code = imported_code(ROOT / "components" / f"{base_name(stage)}.py", set())
+        code = imported_code(ROOT / "components" / "stages" / f"{base_name(stage)}.py", set())
         undeclared = {
             str(path.relative_to(ROOT))
             for path in code
@@ -175,7 +172,7 @@ def test_stages_depend_on_the_code_that_decides_their_result(dvc_repo: Repo) -> 
 def test_every_code_dependency_exists(dvc_repo: Repo) -> None:
     for stage in dvc_stages(dvc_repo):
         code = [dep.def_path for dep in stage.deps if dep.def_path.startswith(("components", "yolo_core"))]
-        assert f"components/{base_name(stage)}.py" in code
+        assert f"components/stages/{base_name(stage)}.py" in code
         assert not [path for path in code if not (ROOT / path).exists()]
 
 
@@ -187,7 +184,7 @@ def test_a_stale_file_is_one_line_with_its_mend(tmp_path: Path, capsys: pytest.C
     stale = tmp_path / "old.yaml"
     stale.write_text("old")
     assert pipeline_compile.main(["--check", "--out", str(stale)]) == 1
-    assert capsys.readouterr().err == f"{stale}: stale; run `python -m pipelines.compile` and commit the file\n"
+    assert capsys.readouterr().err == f"{stale}: stale; run `python -m pipelines.graph.compile` and commit the file\n"
 
 
 def test_no_step_installs_packages_or_caches() -> None:

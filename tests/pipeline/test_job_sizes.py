@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components import params
-from pipelines.job_sizes import JOB_SIZES, job_size, training_workers, with_gpus
+from pipelines.rayjob.sizes import JOB_SIZES, job_size, training_workers, with_gpus
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec, model_names
 from yolo_core.models.planner import count, count_training

@@ -12,15 +12,16 @@ from kubernetes_server import KubernetesServer
 from mlflow import MlflowClient
 
 from components import params as parameters
-from components import tracking
-from pipelines import ray_stage, stage
-from pipelines.job_sizes import TINY
-from pipelines.kfp_components import finish
-from pipelines.outcome import note_failure
-from pipelines.parameters import variables
-from pipelines.ray_job import RayJob, manifest
-from pipelines.ray_jobs_api import RayJobsApi, connect
-from pipelines.stage import run_stage
+from components.tracking import runs as tracking
+from pipelines.graph import ray_step as ray_stage
+from pipelines.graph import step as stage
+from pipelines.graph.components import finish
+from pipelines.graph.outcome import note_failure
+from pipelines.graph.parameters import variables
+from pipelines.graph.step import run_stage
+from pipelines.rayjob.api import RayJobsApi, connect
+from pipelines.rayjob.manifest import RayJob, manifest
+from pipelines.rayjob.sizes import TINY
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "params.yaml").read_text()

@@ -18,9 +18,10 @@ from loopback import Fault
 from schemas import FOLDER, kfp_swagger
 from typer.testing import CliRunner, Result
 
-from pipelines import kubeflow, live
 from pipelines.cli import stages
-from pipelines.compile import COMPILED
+from pipelines.graph.compile import COMPILED
+from pipelines.kubeflow import client as kubeflow
+from pipelines.kubeflow import live
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from schemas import rayjob_problems
 
-from pipelines.job_sizes import job_size
-from pipelines.ray_job import MAX_NAME, RayJob, identity, job_name, manifest
-from pipelines.ray_outcome import DONE, FAULT, TRY_AGAIN, USER_ERROR, outcome
+from pipelines.rayjob.manifest import MAX_NAME, RayJob, identity, job_name, manifest
+from pipelines.rayjob.outcome import DONE, FAULT, TRY_AGAIN, USER_ERROR, outcome
+from pipelines.rayjob.sizes import job_size
 
 P7 = RayJob(
     run="0f3e",

@@ -17,12 +17,12 @@ from kubernetes_server import KubernetesServer
 from loopback import Fault
 from schemas import FOLDER, rayjob_problems
 
-from components.metrics import GATEWAY_VARIABLE
-from pipelines.job_sizes import job_size
-from pipelines.ray_job import RayJob
-from pipelines.ray_jobs_api import RayJobsApi
-from pipelines.ray_outcome import FAULT, TRY_AGAIN, USER_ERROR
-from pipelines.ray_runner import CANCELLED, Patience, delete_all, run
+from components.monitoring.metrics import GATEWAY_VARIABLE
+from pipelines.rayjob.api import RayJobsApi
+from pipelines.rayjob.manifest import RayJob
+from pipelines.rayjob.outcome import FAULT, TRY_AGAIN, USER_ERROR
+from pipelines.rayjob.runner import CANCELLED, Patience, delete_all, run
+from pipelines.rayjob.sizes import job_size
 from yolo_core.errors import TryAgain, UserError
 
 JOB = RayJob(
@@ -313,10 +313,10 @@ def test_the_jobs_of_a_run_are_cleaned_up(server: KubernetesServer) -> None:
 FOLLOWER = """
 import sys
 from pathlib import Path
-from pipelines.job_sizes import job_size
-from pipelines.ray_job import RayJob
-from pipelines.ray_jobs_api import RayJobsApi, connect
-from pipelines.ray_runner import Patience, run
+from pipelines.rayjob.sizes import job_size
+from pipelines.rayjob.manifest import RayJob
+from pipelines.rayjob.api import RayJobsApi, connect
+from pipelines.rayjob.runner import Patience, run
 job = RayJob("run-1", "train-yolov4-tiny", ["true"], "image", job_size("yolov4-tiny"), "2.60.0", "ml")
 sys.exit(run(job, RayJobsApi("ml", connect()), patience=Patience(window=0.3)))
 """

@@ -14,9 +14,9 @@ from kfp import dsl
 from kubernetes_server import KubernetesServer
 from schemas import FOLDER, rayjob_problems
 
-from pipelines import ray_stage
-from pipelines.kfp_ray_components import evolve, train
-from pipelines.ray_stage import Platform, evolve_job, train_job
+from pipelines.graph import ray_step as ray_stage
+from pipelines.graph.ray_components import evolve, train
+from pipelines.graph.ray_step import Platform, evolve_job, train_job
 
 ROOT = Path(__file__).parents[2]
 RUN = "s3://mlops/v2/run-1"
@@ -177,7 +177,7 @@ def test_kfps_own_store_speaks_s3(params: dsl.Artifact) -> None:
 
 def test_both_steps_are_components_of_the_same_interface() -> None:
     """What the graph wires is the same with RayJobs and without."""
-    from pipelines import kfp_components as plain
+    from pipelines.graph import components as plain
 
     for ray, usual in ((train, plain.train), (evolve, plain.evolve)):
         own = {"run", "image", "queue", "account", "node_selector"}

@@ -9,9 +9,9 @@ import yaml
 from kfp import dsl
 
 from components import params
-from pipelines import run_local
-from pipelines.parameters import write_params
-from pipelines.stage import numbers, page, run_stage, show
+from pipelines.graph import run_local
+from pipelines.graph.parameters import write_params
+from pipelines.graph.step import numbers, page, run_stage, show
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "params.yaml").read_text()

@@ -11,7 +11,7 @@ from typing import Any
 from faulty_proxy import FaultyProxy
 from small_training import MODEL, command
 
-from components import ray_home
+from components.training import driver as ray_home
 
 LIMIT_S = 600.0  # against waiting for ever; a busy machine is slow
 

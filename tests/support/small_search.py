@@ -7,9 +7,9 @@ from pathlib import Path
 
 from small_training import ROOT
 
-from components import anchors, evolve, prepare
-from components.ledger import Record
+from components.evolution.ledger import Record
 from components.params import Params, load
+from components.stages import anchors, evolve, prepare
 
 MODEL = "yolov4-tiny"
 TINY = [

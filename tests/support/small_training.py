@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components import params as params_
-from components import prepare, train
+from components.stages import prepare, train
 from yolo_core.models import get_spec
 
 MODEL = "yolov4-tiny"
@@ -26,7 +26,8 @@ SETTINGS = [
 STEPS = 5 * 16 // 4
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-from components import cli, progress
+from components.cli import main as cli
+from components.monitoring import progress
 from components.training import launch
 launch.RESIZE_EVERY_S = 5.0
 progress.LINE_EVERY = 0.0  # each step of a training in this process

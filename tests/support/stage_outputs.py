@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import torch
 
-from components import manifest
 from components import params as parameters
-from components.dataset_check import CheckedSplit
+from components.datasets import manifest
+from components.datasets.checks import CheckedSplit
 from components.params import Params
 from yolo_core.models import build_model
 from yolo_core.models.weights import save_detector

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components import anchors
 from components.params import Params, load
+from components.stages import anchors
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec
 

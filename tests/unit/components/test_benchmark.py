@@ -6,7 +6,7 @@ import pytest
 import small_detector
 import torch
 
-from components import benchmark, export
+from components.stages import benchmark, export
 from yolo_core.deploy import openvino
 from yolo_core.errors import UserError
 from yolo_core.models.cost import Footprint

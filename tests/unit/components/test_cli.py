@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.layout import default_paths
+from components.workspace import default_paths
 
 ROOT = Path(__file__).parents[3]
 STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote", "compare"]
@@ -36,7 +36,7 @@ def test_help_of_every_command_has_an_example(name: str):
 
 def test_help_is_quick_and_loads_nothing_heavy():
     start = time.perf_counter()
-    code = "import sys, components.cli as c\ntry: c.app(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys, components.cli.main as c\ntry: c.app(['--help'])\nexcept SystemExit: pass\n"
     code += "print('HEAVY', sorted({'torch', 'ray', 'mlflow', 'kfp', 'cv2', 'numpy', 'pydantic'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert "HEAVY []" in result.stdout

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.coco_like import write_instances
-from components.sources import coco_json
+from components.datasets.sources import coco_json
 
 FIELDS = coco_json.Annotation.__struct_fields__
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -37,7 +37,7 @@ def test_an_annotation_that_is_no_object_stays_as_it_is(tmp_path):
 MEASURE = """
 import resource, sys, time
 from pathlib import Path
-from components.sources import coco_dir
+from components.datasets.sources import coco_dir
 from yolo_core.progress import silent
 began = time.process_time()
 boxes = len(coco_dir.read(Path(sys.argv[1]), silent).splits["train"].boxes)

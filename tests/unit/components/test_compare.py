@@ -7,7 +7,8 @@ from typing import Any
 import cv2
 import pytest
 
-from components import compare, params
+from components import params
+from components.stages import compare
 from yolo_core.errors import UserError
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"

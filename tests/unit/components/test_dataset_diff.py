@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from coco_source import CocoFolder, box, encoded, parameters, pixels
 
-from components import prepare
-from components.dataset_diff import DatasetDiff, compare
+from components.datasets.difference import DatasetDiff, compare
 from components.params import RetrainParams
-from components.register import read_json
-from components.retrain import decide
+from components.stages import prepare
+from components.stages.register import read_json
+from components.stages.retrain import decide
 
 SETTINGS = RetrainParams(
     min_recall=0.98,

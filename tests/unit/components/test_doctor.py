@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components import doctor
+from components.doctor import machine as doctor
 
 ROOT = Path(__file__).parents[3]
 

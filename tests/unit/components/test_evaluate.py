@@ -7,7 +7,7 @@ import cv2
 import pytest
 import small_detector
 
-from components import evaluate
+from components.stages import evaluate
 from yolo_core.errors import UserError
 from yolo_core.evaluate.coco_metrics import FIGURES, score
 from yolo_core.evaluate.detections import Detections

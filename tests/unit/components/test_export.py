@@ -7,8 +7,8 @@ import pytest
 import small_detector
 import torch
 
-from components import export
 from components.params import load
+from components.stages import export
 from yolo_core.deploy import openvino
 from yolo_core.deploy.onnx import OnnxPredictor
 from yolo_core.errors import UserError

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from coco_source import CocoFolder, content, encoded, parameters, pixels
 
-from components import image_index, prepare
-from components.image_check import check_image
+from components.datasets import image_index
+from components.datasets.image_check import check_image
+from components.stages import prepare
 
 IMAGES = 6
 HOUR_NS = 3600 * 10**9

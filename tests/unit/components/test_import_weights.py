@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from components import import_weights
 from yolo_core.errors import UserError
-from yolo_core.models import build_model
+from yolo_core.models import build_model, import_weights
 from yolo_core.models.official_weights import PYTORCH_NAMES
 from yolo_core.models.weights import load_detector
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import journal
-from components.journal import Courier, Entry, Journal, opened
+from components.tracking import journal
+from components.tracking.journal import Courier, Entry, Journal, opened
 from yolo_core.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -128,7 +128,8 @@ def test_a_damaged_line_is_named(path: Path, line: str):
 
 
 def test_two_processes_do_not_write_one_journal(path: Path):
-    code = f"from components import journal\nfrom pathlib import Path\nwith journal.opened(Path({str(path)!r})): pass"
+    code = "from components.tracking import journal\nfrom pathlib import Path\n"
+    code += f"with journal.opened(Path({str(path)!r})): pass"
     with opened(path):
         other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "Busy" in other.stderr
@@ -139,7 +140,7 @@ def test_entries_written_before_a_kill_are_there(path: Path):
     """SIGKILL in the middle of writing: what `append` returned from is on the disk."""
     code = "\n".join(
         [
-            "from components import journal",
+            "from components.tracking import journal",
             "from pathlib import Path",
             f"with journal.opened(Path({str(path)!r})) as book:",
             "    while True:",

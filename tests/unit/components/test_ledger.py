@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.ledger import Confirmation, Record, opened
+from components.evolution.ledger import Confirmation, Record, opened
 from yolo_core.errors import UserError
 
 

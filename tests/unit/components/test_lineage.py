@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from components import params
-from components.lineage import (
+from components.tracking.lineage import (
     ASKED_VARIABLE,
     CODE,
     IMAGE_VARIABLE,

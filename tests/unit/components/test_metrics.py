@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from gateway import KeptPushes, fetched, pushgateway
 
-from components import metrics
-from components.metrics import GATEWAY_VARIABLE, METRICS, PREFIX
+from components.monitoring import metrics
+from components.monitoring.metrics import GATEWAY_VARIABLE, METRICS, PREFIX
 from yolo_core.errors import Diverged, TryAgain, UserError
 from yolo_core.train import Pace
 
@@ -102,7 +102,7 @@ def test_a_gateway_that_is_away_is_said_once_and_stops_nothing(
 def test_without_a_gateway_nothing_is_even_imported() -> None:
     program = """
 import sys
-from components import metrics
+from components.monitoring import metrics
 with metrics.stage("train", "yolov4-tiny"):
     pass
 sys.exit(any(name in sys.modules for name in ("prometheus_client", "ray", "torch")))

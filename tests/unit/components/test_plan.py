@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 from typer.testing import CliRunner
 
-from components import plan
-from components.cli import app
+from components.cli.main import app
+from components.reports import plan
 from yolo_core.errors import UserError
 from yolo_core.models.planner import count
 from yolo_core.models.published import GPU_USE, PEAK_TFLOPS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from coco_source import CocoFolder, box, content, encoded, parameters, pixels
 
-from components import prepare
+from components.stages import prepare
 from yolo_core.errors import UserError
 
 COCO128 = Path(__file__).parents[4] / "shared/data/coco128"

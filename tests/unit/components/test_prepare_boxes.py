@@ -6,7 +6,7 @@ import math
 import pytest
 from coco_source import CocoFolder, box, parameters, record
 
-from components import prepare
+from components.stages import prepare
 
 NAN = float("nan")
 

@@ -10,8 +10,8 @@ import pytest
 from coco_source import CocoFolder, encoded, parameters, pixels
 from PIL import Image
 
-from components import prepare
-from components.image_check import BadImage, check_image
+from components.datasets.image_check import BadImage, check_image
+from components.stages import prepare
 
 SMOOTH = cv2.resize(pixels(8, 6), (160, 120), interpolation=cv2.INTER_CUBIC)
 ROTATED_RIGHT = 6  # EXIF orientation: turn the stored pixels by 90 degrees clockwise to see them upright

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components import progress
+from components.monitoring import progress
 
 
 def test_items_pass_unchanged_and_lines_tell_rate_and_time_left(capsys: pytest.CaptureFixture, monkeypatch):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components import scorecard
-from components.scorecard import Figure, Size
+from yolo_core import scorecard
+from yolo_core.scorecard import Figure, Size
 
 
 @pytest.mark.parametrize(

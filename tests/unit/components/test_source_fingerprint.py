@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from coco_source import parameters
 
-from components import sources
-from components.sources.fingerprint import file_times
+from components.datasets import sources
+from components.datasets.sources.fingerprint import file_times
 from yolo_core.errors import UserError
 
 

@@ -9,11 +9,11 @@ import pytest
 from coco_source import CocoFolder, parameters
 from range_server import RangeServer
 
-from components import prepare
-from components.sources import archive, coco2017, download
-from components.sources.archive import extract
-from components.sources.coco2017 import Archive
-from components.sources.download import Download, fetch
+from components.datasets.sources import archive, coco2017, download
+from components.datasets.sources.archive import extract
+from components.datasets.sources.coco2017 import Archive
+from components.datasets.sources.download import Download, fetch
+from components.stages import prepare
 from yolo_core.errors import UserError
 from yolo_core.progress import silent
 

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from coco_source import CocoFolder, parameters
 
-from components import prepare
-from components.sources import coco_dir
+from components.datasets.sources import coco_dir
+from components.stages import prepare
 from yolo_core.errors import UserError
 from yolo_core.progress import silent
 

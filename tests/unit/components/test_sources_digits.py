@@ -8,8 +8,8 @@ import pytest
 from coco_source import content, parameters
 from pycocotools.coco import COCO
 
-from components import prepare
-from components.sources.digits import VAL_EVERY
+from components.datasets.sources.digits import VAL_EVERY
+from components.stages import prepare
 
 SMALL = ["prepare.digits.train_images=60", "prepare.digits.val_images=12", "prepare.digits.image_size=320"]
 

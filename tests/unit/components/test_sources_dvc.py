@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from coco_source import CocoFolder, encoded, parameters, pixels
 
-from components import prepare, sources
+from components.datasets import sources
 from components.params import Params
+from components.stages import prepare
 from yolo_core.errors import TryAgain, UserError
 
 

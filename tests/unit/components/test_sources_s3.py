@@ -9,7 +9,7 @@ import boto3
 import pytest
 from coco_source import CocoFolder, content, encoded, parameters, pixels
 
-from components import prepare
+from components.stages import prepare
 from components.storage import client as storage_client
 from components.storage import transfer
 from yolo_core.errors import UserError

@@ -8,8 +8,8 @@ from coco_source import encoded, parameters, pixels
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import prepare
-from components.sources.yolo_labels import parse
+from components.datasets.sources.yolo_labels import parse
+from components.stages import prepare
 from yolo_core.errors import UserError
 
 fraction = st.floats(0, 1, width=32)

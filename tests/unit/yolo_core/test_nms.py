@@ -101,9 +101,8 @@ def test_boxes_too_large_for_a_number_are_left_out():
 
 
 def test_the_command_line_does_not_pay_for_the_compiler():
-    code = (
-        "import sys, components.cli, components.evaluate, yolo_core.evaluate.predict; assert 'numba' not in sys.modules"
-    )
+    modules = "components.cli.main, components.stages.evaluate, yolo_core.evaluate.predict"
+    code = f"import sys, {modules}; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

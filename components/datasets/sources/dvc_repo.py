@@ -1,0 +1,103 @@
+"""A folder under DVC's control in a Git repository, at any revision: fetched, then read as a COCO or YOLO layout.
+
+`prepare.location` is the repository, a URL or a folder; `prepare.path` the data in it; `prepare.revision` a branch, tag
+or commit, null for the newest of the default branch. Git's and the remote's credentials are those of `git` and `dvc`.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from components.datasets.raw import RawDataset, Resolved
+from components.datasets.sources import layouts
+from components.params import Params
+from components.storage.folder import alone_with
+from yolo_core.errors import TryAgain, UserError
+from yolo_core.progress import Progress
+
+if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
+
+
+def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
+    """Fetch the folder, unless these very data lie in the downloads already, and read what lies there.
+
+    Of each folder of a repository the downloads keep the data fetched last.
+    """
+    with _opened(params) as (data, path, commit):
+        place = downloads / "dvc" / _hashed(params.prepare.location, path)
+        folder = place / _hashed(_digest(data, path, commit))
+        with alone_with(place):
+            if not folder.exists():
+                for old in place.iterdir():  # other revisions, and what a fetch left that was killed
+                    shutil.rmtree(old, ignore_errors=True)
+                fetched = folder.with_suffix(".part")
+                for _ in progress([None], f"fetch {path} at {commit[:10]}", total=1):
+                    data.get(path, str(fetched), recursive=True)
+                fetched.rename(folder)
+    return layouts.read(folder, _named(params), progress)
+
+
+def _hashed(*parts: str | None) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def resolve(params: Params) -> Resolved:
+    """By the digest that DVC keeps of the folder; the revision becomes the commit it stands for now."""
+    with _opened(params) as (data, path, commit):
+        return Resolved(_digest(data, path, commit), (f"prepare.revision={json.dumps(commit)}",))
+
+
+def _digest(data: "DVCFileSystem", path: str, commit: str) -> str:
+    """DVC's own of the folder; the commit for a folder that only holds some that DVC knows."""
+    return str(data.info(path).get("md5") or commit)
+
+
+def _named(params: Params) -> str:
+    place = params.prepare
+    return f"{place.location}, {place.path} at {place.revision or 'its newest revision'}"
+
+
+@contextmanager
+def _opened(params: Params) -> Iterator[tuple[Any, str, str]]:
+    """The files of the repository at the revision, the folder among them, and the commit.
+
+    DVC's ways of saying no become one line each.
+    """
+    if not params.prepare.location or not params.prepare.path:
+        raise UserError("prepare.location, prepare.path: source dvc needs a Git repository and a folder in it")
+    address = urlsplit(params.prepare.location)
+    if address.password or (address.scheme.startswith("http") and address.username):
+        raise UserError("prepare.location: it holds a user or password, and parameters are recorded; leave it to Git")
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc.repo.open_repo import clean_repos
+    from dvc.scm import CloneError, RevError
+    from dvc_data.index import DataIndexError
+
+    # "HEAD" of a folder of one's own: without a revision DVC would take files that were never committed.
+    revision, named = params.prepare.revision or "HEAD", _named(params)
+    try:
+        data = DVCFileSystem(params.prepare.location, rev=revision)
+        yield data, params.prepare.path, data.repo.get_rev()
+    except FileNotFoundError:
+        raise UserError(f"{named}: no such folder there; see `dvc list` and prepare.path") from None
+    except RevError:
+        raise UserError(f"{named}: no such revision; prepare.revision takes a branch, a tag or a commit") from None
+    except CloneError as error:
+        kind = TryAgain if ":" in params.prepare.location else UserError
+        raise kind(f"{named}: cannot be cloned ({error.__cause__ or error}); check address and access") from None
+    except DataIndexError:
+        raise TryAgain(f"{named}: the remote does not give it; was it pushed (`dvc push`), is the remote up?") from None
+    except ImportError as error:
+        raise UserError(f"{named}: {error}; install it beside DVC") from None
+    except DvcException as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"{named}: {reason}; `dvc get` with the same words shows more") from None
+    finally:
+        clean_repos()

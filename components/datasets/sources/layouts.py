@@ -1,0 +1,18 @@
+"""Folders of which nobody said how they are laid out: COCO or YOLO, whichever is found."""
+
+from pathlib import Path
+
+from components.datasets.raw import RawDataset
+from components.datasets.sources import coco_dir, yolo_dir
+from yolo_core.errors import UserError
+from yolo_core.progress import Progress
+
+
+def read(root: Path, named: str, progress: Progress) -> RawDataset:
+    """Both splits of the layout at `root`; named: what to call it in an error."""
+    if coco_dir.is_layout(root):
+        return coco_dir.read(root, progress)
+    if yolo_dir.is_layout(root):
+        return yolo_dir.read(root, progress)
+    looked_for = "annotations/instances_train.json (COCO), data.yaml or classes.txt (YOLO)"
+    raise UserError(f"{named}: no known layout there; looked for {looked_for}")

@@ -1,0 +1,35 @@
+"""A bucket of any S3-compatible store: mirrored into the download folder, then read as a COCO or YOLO layout.
+
+Objects that lie here already are not fetched again (`components.storage.folder`).
+"""
+
+from pathlib import Path
+
+from components.datasets.raw import RawDataset, Resolved
+from components.datasets.sources import layouts
+from components.datasets.sources.fingerprint import fingerprint
+from components.params import Params
+from components.storage import folder, location
+from yolo_core.errors import UserError
+from yolo_core.progress import Progress
+
+
+def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
+    """Mirror `prepare.location` (s3://bucket/prefix) and read what lies there."""
+    place = _place(params)
+    mirror = downloads / "s3" / place.bucket / place.key
+    folder.pull(place, mirror, progress)
+    return layouts.read(mirror, str(place), progress)
+
+
+def resolve(params: Params) -> Resolved:
+    """By the sizes and ETags that the store lists."""
+    objects = folder.contents(_place(params)).values()
+    return Resolved(fingerprint(f"{item.path} {item.size} {item.etag}" for item in objects))
+
+
+def _place(params: Params) -> location.Location:
+    given = params.prepare.location
+    if not given or not given.startswith("s3://"):
+        raise UserError(f"prepare.location = {given}: source s3 needs s3://bucket/prefix")
+    return location.parse(given)

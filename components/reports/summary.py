@@ -1,0 +1,79 @@
+"""The closing table: what the last run reached, and where everything lies."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from components.params import Params
+from components.workspace import DATA, OUTPUTS, default_paths
+
+# row -> (stage whose file is read, file below that stage's folder, keys down to the value)
+FIGURES = {
+    "AP": ("evaluate", "metrics.json", ("plain", "AP")),
+    "AP50": ("evaluate", "metrics.json", ("plain", "AP50")),
+    "AP, TTA": ("evaluate", "metrics.json", ("tta", "AP")),
+    "AP50, TTA": ("evaluate", "metrics.json", ("tta", "AP50")),
+    "ms an image, batch 1": ("benchmark", "benchmark.json", ("latency_ms_b1",)),
+    "registered version": ("register", "", ("version",)),
+    "decision": ("promote", "", ("decision",)),
+    "champion version": ("promote", "", ("champion_after",)),
+}
+
+
+def show(params: Params) -> None:
+    """Print figures per model and the places of results; what a stage has not made yet shows as '-'."""
+    figures = Table(title="Results on the validation images", box=SIMPLE)
+    figures.add_column()
+    for model in params.models:
+        figures.add_column(model, justify="right")
+    for row, source in FIGURES.items():
+        figures.add_row(row, *(_text(_read(model, *source)) for model in params.models))
+
+    places = Table(title="Where everything lies", show_header=False, box=SIMPLE)
+    places.add_column(no_wrap=True)
+    places.add_column(overflow="fold")
+    for what, where in _places(params.models[0]):
+        places.add_row(what, where)
+    console = Console()
+    console.print(figures)
+    console.print(places)
+
+
+def _read(model: str, stage: str, file: str, keys: tuple[str, ...]) -> Any:
+    path = default_paths(stage, model)["out"] / file
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _places(model: str) -> list[tuple[str, str]]:
+    def out(stage: str) -> Path:
+        return default_paths(stage, model)["out"]
+
+    return [
+        ("dataset and what was refused", f"{DATA}/manifest.json"),
+        ("anchors, hyperparameters", f"{OUTPUTS}/anchors/, {OUTPUTS}/evolve/"),
+        ("weights, learning curves", f"{out('train')}/"),
+        ("metrics, plots, sample pictures", f"{out('evaluate')}/"),
+        ("ONNX (and TensorRT)", f"{out('export')}/"),
+        ("speed", f"{out('benchmark')}/benchmark.json"),
+        ("registry decision", f"{out('promote')}"),
+        ("all models side by side", f"{out('compare')}/comparison.png"),
+        ("MLflow", os.environ.get("MLFLOW_TRACKING_URI") or "mlflow.db; look at it with `make ui`"),
+        ("champion", f"models:/scaled-yolov4-{model}@champion"),
+    ]

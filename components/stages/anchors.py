@@ -1,0 +1,77 @@
+"""The stage `anchors`: fit anchors to the training boxes, for every model that will be trained or evolved."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.files import require
+from components.params import Params, hyperparameters
+from yolo_core.anchors import FitSettings, Quality, better, fit, quality, usable
+from yolo_core.atomic import write_json
+from yolo_core.data.coco import DetectionDataset, load_split
+from yolo_core.errors import UserError
+from yolo_core.models import get_spec
+from yolo_core.progress import Progress, silent
+
+
+def run(params: Params, *, data: Path, out: Path, progress: Progress = silent) -> dict[str, Any]:
+    """Write <out>/<model>.json for every model; the published anchors stay where the fitted ones are not better.
+
+    Raises UserError when the dataset is missing or its training images hold no boxes, and for an unknown model.
+    """
+    require(data / "manifest.json", "prepare")
+    train_set = load_split(data, "train")
+    models: list[str] = list(dict.fromkeys([*params.models, params.evolve.model]))
+    chosen = {}
+    for model in progress(models, "anchors"):
+        report = fit_model(params, model, train_set)
+        write_json(out / f"{model}.json", report)
+        kept = report["fitness"][report["chosen"]]
+        chosen[model] = f"{report['chosen']} (fitness {report['fitness']['default']:.3f} -> {kept:.3f})"
+    return chosen
+
+
+def fit_model(params: Params, model: str, train_set: DetectionDataset) -> dict[str, Any]:
+    """The report on one model: anchors per level at the training size, which they are, and how both sets do."""
+    spec = get_spec(model)
+    settings = params.train_settings(model)
+    spec.checked_size(settings.size, "train.size")
+    anchor_t = hyperparameters(spec.hyp, settings.hyp).anchor_t
+    boxes = training_boxes(train_set, settings.size)
+    if not len(boxes):
+        raise UserError(f"{train_set.annotation_path}: no boxes to train on; give `prepare` a labelled source")
+
+    default = [np.array(level) * settings.size / spec.native_size for level in spec.anchors]
+    fitted = fit(
+        boxes,
+        [len(level) for level in spec.anchors],
+        anchor_t=anchor_t,
+        settings=FitSettings(**params.anchors.model_dump()),
+        seed=params.seed,
+    )
+    before = quality(boxes, np.concatenate(default), anchor_t)
+    after = quality(boxes, np.concatenate(fitted), anchor_t) if fitted else None
+    use_fitted = fitted is not None and after is not None and better(after, before)
+    return {
+        "model": model,
+        "size": settings.size,
+        "anchors": [level.round(2).tolist() for level in (fitted if use_fitted and fitted else default)],
+        "chosen": "fitted" if use_fitted else "default",
+        "fitness": _figures("fitness", before, after),
+        "best_possible_recall": _figures("recall", before, after),
+        "boxes": len(boxes),
+    }
+
+
+def training_boxes(dataset: DetectionDataset, size: int) -> np.ndarray:
+    """(N, 2) w, h in pixels with every image's longer side scaled to `size`; specks left out."""
+    sides = [
+        (labels[:, 3:5] - labels[:, 1:3]) * (size / max(image.width, image.height))
+        for image, labels in zip(dataset.images, dataset.labels, strict=True)
+    ]
+    return usable(np.concatenate(sides)) if sides else np.empty((0, 2))
+
+
+def _figures(name: str, default: Quality, fitted: Quality | None) -> dict[str, float | None]:
+    return {"default": getattr(default, name), "fitted": getattr(fitted, name) if fitted else None}

@@ -1,0 +1,61 @@
+"""The command `resolve`: where the data stand now, and whether that is known to bring nothing new.
+
+It runs before anything is fetched. A revision that may move on, such as a branch, becomes the commit it stands for now.
+Where the source, the parameters, the code and the image are those of a version that has been judged already, nothing
+is left to do, and that is recorded in MLflow like every other decision of `retrain`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from components.datasets import sources
+from components.params import Params
+from components.tracking import runs as tracking
+from components.tracking.lineage import judged_alike, lineage, source_fingerprint
+from components.tracking.registry import CHALLENGER, CHAMPION, version_of
+from components.workspace import OUTPUTS
+from yolo_core.atomic import write_json
+from yolo_core.progress import Progress, silent
+
+
+def run(
+    params: Params, *, out: Path = OUTPUTS / "resolve.json", force: bool = False, progress: Progress = silent
+) -> dict[str, Any]:
+    """Write <out>: the source, its fingerprint, the parameters that name it, and what is unchanged, by model.
+
+    force: nothing counts as unchanged. Returns the fingerprint and the number of models that are unchanged. Raises
+    UserError where there is no such source, TryAgain where it or MLflow is away.
+    """
+    found = sources.module(params.prepare.source).resolve(params)
+    fingerprint = source_fingerprint(params, found.fingerprint) if found.fingerprint else ""
+    unchanged = {} if force or not fingerprint else _unchanged(params, fingerprint)
+    place = params.prepare
+    record = {
+        "source": place.source,
+        "location": place.location,
+        "fingerprint": fingerprint,
+        "changes": list(found.changes),
+        "unchanged": unchanged,
+        "nothing_to_do": len(unchanged) == len(params.models),
+    }
+    write_json(out, record)
+    if record["nothing_to_do"]:
+        _log(params, unchanged)
+    return {"fingerprint": fingerprint[:12] or "unknown", "unchanged": f"{len(unchanged)} of {len(params.models)}"}
+
+
+def _unchanged(params: Params, fingerprint: str) -> dict[str, str]:
+    """Why a model is unchanged, for those that are."""
+    client = tracking.connect()
+    reasons = {}
+    with tracking.reaching():
+        for model in params.models:
+            judged = {alias: version_of(client, model, alias) for alias in (CHAMPION, CHALLENGER)}
+            reasons[model] = judged_alike(judged, lineage(params, model, ""), fingerprint)
+    return {model: reason for model, reason in reasons.items() if reason}
+
+
+def _log(params: Params, unchanged: dict[str, str]) -> None:
+    for model, reason in unchanged.items():
+        with tracking.stage_run(params, None, "retrain", model) as run:
+            run.tag(action="unchanged", reason=reason)

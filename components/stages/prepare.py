@@ -1,0 +1,122 @@
+"""The stage `prepare`: images and labels from a source, checked, into one dataset folder with a manifest."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from components.datasets import manifest, sources
+from components.datasets.checks import CheckedSplit, check_split
+from components.datasets.folder import building
+from components.datasets.image_index import ImageIndex
+from components.datasets.raw import RawDataset
+from components.params import Params
+from yolo_core.atomic import write_text
+from yolo_core.errors import UserError
+from yolo_core.progress import Progress, silent
+
+REASONS_SHOWN = 3
+
+
+def run(params: Params, *, out: Path, work: Path | None = None, progress: Progress = silent) -> dict[str, Any]:
+    """Make the dataset folder `out` from the source in `params.prepare`.
+
+    Downloads are kept in the folder `downloads` beside `out`. work: where it is remembered which images have been
+    checked, so that a later run reads only those that changed; None reads all. Raises UserError; where too much is
+    quarantined the report stays at `<out>.quarantine.json`. Returns the counts of the manifest as a summary.
+    """
+    out = Path(out)
+    report = out.with_name(f"{out.name}.quarantine.json")
+    index = ImageIndex(work and work / "prepare" / f"{_short_hash(out)}.json", out)
+    with building(out) as folder:
+        source = sources.module(params.prepare.source)
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        raw = source.load(params, scratch=scratch, downloads=out.parent / "downloads", progress=progress)
+        ids = {record["id"] for record in raw.categories}
+        splits = {
+            name: check_split(name, split, ids, folder / "images" / name, index, progress)
+            for name, split in raw.splits.items()
+        }
+        shutil.rmtree(scratch)
+        _refuse_bad(splits, params.prepare.max_bad_fraction, report)
+        document = _write_documents(params, raw, splits, folder)
+    report.unlink(missing_ok=True)  # of an earlier run that was refused
+    index.save()
+    return _summary(document, index)
+
+
+def _refuse_bad(splits: dict[str, CheckedSplit], limit: float, report: Path) -> None:
+    """Raise UserError where more than `limit` of the images or boxes is quarantined, or a split has no image left."""
+    found = sum((split.found for split in splits.values()), Counter())
+    quarantined = [item for split in splits.values() for item in split.quarantined]
+    refused = Counter(item.kind for item in quarantined)
+    problem = None
+    for kind, total in (("image", found["images"]), ("box", found["boxes"])):
+        fraction = refused[kind] / total if total else 0.0
+        if fraction > limit and problem is None:
+            plural = "images" if kind == "image" else "boxes"
+            problem = (
+                f"{refused[kind]} of {total} {plural} ({fraction:.1%}) are bad, "
+                f"more than prepare.max_bad_fraction = {limit:g} allows"
+            )
+    empty = next((name for name, split in splits.items() if not split.images), None)
+    if problem is None and empty:
+        problem = f"no usable image in split {empty!r}"
+    if problem is None:
+        return
+    write_text(report, json.dumps(manifest.quarantine_report(quarantined, found), indent=1) + "\n")
+    first = "; ".join(" ".join(f"{item.item}: {item.reason}".split()) for item in quarantined[:REASONS_SHOWN])
+    raise UserError(f"{problem}; all reasons are in {report}{f', the first: {first}' if first else ''}")
+
+
+def _write_documents(params: Params, raw: RawDataset, splits: dict[str, CheckedSplit], folder: Path) -> dict[str, Any]:
+    """Write the annotation files and the manifest; returns the manifest."""
+    files = {}
+    (folder / "annotations").mkdir()
+    for name, split in splits.items():
+        document = {
+            "info": raw.info,
+            "licenses": raw.licenses,
+            "images": split.images,
+            "annotations": split.annotations,
+            "categories": raw.categories,
+        }
+        data = json.dumps(document).encode()
+        path = f"annotations/instances_{name}.json"
+        (folder / path).write_bytes(data)
+        files[path] = hashlib.sha256(data).hexdigest()
+        files |= {f"images/{name}/{file}": digest for file, digest in split.sha256.items()}
+    document = manifest.build(_source(params), raw.categories, splits, files)
+    (folder / manifest.NAME).write_text(json.dumps(document, indent=1) + "\n")
+    return document
+
+
+def _source(params: Params) -> dict[str, Any]:
+    """The parameters that decide the content."""
+    source: dict[str, Any] = {"kind": params.prepare.source}
+    if params.prepare.source == "digits":
+        return source | {"seed": params.seed, **params.prepare.digits.model_dump()}
+    if params.prepare.source == "dvc":
+        source |= {"path": params.prepare.path, "revision": params.prepare.revision}
+    return source | {"location": params.prepare.location}
+
+
+def _short_hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
+
+
+def _summary(document: dict[str, Any], index: ImageIndex) -> dict[str, Any]:
+    splits = document["splits"]
+    return {
+        **{f"{name}_images": split["images"] for name, split in splits.items()},
+        **{f"{name}_boxes": split["boxes"] for name, split in splits.items()},
+        "classes": len(document["categories"]),
+        "quarantined": len(document["quarantine"]),
+        "unchanged": index.reused,
+        "converted": sum(entry["count"] for entry in document["conversions"].values()),
+        "sha256": document["sha256"],
+    }

@@ -1,0 +1,78 @@
+"""Champions for a server of one's own: a folder, or a prefix in the object store, that it can read without MLflow.
+
+    <place>/<model>/<version>/model.safetensors
+    <place>/<model>/champion.json       version, weights and SHA-256 of the one in service; written last
+
+Versions that were champions stay, so that a rollback finds its own.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.stages.register import MODEL_NAME_PREFIX, sha256
+from components.storage.client import connect, reaching
+from components.storage.location import Location, parse, path_or_location
+from components.storage.transfer import download, look, upload
+from components.tracking.registry import version_weights
+from yolo_core.atomic import replaced
+from yolo_core.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PLACE_TAG = "scaled_yolov4.champions"  # of the registered model: where its champions were put last
+POINTER, WEIGHTS = "champion.json", "model.safetensors"
+
+
+def place_of(client: "MlflowClient", name: str) -> str | None:
+    """Where the champions of a registered model were put last."""
+    return client.get_registered_model(name).tags.get(PLACE_TAG)
+
+
+def publish(client: "MlflowClient", name: str, number: int, place: str) -> None:
+    """Put version `number` of a registered model there as the champion; where it is that already nothing is sent.
+
+    Raises UserError where access is refused or the place cannot be written, TryAgain while the store is away.
+    """
+    root = parse(place) if place.startswith("s3:") else path_or_location(place)
+    model, version = name.removeprefix(MODEL_NAME_PREFIX), client.get_model_version(name, str(number))
+    with tempfile.TemporaryDirectory() as folder:
+        if _pointer(root, model, Path(folder)).get("version") != number:
+            weights = version_weights(version, Path(folder, WEIGHTS))
+            record = {"version": number, "weights": f"{number}/{WEIGHTS}", "sha256": sha256(weights)}
+            Path(folder, POINTER).write_text(json.dumps(record) + "\n", encoding="utf-8")
+            _put(weights, root, f"{model}/{record['weights']}")
+            _put(Path(folder, POINTER), root, f"{model}/{POINTER}")
+    client.set_registered_model_tag(name, PLACE_TAG, place)
+
+
+def _pointer(root: Path | Location, model: str, folder: Path) -> dict[str, Any]:
+    """Who is the champion there; nothing where there is none yet."""
+    path, here = f"{model}/{POINTER}", folder / "there.json"
+    if isinstance(root, Location):
+        with reaching(root):
+            client = connect()
+            if look(client, root / path):
+                download(client, root / path, here)
+    else:
+        here = root / path
+    try:
+        return dict(json.loads(here.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _put(file: Path, root: Path | Location, path: str) -> None:
+    if isinstance(root, Location):
+        with reaching(root):
+            upload(connect(), file, root / path)
+        return
+    try:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        with replaced(root / path) as temporary:
+            shutil.copyfile(file, temporary)
+    except OSError as error:
+        raise UserError(f"promote.champions = {root}: cannot be written ({error.strerror or error})") from None

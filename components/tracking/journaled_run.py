@@ -1,0 +1,249 @@
+"""A stage's MLflow run that is written through a journal, so that MLflow may be away before, meanwhile and after.
+
+What a stage records goes to a file of the outbox first (`components.tracking.journal`) and from there, in order and
+in a thread of its own, to MLflow. What is left in the end `scaled-yolov4 sync` delivers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import uuid
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.params import Params
+from components.tracking import journal
+from components.tracking.journal import Courier, Entry, Journal
+from components.tracking.runs import (
+    MODEL_TAG,
+    PARENT_TAG,
+    PIPELINE_TAG,
+    RECORD_TAG,
+    STAGE_TAG,
+    Recorder,
+    connect,
+    deliver,
+    experiment_id,
+    find_or_create,
+    is_refusal,
+    now_ms,
+    pipeline_id,
+    reaching,
+    root_run,
+    shown_uri,
+    source_tags,
+)
+from components.workspace import outbox
+from yolo_core.errors import TryAgain, UserError
+from yolo_core.progress import Progress
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+END_PATIENCE_S = 30.0  # for an MLflow that is away when the work has ended
+FAILED_PATIENCE_S = 3.0  # when it has failed
+SYNC_PATIENCE_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class JournaledRun(Recorder):
+    """A run that is written through a journal. run_id: None when MLflow was away at the start.
+
+    Metrics that the journal holds already are not recorded again: a stage that goes on after a kill repeats some.
+    """
+
+    def __init__(self, book: Journal, courier: Courier, run_id: str | None) -> None:
+        super().__init__(self._append)
+        self.run_id = run_id
+        self._book, self._courier = book, courier
+        self._recorded: dict[tuple[str, int], float] = {}
+        for entry in book.history:
+            self._note(entry)
+
+    def _append(self, entry: Entry) -> None:
+        if entry["op"] == "metrics":
+            new = [values for values in entry["metrics"] if self._recorded.get((values[0], values[3])) != values[1]]
+            if not new:
+                return
+            entry = {**entry, "metrics": new}
+            self._note(entry)
+        self._book.append(entry)
+        self._courier.notice()
+
+    def _note(self, entry: Entry) -> None:
+        if entry["op"] == "metrics":
+            self._recorded |= {(name, step): value for name, value, _, step in entry["metrics"]}
+
+
+@contextlib.contextmanager
+def journaled_run(params: Params, data: Path, stage: str, model: str) -> Iterator[JournaledRun]:
+    """The same run as `stage_run` gives, written through a journal: MLflow may be away before, meanwhile and after.
+
+    What could not be delivered in the end stays in the outbox (see `check_delivered`, `deliver_all`).
+    Raises UserError when MLflow refuses access at the start.
+    """
+    header = {
+        "tracking_uri": shown_uri(),
+        "experiment": params.register_.experiment,
+        "pipeline": pipeline_id(params, data),
+        "stage": stage,
+        "model": model,
+        "record": uuid.uuid4().hex,
+        "began": now_ms(),
+        "source": source_tags(),
+    }
+    with journal.opened(_path(header), header) as book:
+        delivery = _Delivery(book)
+        run_id = _opened_if_there(delivery, book.path)
+        courier = Courier(book, delivery, is_refusal)
+        record = JournaledRun(book, courier, run_id)
+        try:
+            yield record
+        except BaseException:
+            record.close("FAILED")
+            courier.finish(FAILED_PATIENCE_S)
+            raise
+        record.close("FINISHED")
+        if courier.finish(END_PATIENCE_S):
+            book.remove()
+
+
+def _opened_if_there(delivery: _Delivery, path: Path) -> str | None:
+    """The id of the run; None, with a warning, while MLflow is away."""
+    try:
+        with reaching():
+            return delivery.open()
+    except Exception as error:
+        if isinstance(error, UserError) and not isinstance(error, TryAgain):
+            raise
+        log.warning("%s; the work goes on, and what it records waits in %s", error, path)
+        return None
+
+
+def waiting(stage: str, model: str) -> dict[Path, int]:
+    """The journals of a stage and model that hold records not delivered, and how many."""
+    looked = {path: journal.look(path) for path in journal.found(_folder())}
+    return {
+        path: count
+        for path, (header, count) in looked.items()
+        if count and (header.get("stage"), header.get("model")) == (stage, model)
+    }
+
+
+def check_delivered(stage: str, model: str) -> None:
+    """Raise TryAgain when records of this stage and model wait for MLflow."""
+    for path, count in waiting(stage, model).items():
+        raise TryAgain(
+            f"MLflow at {shown_uri()} did not take {count} records of {stage} {model}; they wait in {path}: "
+            "run `scaled-yolov4 sync` when it answers again"
+        )
+
+
+def deliver_all(progress: Progress) -> dict[Path, int]:
+    """Deliver what waits in the journals that no running stage holds; returns how many entries of each.
+
+    Raises TryAgain at the first that MLflow does not take, UserError for one that is meant for another MLflow.
+    """
+    delivered = {}
+    paths = [path for path in journal.found(_folder()) if journal.look(path)[1]]
+    for path in progress(paths, "records"):
+        try:
+            with journal.opened(path) as book:
+                delivered[path] = book.waiting
+                _deliver_journal(book)
+        except journal.Busy:
+            log.warning("%s: its stage is still running and delivers it itself", path)
+    return delivered
+
+
+def _deliver_journal(book: Journal) -> None:
+    meant_for = book.header["tracking_uri"]
+    if meant_for != shown_uri():
+        raise UserError(f"{book.path}: recorded for MLflow at {meant_for}, not {shown_uri()}; set MLFLOW_TRACKING_URI")
+    courier = Courier(book, _Delivery(book), is_refusal)
+    if not courier.finish(SYNC_PATIENCE_S):
+        raise TryAgain(f"MLflow at {shown_uri()} is away, {book.waiting} records stay in {book.path}; {courier.error}")
+    if book.last.get("status") == "FINISHED":
+        book.remove()
+
+
+class _Delivery:
+    """Delivers entries of a journal to its run, which it finds or creates when MLflow first answers."""
+
+    def __init__(self, book: Journal) -> None:
+        self._book = book
+        self._open: tuple[MlflowClient, str, str] | None = None  # with the ids of the run and of the pass above it
+
+    def open(self) -> str:
+        """The id of the run; it and the pass above it are RUNNING then."""
+        client = connect()
+        state = self._book.state
+        if "run" not in state:
+            state["run"], state["root"] = self._found(client)
+            self._book.keep(**state)
+        for run_id in (state["root"], state["run"]):
+            client.update_run(run_id, status="RUNNING")
+        self._open = client, state["run"], state["root"]
+        return state["run"]
+
+    def __call__(self, entries: list[Entry]) -> None:
+        with reaching():
+            client, run, root = self._opened()
+            for entry in _joined(entries):
+                deliver(client, run, entry)
+                if entry["op"] == "end":
+                    deliver(client, root, entry)
+                    self._delete_twins(client, {run, root})
+
+    def _opened(self) -> tuple[MlflowClient, str, str]:
+        if self._open is None:
+            try:
+                self.open()
+            except Exception as error:
+                if is_refusal(error):  # of the run, not of the entries
+                    raise TryAgain(f"MLflow at {shown_uri()}: {error}") from None
+                raise
+        assert self._open
+        return self._open
+
+    def _found(self, client: MlflowClient) -> tuple[str, str]:
+        """The ids of the run and of the pass above it, found or created as of when the journal began."""
+        header = self._book.header
+        new = {"more": {**header["source"], RECORD_TAG: header["record"]}, "began_ms": header["began"]}
+        experiment = experiment_id(client, header["experiment"])
+        root = root_run(client, experiment, header["pipeline"], **new).info.run_id
+        tags = {PIPELINE_TAG: header["pipeline"], STAGE_TAG: header["stage"], MODEL_TAG: header["model"]}
+        tags[PARENT_TAG] = root
+        name = f"{header['stage']} {header['model']}"
+        return find_or_create(client, experiment, name, tags, **new).info.run_id, root
+
+    def _delete_twins(self, client: MlflowClient, ours: set[str]) -> None:
+        """Runs whose creation was thought to have failed, so that they were created again."""
+        experiment = experiment_id(client, self._book.header["experiment"])
+        for run in client.search_runs([experiment], f"tags.`{RECORD_TAG}` = '{self._book.header['record']}'"):
+            if run.info.run_id not in ours:
+                client.delete_run(run.info.run_id)
+
+
+def _joined(entries: list[Entry]) -> Iterator[Entry]:
+    """The entries, metrics that follow each other as one: many small ones in few calls."""
+    for op, group in groupby(entries, key=lambda entry: entry["op"]):
+        if op == "metrics":
+            yield {"op": op, "metrics": [values for entry in group for values in entry["metrics"]]}
+        else:
+            yield from group
+
+
+def _path(header: Entry) -> Path:
+    identity = " ".join(header[key] for key in ("tracking_uri", "experiment", "pipeline", "stage", "model"))
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return _folder() / f"{header['stage']}-{header['model']}-{digest}.jsonl"
+
+
+def _folder() -> Path:
+    return outbox() / "records"

@@ -1,0 +1,86 @@
+"""How a run of the pipeline ended, in MLflow: a step that fails notes why, the last step records the outcome."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from kfp import dsl
+
+from components.params import load
+from components.tracking import runs as tracking
+from pipelines.graph.parameters import parsed, variables
+from yolo_core.errors import UserError
+
+FAILURE_TAG = "scaled_yolov4.failure"
+ACTION_TAG = "scaled_yolov4.action"  # of the decision of `retrain`
+UNREAD = "scaled-yolov4"  # the experiment of a run whose parameters cannot be read
+
+
+def note_failure(params: dsl.Artifact, step: str, reason: str) -> None:
+    """Note in MLflow why this step fails; nothing where that cannot be done, for the failure is what matters."""
+    pipeline = params.metadata.get(tracking.PIPELINE_VARIABLE)
+    if not pipeline:
+        return
+    os.environ.update(params.metadata)
+    with contextlib.suppress(Exception):
+        experiment = load(Path(params.path)).register_.experiment
+        client = tracking.connect()
+        root = tracking.root_run(client, tracking.experiment_id(client, experiment), pipeline)
+        client.set_tag(root.info.run_id, FAILURE_TAG, f"{step}: {reason}")
+
+
+def finish(
+    run: str,
+    status: dsl.PipelineTaskFinalStatus,
+    *,
+    params_yaml: str,
+    overrides: list[str],
+    mlflow_tracking_uri: str,
+    ray_jobs: bool,
+) -> None:
+    """Delete the RayJobs of the run, and record in MLflow how it ended and why; safe to repeat.
+
+    Raises TryAgain while Kubernetes or MLflow is away, UserError when one refuses us.
+    """
+    os.environ.update(variables(run, mlflow_tracking_uri))
+    try:
+        if ray_jobs:
+            _delete_ray_jobs(run)
+    finally:
+        print(f"finish: {_record(run, status, params_yaml, overrides)}", flush=True)
+
+
+def _delete_ray_jobs(run: str) -> None:
+    from pipelines.graph.ray_step import own_namespace
+    from pipelines.rayjob.api import RayJobsApi, connect
+    from pipelines.rayjob.runner import delete_all
+
+    for name in delete_all(run, RayJobsApi(own_namespace(), connect())):
+        print(f"finish: deleted {name}", flush=True)
+
+
+def _record(run: str, status: dsl.PipelineTaskFinalStatus, params_yaml: str, overrides: list[str]) -> str:
+    """Tag the root run with outcome and reason, and end it."""
+    unread, experiment = "", UNREAD
+    try:
+        experiment = parsed(params_yaml, overrides).register_.experiment
+    except UserError as error:
+        unread = str(error)
+    succeeded = status.state == "SUCCEEDED"
+    client = tracking.connect()
+    with tracking.reaching():
+        place = tracking.experiment_id(client, experiment)
+        root = tracking.root_run(client, place, run)
+        wanted = f"tags.`{tracking.PIPELINE_TAG}` = '{run}' and tags.`{tracking.STAGE_TAG}` = 'retrain'"
+        decided = client.search_runs([place], wanted)
+        actions = {each.data.tags[tracking.MODEL_TAG]: each.data.tags.get(ACTION_TAG, "open") for each in decided}
+        if not succeeded:
+            outcome = status.state.lower()
+            reason = unread or root.data.tags.get(FAILURE_TAG) or status.error_message or "see the steps of the run"
+        else:
+            outcome = "unchanged" if set(actions.values()) == {"unchanged"} else "succeeded"
+            reason = ", ".join(f"{model}: {action}" for model, action in sorted(actions.items()))
+        record = tracking.RunRecord(client, root)
+        record.tag(outcome=outcome, reason=reason)
+        record.close("FINISHED" if succeeded else "FAILED")
+    return f"{outcome} ({reason})"

@@ -1,0 +1,84 @@
+"""The parameters of a run: one checked file for all steps, and the one that the decision of `retrain` makes of it."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import yaml
+from kfp import dsl
+
+from components.params import Params, load
+from components.tracking.lineage import ASKED_VARIABLE, IMAGE_VARIABLE, SOURCE_VARIABLE, parameters_digest
+from components.tracking.runs import PIPELINE_VARIABLE
+from pipelines.exit_codes import exit_codes
+from pipelines.graph.artifacts import address
+
+DEFAULT = Path("params.yaml")  # of the folder the step runs in: the image's working folder
+
+
+def variables(pipeline_id: str, mlflow_tracking_uri: str, image: str = "") -> dict[str, str]:
+    """What the run says to each of its stages by their environment; what is empty is left to their defaults."""
+    given = {
+        PIPELINE_VARIABLE: pipeline_id,
+        "MLFLOW_TRACKING_URI": mlflow_tracking_uri,
+        IMAGE_VARIABLE: image,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def parsed(text: str, changes: list[str]) -> Params:
+    """`text` (empty: the image's params.yaml) with the changes applied. Raises UserError for what is wrong."""
+    if not text:
+        return load(DEFAULT, changes)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, DEFAULT.name)
+        path.write_text(text, encoding="utf-8")
+        return load(path, changes)
+
+
+def write_params(
+    text: str, overrides: list[str], models: list[str], out: dsl.Artifact, data_revision: str = ""
+) -> list[str]:
+    """Write `text` (empty: the image's params.yaml) with the overrides applied; return the models to train.
+
+    A parameter that is wrong ends the process with one line and exit code 2.
+    """
+    own = {"models": models, "prepare.revision": data_revision}
+    changes = [*overrides, *(f"{name}={json.dumps(value)}" for name, value in own.items() if value)]
+    with exit_codes():
+        params = parsed(text, changes)
+    plain = params.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    Path(out.path).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    return params.models
+
+
+def write_pinned(params: dsl.Artifact, resolved: dsl.Artifact, out: dsl.Artifact) -> str:
+    """Write the parameters that name just the data that were found; "prepare", or "rest" where all is unchanged.
+
+    resolved: the file that `resolve` wrote. The fingerprint of the source goes with the parameters to every stage.
+    """
+    record = json.loads(Path(resolved.path).read_text(encoding="utf-8"))
+    write_params(Path(params.path).read_text(encoding="utf-8"), record["changes"], [], out)
+    out.metadata.update(params.metadata | {SOURCE_VARIABLE: record["fingerprint"]})
+    return "rest" if record["nothing_to_do"] else "prepare"
+
+
+def write_chosen(params: dsl.Artifact, plan: dsl.Artifact, out: dsl.Artifact, page: dsl.Markdown) -> list[str]:
+    """Write the parameters of the trainings that `retrain` decided on, and its decisions as one page.
+
+    plan: the folder that `retrain` wrote. Returns the models to train; where there are none, `out` has all models.
+    """
+    from components.stages.retrain import TRAINING  # brings torch, which the first step does without
+
+    asked = load(Path(params.path))
+    folders = [Path(plan.path, model) for model in asked.models]
+    decisions = [json.loads((folder / "decision.json").read_text(encoding="utf-8")) for folder in folders]
+    texts = [(folder / "decision.md").read_text(encoding="utf-8") for folder in folders]
+    Path(page.path).write_text("\n".join(texts), encoding="utf-8")
+    models = [decision["model"] for decision in decisions if decision["action"] in TRAINING]
+    with exit_codes():  # what lies in the plan's folder here is at the artifact's address for the steps to come
+        changes = [text.replace(plan.path, address(plan)) for decision in decisions for text in decision["overrides"]]
+    write_params(Path(params.path).read_text(encoding="utf-8"), changes, models, out)
+    digests = {model: parameters_digest(asked, model) for model in models}
+    out.metadata.update(params.metadata | {ASKED_VARIABLE: json.dumps(digests)})
+    return models
