@@ -32,6 +32,29 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+class BadArgument(UserError):
+    """A wrong value of one argument, named as the function names it.
+
+    Whoever knows what the user calls that argument says so with `known_as`. problem: what follows the name, such as
+    "= 100: must be a multiple of 32".
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        self.argument, self.problem = argument, problem
+        super().__init__(f"{argument} {problem}")
+
+
+@contextmanager
+def known_as(**names: str) -> Iterator[None]:
+    """Name the arguments of a `BadArgument` as the user knows them: `known_as(size="train.size")`."""
+    try:
+        yield
+    except BadArgument as error:
+        if error.argument not in names:
+            raise
+        raise BadArgument(names[error.argument], error.problem) from None
+
+
 class Diverged(UserError):
     """The loss of a training is no longer finite."""
 

@@ -1,0 +1,23 @@
+"""Errors of arguments are renamed to what the user calls them."""
+
+import pytest
+
+from yolo_core.errors import BadArgument, UserError, known_as
+
+
+def test_an_argument_is_named_as_the_user_knows_it():
+    with pytest.raises(UserError, match=r"^train\.size = 100: must be a multiple of 32$"), known_as(size="train.size"):
+        raise BadArgument("size", "= 100: must be a multiple of 32")
+
+
+def test_the_innermost_name_stays():
+    with pytest.raises(BadArgument) as caught, known_as(size="outer"), known_as(size="--size"):
+        raise BadArgument("size", "= 1: too small")
+    assert caught.value.argument == "--size"
+
+
+def test_other_arguments_and_other_errors_pass():
+    with pytest.raises(BadArgument, match="^batch = 3: odd$"), known_as(size="train.size"):
+        raise BadArgument("batch", "= 3: odd")
+    with pytest.raises(UserError, match="^size: plain$"), known_as(size="train.size"):
+        raise UserError("size: plain")
