@@ -17,7 +17,7 @@ def test_the_innermost_name_stays():
 
 
 def test_other_arguments_and_other_errors_pass():
-    with pytest.raises(BadArgument, match="^batch = 3: odd$"), known_as(size="train.size"):
+    with pytest.raises(BadArgument, match=r"^batch = 3: odd$"), known_as(size="train.size"):
         raise BadArgument("batch", "= 3: odd")
-    with pytest.raises(UserError, match="^size: plain$"), known_as(size="train.size"):
+    with pytest.raises(UserError, match=r"^size: plain$"), known_as(size="train.size"):
         raise UserError("size: plain")

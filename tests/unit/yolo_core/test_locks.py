@@ -31,7 +31,7 @@ def holder(tmp_path: Path):
 
 
 def test_another_process_that_holds_it_is_told_in_our_words(holder, tmp_path: Path):
-    with pytest.raises(UserError, match="^busy here$"), exclusive(tmp_path / "a" / "lock", "busy here"):
+    with pytest.raises(UserError, match=r"^busy here$"), exclusive(tmp_path / "a" / "lock", "busy here"):
         pass
     with pytest.raises(TryAgain), exclusive(tmp_path / "a" / "lock", TryAgain("later")):
         pass
