@@ -51,8 +51,7 @@ def finish(
 
 
 def _delete_ray_jobs(run: str) -> None:
-    from pipelines.graph.ray_step import own_namespace
-    from pipelines.rayjob.api import RayJobsApi, connect
+    from pipelines.rayjob.api import RayJobsApi, connect, own_namespace
     from pipelines.rayjob.runner import delete_all
 
     for name in delete_all(run, RayJobsApi(own_namespace(), connect())):

@@ -14,13 +14,10 @@ from components.storage.stage_paths import local_copy
 from pipelines.exit_codes import exit_codes
 from pipelines.graph.artifacts import store_address
 from pipelines.graph.outcome import note_failure
-from pipelines.rayjob.api import RayJobsApi, connect
+from pipelines.rayjob.api import RayJobsApi, connect, own_namespace
 from pipelines.rayjob.manifest import RayJob
 from pipelines.rayjob.runner import run
 from pipelines.rayjob.sizes import job_size, training_workers, with_gpus
-from yolo_core.errors import UserError
-
-OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True)
@@ -123,10 +120,3 @@ def _with(command: list[str], changes: Mapping[str, object]) -> list[str]:
 def _beside(artifact: dsl.Artifact, name: str) -> str:
     """Unfinished work: beside the result, so that another attempt goes on with it."""
     return f"{store_address(artifact).rpartition('/')[0]}/{name}"
-
-
-def own_namespace() -> str:
-    """The namespace of the pod that this is. Raises UserError outside one."""
-    if not OWN_NAMESPACE.exists():
-        raise UserError(f"{OWN_NAMESPACE} is missing: steps that start RayJobs run in a pod")
-    return OWN_NAMESPACE.read_text(encoding="utf-8").strip()

@@ -18,6 +18,7 @@ from pipelines.rayjob.manifest import GROUP, PLURAL, VERSION
 from yolo_core.errors import TryAgain, UserError
 
 DEFAULT_CONFIG = Path("~/.kube/config")
+OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 CONNECT_SECONDS, READ_SECONDS = 5, 20
 PASSING = {429, 500, 502, 503, 504}  # a server that is busy, restarting or behind a proxy without it
 
@@ -169,6 +170,13 @@ def connect() -> ApiClient:
     configuration = kubernetes.client.Configuration.get_default_copy()
     configuration.retries = False  # pyright: ignore[reportAttributeAccessIssue] # RayJobsApi tries again itself, with a limit
     return ApiClient(configuration)
+
+
+def own_namespace() -> str:
+    """The namespace of the pod this process runs in. Raises UserError outside a pod."""
+    if not OWN_NAMESPACE.exists():
+        raise UserError(f"{OWN_NAMESPACE} is missing: steps that start RayJobs run in a pod")
+    return OWN_NAMESPACE.read_text(encoding="utf-8").strip()
 
 
 def _passes(error: BaseException) -> bool:

@@ -13,12 +13,12 @@ from mlflow import MlflowClient
 
 from components import params as parameters
 from components.tracking import runs as tracking
-from pipelines.graph import ray_step as ray_stage
 from pipelines.graph import step as stage
 from pipelines.graph.components import finish
 from pipelines.graph.outcome import note_failure
 from pipelines.graph.parameters import variables
 from pipelines.graph.step import run_stage
+from pipelines.rayjob import api
 from pipelines.rayjob.api import RayJobsApi, connect
 from pipelines.rayjob.manifest import RayJob, manifest
 from pipelines.rayjob.sizes import TINY
@@ -130,7 +130,7 @@ def server(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesS
     with KubernetesServer() as running:
         monkeypatch.setenv("KUBECONFIG", str(running.kubeconfig(place / "kubeconfig")))
         (place / "namespace").write_text("ml")
-        monkeypatch.setattr(ray_stage, "OWN_NAMESPACE", place / "namespace")
+        monkeypatch.setattr(api, "OWN_NAMESPACE", place / "namespace")
         for run in (RUN, "run-2"):
             RayJobsApi("ml", connect()).create(manifest(ray_job(run)))
         yield running

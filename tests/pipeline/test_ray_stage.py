@@ -14,9 +14,9 @@ from kfp import dsl
 from kubernetes_server import KubernetesServer
 from schemas import FOLDER, rayjob_problems
 
-from pipelines.graph import ray_step as ray_stage
 from pipelines.graph.ray_components import evolve, train
 from pipelines.graph.ray_step import Platform, evolve_job, train_job
+from pipelines.rayjob import api
 
 ROOT = Path(__file__).parents[2]
 RUN = "s3://mlops/v2/run-1"
@@ -43,7 +43,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernet
     with KubernetesServer(check) as running:
         monkeypatch.setenv("KUBECONFIG", str(running.kubeconfig(tmp_path / "kubeconfig")))
         (tmp_path / "namespace").write_text("ml")
-        monkeypatch.setattr(ray_stage, "OWN_NAMESPACE", tmp_path / "namespace")
+        monkeypatch.setattr(api, "OWN_NAMESPACE", tmp_path / "namespace")
         monkeypatch.chdir(tmp_path)
         yield running
 
