@@ -55,6 +55,10 @@ def known_as(**names: str) -> Iterator[None]:
         raise BadArgument(names[error.argument], error.problem) from None
 
 
+class Stopped(Exception):
+    """Work ended unfinished because its `should_stop` said so."""
+
+
 class Diverged(UserError):
     """The loss of a training is no longer finite."""
 

@@ -1,7 +1,7 @@
 """Run any predictor over a data set: letterbox, decode, suppress, back to image pixels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from yolo_core.data.coco import DetectionDataset, ImageRecord
 from yolo_core.data.letterbox import Letterbox
 from yolo_core.data.loader import EvalBatch, val_batches
 from yolo_core.device import autocast as autocast_to
+from yolo_core.errors import Stopped
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.nms import nms
 from yolo_core.evaluate.tta import Predictor
@@ -35,19 +36,23 @@ def predict(
     share: tuple[int, int] = (0, 1),
     label: str = "evaluate",
     progress: progress_.Progress = progress_.silent,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Detections:
     """Detections on every image of `dataset`, in its order and by falling score within an image.
 
     size: longer side of the canvas, px; rect: canvases only as high and wide as their batch needs, multiples of
     `stride`, else all are size x size (for predictors of one fixed shape); autocast: precision of the forward pass.
     conf, iou, max_detections: of the suppression. share: (i, n) takes part i of n, whole batches of the same images as
-    alone, so that the parts together are what one worker finds.
+    alone, so that the parts together are what one worker finds. should_stop: asked before each batch.
+    Raises Stopped when `should_stop` says so.
     """
     device = torch.device(device)
     batches = val_batches(dataset, size=size, batch=batch, stride=stride, rect=rect)
     batches = dataclasses.replace(batches, batches=batches.batches[share[0] :: share[1]])
     found: dict[int, Detections] = {}
     for part in progress(batches, label, total=len(batches)):
+        if should_stop():
+            raise Stopped
         images = to_device(part.images, device)
         with autocast_to(device, autocast):
             decoded = predictor(images)

@@ -5,6 +5,7 @@ import torch
 from spots import find_spot, write_spots
 
 from yolo_core.data.coco import load_split
+from yolo_core.errors import Stopped
 from yolo_core.evaluate.coco_metrics import score
 from yolo_core.evaluate.predict import predict, to_device
 
@@ -59,3 +60,16 @@ def test_progress_counts_batches(dataset):
 def test_images_reach_the_predictor_as_floats_in_range():
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     assert to_device(images, "cpu").flatten().tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_a_prediction_that_should_stop_ends_between_batches(dataset):
+    answers = iter([False, False, True])
+    seen = []
+
+    def predictor(images):
+        seen.append(len(images))
+        return find_spot(images)
+
+    with pytest.raises(Stopped):
+        predict(predictor, dataset, **SETTINGS, should_stop=lambda: next(answers))
+    assert seen == [2, 2]
