@@ -1,6 +1,9 @@
-"""What a stage needs from the stages before it."""
+"""Files that one stage leaves and another reads: found, read as JSON, hashed."""
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from yolo_core.errors import UserError
 
@@ -10,3 +13,17 @@ def require(path: Path, stage: str) -> Path:
     if not path.exists():
         raise UserError(f"{path}: not found; run `scaled-yolov4 {stage}` (or `dvc repro`) first, or name another path")
     return path
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; UserError when it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); run the stage that makes it again") from None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,11 +12,13 @@ import msgspec
 
 from components.datasets.checks import CheckedSplit
 from components.datasets.raw import Quarantined
+from components.files import require
 from yolo_core.errors import UserError
 
 NAME = "manifest.json"
 FORMAT = "scaled-yolov4 dataset"
 VERSION = 1
+VALIDATION_FILES = ("images/val/", "annotations/instances_val.json")
 # COCO's area limits, px^2
 SMALL_PX2, LARGE_PX2 = 32**2, 96**2
 
@@ -62,6 +64,13 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise UserError(f"{path}: not the manifest of a dataset ({error}); run `scaled-yolov4 prepare` again") from None
     return document
+
+
+def validation_digest(data: Path) -> str:
+    """SHA-256 (hex) of the validation split of a dataset folder: its annotations and its images."""
+    files = read(require(data / NAME, "prepare"))["files"]
+    chosen = (f"{digest}  {path}" for path, digest in sorted(files.items()) if path.startswith(VALIDATION_FILES))
+    return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 
 
 def build(

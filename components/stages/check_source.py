@@ -12,7 +12,7 @@ from components.datasets import sources
 from components.params import Params
 from components.tracking import runs as tracking
 from components.tracking.lineage import judged_alike, lineage, source_fingerprint
-from components.tracking.registry import CHALLENGER, CHAMPION, version_of
+from components.tracking.model_versions import CHALLENGER, CHAMPION, version_of
 from components.workspace import OUTPUTS
 from yolo_core.atomic import write_json
 from yolo_core.progress import Progress, silent

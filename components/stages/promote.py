@@ -13,11 +13,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from components.files import require
+from components.datasets.manifest import validation_digest
+from components.files import read_json, require
 from components.params import Params, PromoteParams
-from components.stages.register import EVIDENCE, VALIDATION_TAG, read_json, registered_name, validation_digest
 from components.tracking import runs as tracking
-from components.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, version_weights
+from components.tracking.model_versions import (
+    CHALLENGER,
+    CHAMPION,
+    EVIDENCE,
+    PREVIOUS,
+    VALIDATION_TAG,
+    aliases_of,
+    registered_name,
+    version_weights,
+)
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
 from yolo_core.errors import UserError

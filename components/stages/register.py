@@ -18,25 +18,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.datasets import manifest
-from components.files import require
+from components.files import read_json, require, sha256
 from components.params import Params
 from components.tracking import runs as tracking
 from components.tracking.lineage import LINEAGE_TAG, SOURCE_TAG, SOURCE_VARIABLE, Lineage, lineage
+from components.tracking.model_versions import (
+    EVIDENCE,
+    PIPELINE_RUN_TAG,
+    VALIDATION_TAG,
+    WEIGHTS_TAG,
+    registered_name,
+    version_of_inputs,
+)
 from components.tracking.runs import INPUTS_TAG, MODEL_TAG, StageRun, flatten, stage_run
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
-from yolo_core.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-PIPELINE_RUN_TAG = "scaled_yolov4.pipeline_run"
-VALIDATION_TAG = "scaled_yolov4.validation"
-WEIGHTS_TAG = "scaled_yolov4.weights_sha256"
-MODEL_NAME_PREFIX = "scaled-yolov4-"
-EVIDENCE = "evidence"  # folder of a version's run: what a promotion reads
-VALIDATION_FILES = ("images/val/", "annotations/instances_val.json")
 SERVING_CODE = Path(__file__).parents[1] / "serving" / "detector_model.py"
 
 # Columns of curves.csv -> the metrics that training logs.
@@ -110,7 +111,7 @@ def run(
     inputs = results.digest()
     client = tracking.connect()
     with tracking.reaching():
-        version = find_version(client, model, inputs)
+        version = version_of_inputs(client, model, inputs)
         known = version is not None
         if version is None:
             log_earlier_stages(params, results, inputs, progress)
@@ -118,17 +119,6 @@ def run(
     record = describe(client, model, version)
     write_json(out, record)
     return {"name": record["registered_model"], "version": record["version"], "state": "known" if known else "new"}
-
-
-def registered_name(model: str) -> str:
-    """What a model is called in the registry."""
-    return f"{MODEL_NAME_PREFIX}{model}"
-
-
-def find_version(client: "MlflowClient", model: str, inputs: str) -> "ModelVersion | None":
-    """The registered version made of these inputs."""
-    query = f"name = '{registered_name(model)}' and tags.`{INPUTS_TAG}` = '{inputs}'"
-    return min(client.search_model_versions(query), key=lambda version: int(version.version), default=None)
 
 
 def describe(client: "MlflowClient", model: str, version: "ModelVersion") -> dict[str, Any]:
@@ -330,28 +320,7 @@ def _register(
             MODEL_TAG: results.model,
             tracking.PIPELINE_TAG: run.pipeline,
             PIPELINE_RUN_TAG: run.root.run_id,
-            VALIDATION_TAG: validation_digest(results.data),
+            VALIDATION_TAG: manifest.validation_digest(results.data),
             WEIGHTS_TAG: sha256(results.weights),
         },
     )
-
-
-def validation_digest(data: Path) -> str:
-    """SHA-256 (hex) of what the manifest says of the validation split: its annotations and its images."""
-    files = manifest.read(require(data / manifest.NAME, "prepare"))["files"]
-    chosen = (f"{digest}  {path}" for path, digest in sorted(files.items()) if path.startswith(VALIDATION_FILES))
-    return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; UserError when it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); run the stage that makes it again") from None
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.datasets import manifest
 from components.datasets.difference import DatasetDiff, compare
-from components.files import require
+from components.files import read_json, require
 from components.params import Params, RetrainParams, hyperparameters
 from components.stages import evaluate
 from components.stages.anchors import training_boxes
-from components.stages.register import EVIDENCE, read_json
 from components.tracking import runs as tracking
 from components.tracking.lineage import SOURCE_TAG, SOURCE_VARIABLE, Lineage, judged_alike, lineage, of_version
-from components.tracking.registry import CHALLENGER, CHAMPION, version_of, version_weights
+from components.tracking.model_versions import CHALLENGER, CHAMPION, EVIDENCE, version_of, version_weights
 from components.workspace import DATA, OUTPUTS
 from yolo_core import progress as progress_
 from yolo_core.anchors import quality

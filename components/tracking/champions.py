@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.stages.register import MODEL_NAME_PREFIX, sha256
+from components.files import sha256
 from components.storage.client import connect, reaching
 from components.storage.location import Location, parse, path_or_location
 from components.storage.transfer import download, look, upload
-from components.tracking.registry import version_weights
+from components.tracking.model_versions import MODEL_NAME_PREFIX, version_weights
 from yolo_core.atomic import replaced
 from yolo_core.errors import UserError
 

@@ -10,6 +10,7 @@ import boto3
 import pytest
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
 
+from components.files import sha256
 from components.stages import promote, register
 from components.tracking import runs as tracking
 from yolo_core.errors import UserError
@@ -168,7 +169,7 @@ def test_the_champion_lies_where_serving_looks(registry: Registry, tmp_path: Pat
 
     def served() -> int:
         record = json.loads((place / "champion.json").read_text())
-        assert register.sha256(place / record["weights"]) == record["sha256"]
+        assert sha256(place / record["weights"]) == record["sha256"]
         return record["version"]
 
     judge(registry.first, given)

@@ -18,6 +18,7 @@ from mlflow.models import get_model_info
 from mlflow.pyfunc import PyFuncModel, load_model
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
 
+from components.datasets.manifest import validation_digest
 from components.stages import register
 from components.tracking import runs as tracking
 from yolo_core.data.coco import load_split
@@ -234,4 +235,4 @@ def test_an_unreachable_server_is_one_line_without_the_password(outputs: Outputs
 
 
 def test_versions_differ_by_validation_images(place: Path, outputs: Outputs):
-    assert register.validation_digest(outputs.data) != register.validation_digest(make_dataset(place / "data2", 1))
+    assert validation_digest(outputs.data) != validation_digest(make_dataset(place / "data2", 1))

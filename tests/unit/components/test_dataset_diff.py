@@ -7,9 +7,9 @@ import pytest
 from coco_source import CocoFolder, box, encoded, parameters, pixels
 
 from components.datasets.difference import DatasetDiff, compare
+from components.files import read_json
 from components.params import RetrainParams
 from components.stages import prepare
-from components.stages.register import read_json
 from components.stages.retrain import decide
 
 SETTINGS = RetrainParams(
