@@ -98,20 +98,20 @@ def ours(folder: str) -> Round:
     from components.stages.evaluate import for_inference
     from yolo_core.evaluate import predict
     from yolo_core.evaluate.coco_metrics import score
+    from yolo_core.evaluate.suppression import Suppression
     from yolo_core.evaluate.tta import Plain
 
     torch.set_num_threads(THREADS)
     model = build_model(MODEL, 80).eval()
     model.load_state_dict(torch.load(Path(folder) / "weights.pt"))
     predictor = Plain(for_inference(model))
+    suppression = Suppression(CONF, IOU, MAX_DETECTIONS)
     dataset, kept = load_split(folder, "val", CacheSettings("none")), counted(predict, "nms")
 
     def once() -> Figures:
         kept.clear()
         began = time.perf_counter()
-        found = predict.predict(
-            predictor, dataset, size=SIZE, batch=BATCH, conf=CONF, iou=IOU, max_detections=MAX_DETECTIONS
-        )
+        found = predict.predict(predictor, dataset, size=SIZE, batch=BATCH, suppression=suppression)
         score(dataset.annotation_path, found)
         return {"images_per_second": len(dataset) / (time.perf_counter() - began), "detections": sum(kept)}
 

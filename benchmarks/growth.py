@@ -168,14 +168,15 @@ def anchors(boxes: int, folder: Path) -> Callable[[], object]:
 def nms_classes(classes: int, folder: Path) -> Callable[[], object]:
     """Suppression of 20 images with 1,000 candidates each and many classes."""
     from yolo_core.evaluate.nms import nms
+    from yolo_core.evaluate.suppression import Suppression
 
     generator = torch.Generator().manual_seed(0)
     centres, sides = torch.rand(20, 1000, 2, generator=generator) * 600, torch.rand(20, 1000, 2, generator=generator)
     scores = torch.rand(20, 1000, classes, generator=generator) ** 6
     rows = torch.cat([centres, 5 + 60 * sides, torch.ones(20, 1000, 1), scores], dim=2)
-    settings = {"conf": 0.001, "iou": 0.65, "max_detections": 300}
-    nms(rows[:1], **settings)  # compiles
-    return lambda: nms(rows, **settings)
+    suppression = Suppression(conf=0.001, iou=0.65, max_detections=300)
+    nms(rows[:1], suppression)  # compiles
+    return lambda: nms(rows, suppression)
 
 
 def loader_workers(workers: int, folder: Path) -> Callable[[], object]:

@@ -44,8 +44,10 @@ def main() -> None:
 
 def ours() -> Round:
     from yolo_core.evaluate.nms import nms
+    from yolo_core.evaluate.suppression import Suppression
 
-    return timed(lambda predictions: len(nms(predictions, CONF, IOU, MAX_DETECTIONS)[0]))
+    suppression = Suppression(CONF, IOU, MAX_DETECTIONS)
+    return timed(lambda predictions: len(nms(predictions, suppression)[0]))
 
 
 def timed(suppress: Suppress, layout: Callable[[Tensor], Tensor] = lambda given: given) -> Round:

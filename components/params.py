@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from components import yaml_text
 from yolo_core.errors import UserError
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.hyperparameters import Hyperparameters, check
 
 ModelName = Annotated[str, Field(min_length=1)]
@@ -230,6 +231,11 @@ class EvaluateParams(Section):
     max_detections: int = Field(ge=1, le=100_000)
     judge: Literal["hotcoco", "pycocotools"]
     tta: TTAParams
+
+    @property
+    def suppression(self) -> Suppression:
+        """NMS of the evaluation."""
+        return Suppression(self.conf, self.iou, self.max_detections)
 
 
 class ExportParams(Section):

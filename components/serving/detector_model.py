@@ -8,6 +8,7 @@ import base64
 import binascii
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -22,11 +23,12 @@ from yolo_core.data.image import fitted, resize
 from yolo_core.data.letterbox import Letterbox, centred
 from yolo_core.evaluate.nms import nms
 from yolo_core.evaluate.predict import to_device, to_image
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import Plain
 from yolo_core.models.fuse import fuse
 from yolo_core.models.weights import load_detector
 
-DEFAULTS = {"conf": 0.25, "iou": 0.65, "max_detections": 300}
+DEFAULTS = asdict(Suppression(conf=0.25, iou=0.65, max_detections=300))
 ACCEPTED = "give an encoded image as bytes or base64 text, or RGB pixels (H, W, 3) of 0 to 255; one or a list of them"
 
 
@@ -48,16 +50,16 @@ class DetectorModel(PythonModel):
 
         model_input: an image or several. An image is an encoded file (bytes, or base64 text, a data: address too) or
         RGB pixels (H, W, 3) of 0 to 255; several are a list, an array (B, H, W, 3), or a table's column `image`.
-        params: conf (lowest score), iou (overlap above which the weaker box of a class goes), max_detections.
+        params: the fields of `Suppression`.
         """
-        settings = {**DEFAULTS, **(params or {})}
-        return [self._detect(image, **settings) for image in images(model_input)]
+        suppression = Suppression(**{**DEFAULTS, **(params or {})})
+        return [self._detect(image, suppression) for image in images(model_input)]
 
-    def _detect(self, image: np.ndarray, conf: float, iou: float, max_detections: int) -> list[dict[str, Any]]:
+    def _detect(self, image: np.ndarray, suppression: Suppression) -> list[dict[str, Any]]:
         height, width = image.shape[:2]
         canvas, box = self._canvas(image)
         pixels = torch.from_numpy(np.ascontiguousarray(canvas.transpose(2, 0, 1)))[None]
-        rows = nms(self.predictor(to_device(pixels, self.device)), conf, iou, max_detections)[0].numpy()
+        rows = nms(self.predictor(to_device(pixels, self.device)), suppression)[0].numpy()
         rows = to_image(rows.astype(np.float64), box, width, height)
         return [
             {

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from components.files import require
 from components.params import Params
-from components.stages.evaluate import for_inference, load_inputs, suppression
+from components.stages.evaluate import for_inference, load_inputs
 from components.stages.export import versions
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
@@ -147,11 +147,11 @@ def measure(
     backend: Backend, batch: int, dataset: DetectionDataset, size: int, params: Params, device: torch.device
 ) -> dict[str, Any]:
     """One row: the parts apart and together, p50/p90/p99 in ms per batch, and images per second overall."""
-    limits = {**suppression(params.evaluate), "conf": params.export.nms_conf}
+    suppression = replace(params.evaluate.suppression, conf=params.export.nms_conf)
     parts: dict[str, Callable[[Any], Any]] = {
         "preprocess": lambda number: preprocess(dataset, range(number * batch, (number + 1) * batch), size, device),
         "inference": lambda images: backend.predictor(images),
-        "postprocess": lambda predictions: nms(predictions, **limits),
+        "postprocess": lambda predictions: nms(predictions, suppression),
     }
     spans = time_parts(parts, warmup=params.benchmark.warmup, runs=params.benchmark.runs, device=device)
     return {

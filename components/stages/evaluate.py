@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from components.files import require
-from components.params import EvaluateParams, Params
+from components.params import Params
 from components.reports import plots
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
@@ -49,7 +49,7 @@ def run(
             dataset,
             size=loaded.size,
             batch=settings.batch,
-            **suppression(settings),
+            suppression=settings.suppression,
             stride=fused.input_stride,
             device=device,
             label=f"evaluate {row}",
@@ -90,11 +90,6 @@ def metrics(loaded: LoadedDetector, images: int, scores: dict[str, CocoScore]) -
         # A list: `dvc metrics show` would give each value of a mapping a column.
         "per_class": [{"class": name, **figures} for name, figures in scores["plain"].per_class.items()],
     }
-
-
-def suppression(settings: EvaluateParams) -> dict[str, Any]:
-    """The settings of non-maximum suppression, by the names `predict` and `nms` use."""
-    return {"conf": settings.conf, "iou": settings.iou, "max_detections": settings.max_detections}
 
 
 def load_inputs(

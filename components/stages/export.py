@@ -3,7 +3,7 @@
 import copy
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from components.params import EvaluateParams, ExportParams, Params
-from components.stages.evaluate import load_inputs, suppression
+from components.stages.evaluate import load_inputs
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
 from yolo_core.data.coco import DetectionDataset, load_split
@@ -26,6 +26,7 @@ from yolo_core.evaluate.coco_metrics import score
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.nms import nms
 from yolo_core.evaluate.predict import batch_results, to_device
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import Plain, Predictor
 from yolo_core.models.detector import Detector
 from yolo_core.models.fuse import fuse
@@ -56,7 +57,8 @@ def run(
     fused = fuse(loaded.model)
     plain, with_nms = out / "model.onnx", out / "model_nms.onnx"
     export_onnx(fused, plain, classes=loaded.classes, size=loaded.size, opset=settings.opset)
-    add_nms(plain, with_nms, conf=settings.nms_conf, iou=evaluation.iou, max_detections=evaluation.max_detections)
+    in_graph = replace(evaluation.suppression, conf=settings.nms_conf)
+    add_nms(plain, with_nms, in_graph)
 
     check = Check(dataset.subset(_spread(len(dataset), settings.check_images)), loaded.size, evaluation, progress)
     reference = Plain(fused)
@@ -73,7 +75,7 @@ def run(
         "ap_tolerance": settings.ap_tolerance,
         "int8_ap_tolerance": settings.int8_ap_tolerance,
         "onnx": measured.pop("onnx"),
-        "onnx_nms": check.detections(reference, open_session(with_nms), "check model_nms.onnx", settings.nms_conf),
+        "onnx_nms": check.detections(reference, open_session(with_nms), "check model_nms.onnx", in_graph),
         "openvino": {p: row | measured.get(p, {}) for p, row in openvino_rows.items()},
         "tensorrt": _engines(fused, loaded.classes, plain, out, check, params),
         "versions": versions("torch", "onnx", "onnxruntime", "openvino", "nncf"),
@@ -112,14 +114,14 @@ class Check:
         errors: dict[str, list[tuple[float, float, float]]] = {name: [] for name in candidates}
         got: dict[str, list[Detections]] = {name: [] for name in candidates}
         wanted = []
-        limits = suppression(self.evaluation)
+        suppression = self.evaluation.suppression
         for part, images in self._batches(label, device):
             expected = reference(images).cpu()
-            wanted += self._results(part, nms(expected, **limits))
+            wanted += self._results(part, nms(expected, suppression))
             for name, candidate in candidates.items():
                 found = candidate(images).cpu()
                 errors[name].append(differences(expected, found))
-                got[name] += self._results(part, nms(found, **limits))
+                got[name] += self._results(part, nms(found, suppression))
         figures = ("box_error_px", "probability_error", "relative_error")
         return {
             name: {**dict(zip(figures, np.max(errors[name], 0).tolist(), strict=True)), **self._ap(wanted, got[name])}
@@ -127,13 +129,14 @@ class Check:
         }
 
     @torch.no_grad()
-    def detections(self, reference: Predictor, session: Any, label: str, conf: float) -> dict[str, float | None]:
-        """AP of a graph with NMS, and of PyTorch followed by our own suppression at the same lowest score."""
+    def detections(
+        self, reference: Predictor, session: Any, label: str, suppression: Suppression
+    ) -> dict[str, float | None]:
+        """AP of a graph with this NMS, and of PyTorch followed by our own."""
         wanted, got = [], []
-        limits = {**suppression(self.evaluation), "conf": conf}
         for part, images in self._batches(label, "cpu"):
-            wanted += self._results(part, nms(reference(images), **limits))
-            got += self._results(part, [rows[: limits["max_detections"]] for rows in run_nms(session, images)])
+            wanted += self._results(part, nms(reference(images), suppression))
+            got += self._results(part, [rows[: suppression.max_detections] for rows in run_nms(session, images)])
         return self._ap(wanted, got)
 
     def _batches(self, label: str, device: torch.device | str) -> Iterator[tuple[EvalBatch, Tensor]]:

@@ -262,7 +262,6 @@ def _detect_again(params: Params, version: "ModelVersion", data: Path, progress:
 
     Classes are matched by name; those this data does not have cannot be right here and are left out.
     """
-    from components.stages.evaluate import suppression
     from yolo_core.data.coco import load_split
     from yolo_core.device import pick_device
     from yolo_core.evaluate.predict import predict
@@ -281,7 +280,7 @@ def _detect_again(params: Params, version: "ModelVersion", data: Path, progress:
         dataset,
         size=loaded.size,
         batch=params.evaluate.batch,
-        **suppression(params.evaluate),
+        suppression=params.evaluate.suppression,
         stride=fused.input_stride,
         device=device,
         label="evaluate champion",

@@ -24,6 +24,7 @@ from components.tracking import runs as tracking
 from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError
 from yolo_core.evaluate.predict import predict
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import Plain
 from yolo_core.models.fuse import fuse
 from yolo_core.models.weights import load_detector
@@ -129,7 +130,14 @@ def test_answers_as_evaluation_does(outputs: Outputs, served: PyFuncModel):
     dataset = load_split(outputs.data, "val").subset(1)
     loaded = load_detector(outputs.paths["train"] / "model.safetensors")
     stride = max(loaded.model.strides)
-    found = predict(Plain(fuse(loaded.model)), dataset, size=loaded.size, batch=1, stride=stride, **EVERYTHING)
+    found = predict(
+        Plain(fuse(loaded.model)),
+        dataset,
+        size=loaded.size,
+        batch=1,
+        stride=stride,
+        suppression=Suppression(**EVERYTHING),
+    )
     expected = found.records()
     (boxes,) = served.predict(dataset.images[0].path.read_bytes(), params=EVERYTHING)
     assert len(boxes) == len(expected) > 0

@@ -11,6 +11,7 @@ import torch
 from components.params import Params, load
 from yolo_core.data.coco import load_split
 from yolo_core.evaluate.predict import predict
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import Plain
 from yolo_core.models import build_model
 from yolo_core.models.weights import save_detector
@@ -51,9 +52,8 @@ def write(folder: Path) -> Project:
 
     detector = _detector()
     save_detector(weights, detector, classes=["one", "two"], size=SIZE)
-    found = predict(
-        Plain(detector), load_split(data, "val"), size=SIZE, batch=6, conf=0.01, iou=0.65, max_detections=8, rect=False
-    )
+    suppression = Suppression(conf=0.01, iou=0.65, max_detections=8)
+    found = predict(Plain(detector), load_split(data, "val"), size=SIZE, batch=6, suppression=suppression, rect=False)
     content["annotations"] = [
         {**one, "id": n, "area": one["bbox"][2] * one["bbox"][3], "iscrowd": 0}
         for n, one in enumerate(found.records(), start=1)

@@ -19,6 +19,7 @@ from torch import Tensor
 from yolo_core.atomic import replaced
 from yolo_core.deploy.graph import Decoded, facts, package, planes
 from yolo_core.errors import UserError
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.models.detector import Detector
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def export_onnx(
         _write(graph, temporary)
 
 
-def add_nms(plain: Path, path: Path, *, conf: float, iou: float, max_detections: int) -> None:
-    """Write the graph of `plain` with per-class suppression behind it: at most `max_detections` per image and class."""
+def add_nms(plain: Path, path: Path, suppression: Suppression) -> None:
+    """Write the graph of `plain` followed by per-class NMS: at most `max_detections` per image and class."""
     onnx = package("onnx", "export")
     from onnx import TensorProto, helper
 
@@ -84,9 +85,9 @@ def add_nms(plain: Path, path: Path, *, conf: float, iou: float, max_detections:
     boxes, objectness, classes = part("cxcywh", 0, 4), part("objectness", 4, 5), part("classes", 5, everything)
     scores = node("Transpose", [node("Mul", [classes, objectness], "row_scores")], "scores", perm=[0, 2, 1])
     limits = [
-        constant("max_per_class", [max_detections], np.int64),
-        constant("iou", [iou], np.float32),
-        constant("conf", [conf], np.float32),
+        constant("max_per_class", [suppression.max_detections], np.int64),
+        constant("iou", [suppression.iou], np.float32),
+        constant("conf", [suppression.conf], np.float32),
     ]
     # `center_point_box=1`: boxes are cx, cy, w, h. The result has a row per detection: image, class, box row.
     chosen = node("NonMaxSuppression", [boxes, scores, *limits], "chosen", center_point_box=1)

@@ -2,7 +2,7 @@
 
 A candidate is a (row, class) pair whose score, objectness x class probability, is over `conf`. The plain definition:
 walk the candidates from the highest score down, ties by row then class; keep one unless a kept candidate of its class
-overlaps it by more than `iou`; stop at `max_detections`. `suppression.py` does just that, in compiled loops.
+overlaps it by more than `iou`; stop at `max_detections`. `nms_loops.py` does just that, compiled.
 
 Shapes: B images, N rows, K classes, C candidates of one image.
 """
@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Candidates that are looked at first: mostly `max_detections` are found among them, and sorting ends there.
+from yolo_core.evaluate.suppression import Suppression
+
+# Candidates tried first: usually `max_detections` are found among them, and the rest need not be sorted.
 FIRST = 8192
 
 
 @torch.no_grad()
-def nms(predictions: Tensor, conf: float, iou: float, max_detections: int, multi_label: bool = True) -> list[Tensor]:
+def nms(predictions: Tensor, suppression: Suppression, multi_label: bool = True) -> list[Tensor]:
     """The detections of each image, highest score first.
 
     predictions: (B, N, 5+K), decoded: cx, cy, w, h px, objectness, class probabilities, all three in 0..1.
@@ -24,20 +26,20 @@ def nms(predictions: Tensor, conf: float, iou: float, max_detections: int, multi
     Returns B float32 CPU tensors (n, 6), n <= max_detections: x1, y1, x2, y2 px, score, class index.
     Rows with a number that is not finite never become candidates.
     """
-    return [_one_image(image, conf, iou, max_detections, multi_label) for image in predictions]
+    return [_one_image(image, suppression, multi_label) for image in predictions]
 
 
-def _one_image(rows: Tensor, conf: float, iou: float, max_detections: int, multi_label: bool) -> Tensor:
-    from yolo_core.evaluate.suppression import gather  # here, since its compiler is slow to import
+def _one_image(rows: Tensor, suppression: Suppression, multi_label: bool) -> Tensor:
+    from yolo_core.evaluate.nms_loops import gather  # here, since its compiler is slow to import
 
-    rows = rows[rows[:, 4] > conf].float().cpu()  # a class probability is at most 1: no candidate is lost
-    candidates = gather(rows.numpy(), conf, multi_label)
+    rows = rows[rows[:, 4] > suppression.conf].float().cpu()  # a class probability is at most 1: no candidate is lost
+    candidates = gather(rows.numpy(), suppression.conf, multi_label)
     count = len(candidates[1])
     for best in (min(FIRST, count), count):
         order = by_score(candidates[1], best)
         boxes, scores, classes = (column[order] for column in candidates)
-        kept = suppress(boxes, classes, iou, max_detections)
-        if best == count or len(kept) == max_detections:
+        kept = suppress(boxes, classes, suppression.iou, suppression.max_detections)
+        if best == count or len(kept) == suppression.max_detections:
             break
     return torch.from_numpy(np.column_stack((boxes[kept], scores[kept], classes[kept].astype(np.float32))))
 
@@ -59,7 +61,7 @@ def suppress(boxes_xyxy_px: np.ndarray, classes: np.ndarray, iou: float, max_det
 
     classes: (C,) whole numbers from 0.
     """
-    from yolo_core.evaluate.suppression import greedy
+    from yolo_core.evaluate.nms_loops import greedy
 
     boxes = np.ascontiguousarray(boxes_xyxy_px, np.float32)
     return greedy(boxes, classes.astype(np.int64), np.float32(iou), max_detections)

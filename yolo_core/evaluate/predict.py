@@ -16,6 +16,7 @@ from yolo_core.device import autocast as autocast_to
 from yolo_core.errors import Stopped
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.nms import nms
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import Predictor
 
 
@@ -26,9 +27,7 @@ def predict(
     *,
     size: int,
     batch: int,
-    conf: float,
-    iou: float,
-    max_detections: int,
+    suppression: Suppression,
     device: torch.device | str = "cpu",
     rect: bool = True,
     stride: int = 32,
@@ -42,8 +41,8 @@ def predict(
 
     size: longer side of the canvas, px; rect: canvases only as high and wide as their batch needs, multiples of
     `stride`, else all are size x size (for predictors of one fixed shape); autocast: precision of the forward pass.
-    conf, iou, max_detections: of the suppression. share: (i, n) takes part i of n, whole batches of the same images as
-    alone, so that the parts together are what one worker finds. should_stop: asked before each batch.
+    share: (i, n) takes part i of n, in whole batches of the same images as alone, so that the parts together are what
+    one worker finds. should_stop: asked before each batch.
     Raises Stopped when `should_stop` says so.
     """
     device = torch.device(device)
@@ -56,7 +55,7 @@ def predict(
         images = to_device(part.images, device)
         with autocast_to(device, autocast):
             decoded = predictor(images)
-        kept = nms(decoded, conf, iou, max_detections)
+        kept = nms(decoded, suppression)
         found.update(batch_results(part, kept, dataset))
     return Detections.joined(found[index] for index in sorted(found))
 

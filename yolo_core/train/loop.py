@@ -26,6 +26,7 @@ from yolo_core.errors import Diverged, TryAgain, UserError
 from yolo_core.evaluate.coco_metrics import Judge, score
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.predict import predict
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import Plain
 from yolo_core.models import Detector, build_model, get_spec
 from yolo_core.models.spec import Anchors
@@ -450,6 +451,7 @@ def _predicted(run: Run, val_set: DetectionDataset) -> Detections | None:
                 raise _Stopped
             yield item
 
+    settings = run.config.evaluation
     try:
         return predict(
             Plain(run.learner.ema.module),
@@ -459,7 +461,8 @@ def _predicted(run: Run, val_set: DetectionDataset) -> Detections | None:
             device=run.learner.device,
             share=(distributed.rank(), distributed.world()),
             progress=until_stopped,
-            **dataclasses.asdict(run.config.evaluation),
+            batch=settings.batch,
+            suppression=Suppression(settings.conf, settings.iou, settings.max_detections),
         )
     except _Stopped:
         return None

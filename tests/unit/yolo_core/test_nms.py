@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolo_core.evaluate.nms import by_score, nms
+from yolo_core.evaluate.suppression import Suppression
 
 
 def overlap(a: list[int], b: list[int]) -> Fraction:
@@ -63,7 +64,7 @@ def decoded(draw: st.DrawFn) -> torch.Tensor:
 def test_equals_the_plain_definition(rows, iou, limit, multi_label, first):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("yolo_core.evaluate.nms.FIRST", first)
-        (found,) = nms(rows[None], 0.1, float(iou), limit, multi_label)
+        (found,) = nms(rows[None], Suppression(0.1, float(iou), limit), multi_label)
     assert found.tolist() == plain_nms(rows, 0.1, iou, limit, multi_label)
 
 
@@ -71,31 +72,31 @@ def test_worked_example():
     # Two boxes of 10 x 10 px, 2 px apart: shared 8 x 10 = 80, union 200 - 80 = 120, IoU 0.667 > 0.65.
     a, b = [10, 10, 10, 10], [12, 10, 10, 10]
     rows = torch.tensor([[*a, 0.8, 1.0, 0.5], [*b, 1.0, 0.7, 0.1]])
-    (found,) = nms(rows[None], 0.2, 0.65, 10)
+    (found,) = nms(rows[None], Suppression(0.2, 0.65, 10))
     # Class 0: 0.8 (box a) beats 0.7 (box b). Class 1: 0.8 x 0.5 = 0.4 stays, 1.0 x 0.1 is under 0.2.
     assert found.tolist() == [[5, 5, 15, 15, pytest.approx(0.8), 0], [5, 5, 15, 15, pytest.approx(0.4), 1]]
-    (apart,) = nms(rows[None], 0.2, 0.67, 10)
+    (apart,) = nms(rows[None], Suppression(0.2, 0.67, 10))
     assert [row[4] for row in apart.tolist()] == pytest.approx([0.8, 0.7, 0.4])
 
 
 def test_empty_inputs_and_images_are_independent():
     rows = torch.tensor([[10, 10, 10, 10, 0.9, 0.9]])
-    assert [len(found) for found in nms(torch.stack((rows, rows * 0, rows)), 0.1, 0.5, 300)] == [1, 0, 1]
-    assert [found.shape for found in nms(torch.zeros(2, 0, 8), 0.1, 0.5, 300)] == [(0, 6), (0, 6)]
-    assert nms(torch.zeros(1, 5, 8), 0.1, 0.5, 300, multi_label=False)[0].shape == (0, 6)
+    assert [len(found) for found in nms(torch.stack((rows, rows * 0, rows)), Suppression(0.1, 0.5, 300))] == [1, 0, 1]
+    assert [found.shape for found in nms(torch.zeros(2, 0, 8), Suppression(0.1, 0.5, 300))] == [(0, 6), (0, 6)]
+    assert nms(torch.zeros(1, 5, 8), Suppression(0.1, 0.5, 300), multi_label=False)[0].shape == (0, 6)
 
 
 def test_rows_that_are_not_finite_are_left_out():
     good = [10.0, 10, 10, 10, 0.9, 0.9]
     rows = torch.tensor([[float("nan"), *good[1:]], [*good[:2], float("inf"), *good[3:]], good, [*good[:5], torch.nan]])
-    (found,) = nms(rows[None], 0.1, 0.5, 300)
+    (found,) = nms(rows[None], Suppression(0.1, 0.5, 300))
     assert found[:, :4].tolist() == [[5, 5, 15, 15]]
 
 
 def test_boxes_too_large_for_a_number_are_left_out():
     """3e38 + 3e38 / 2 is no float32 any more; 2e38 is one, and so is its half, though not its area."""
     rows = torch.tensor([[3e38, 10, 3e38, 10, 0.9, 0.9], [0, 0, 2e38, 2e38, 0.8, 0.9], [0, 0, 2e38, 2e38, 0.7, 0.9]])
-    (found,) = nms(rows[None], 0.1, 0.5, 300)
+    (found,) = nms(rows[None], Suppression(0.1, 0.5, 300))
     # Areas and union are infinite, and inf / inf is over no limit: both stay.
     assert found[:, 4].tolist() == pytest.approx([0.72, 0.63])
 
@@ -110,7 +111,7 @@ def test_nothing_is_dropped_among_many_candidates():
     """4,000 boxes that do not touch: the limit alone decides how many come back."""
     side = torch.arange(4_000)
     rows = torch.stack((side % 100 * 10, side // 100 * 10, side * 0 + 8, side * 0 + 8, 1 - side / 8_000, side * 0 + 1))
-    (found,) = nms(rows.T[None].float(), 0.001, 0.65, 100_000)
+    (found,) = nms(rows.T[None].float(), Suppression(0.001, 0.65, 100_000))
     assert len(found) == 4_000
     assert (found[:, 4].diff() <= 0).all()
 

@@ -8,6 +8,7 @@ import torch
 from yolo_core.deploy.onnx import OnnxPredictor, add_nms, export_onnx, open_session, run_nms
 from yolo_core.errors import UserError
 from yolo_core.evaluate.nms import nms
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import Plain
 from yolo_core.models import build_model
 from yolo_core.models.fuse import fuse
@@ -33,7 +34,7 @@ def fused():
 def folder(fused, tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
     export_onnx(fused, folder / "model.onnx", classes=CLASSES, size=SIZE, opset=20)
-    add_nms(folder / "model.onnx", folder / "model_nms.onnx", conf=0.3, iou=0.5, max_detections=300)
+    add_nms(folder / "model.onnx", folder / "model_nms.onnx", Suppression(0.3, 0.5, 300))
     return folder
 
 
@@ -62,7 +63,7 @@ def test_shapes_and_metadata_are_in_the_file(folder):
 def test_suppression_in_the_graph_equals_ours(fused, folder):
     images = torch.rand(3, 3, SIZE, SIZE)
     found = run_nms(open_session(folder / "model_nms.onnx"), images)
-    expected = nms(Plain(fused)(images), conf=0.3, iou=0.5, max_detections=10_000)
+    expected = nms(Plain(fused)(images), Suppression(0.3, 0.5, 10_000))
     assert min(map(len, expected)) > 20
     for ours, theirs in zip(expected, found, strict=True):
         # Scores equal but for rounding may stand in another order: compare by class, then score.
@@ -72,14 +73,14 @@ def test_suppression_in_the_graph_equals_ours(fused, folder):
 
 
 def test_an_image_without_detections(fused, tmp_path, folder):
-    add_nms(folder / "model.onnx", tmp_path / "none.onnx", conf=0.999999, iou=0.5, max_detections=10)
+    add_nms(folder / "model.onnx", tmp_path / "none.onnx", Suppression(0.999999, 0.5, 10))
     found = run_nms(open_session(tmp_path / "none.onnx"), torch.rand(2, 3, SIZE, SIZE))
     assert [one.shape for one in found] == [(0, 6), (0, 6)]
 
 
 def test_the_oldest_opset(fused, tmp_path):
     export_onnx(fused, tmp_path / "old.onnx", classes=CLASSES, size=SIZE, opset=17)
-    add_nms(tmp_path / "old.onnx", tmp_path / "old_nms.onnx", conf=0.3, iou=0.5, max_detections=5)
+    add_nms(tmp_path / "old.onnx", tmp_path / "old_nms.onnx", Suppression(0.3, 0.5, 5))
     images = torch.rand(1, 3, SIZE, SIZE)
     assert torch.allclose(OnnxPredictor(tmp_path / "old.onnx")(images), Plain(fused)(images), rtol=1e-4, atol=1e-4)
     (found,) = run_nms(open_session(tmp_path / "old_nms.onnx"), images)

@@ -8,6 +8,7 @@ from yolo_core.data.coco import load_split
 from yolo_core.errors import Stopped
 from yolo_core.evaluate.coco_metrics import score
 from yolo_core.evaluate.predict import predict, to_device
+from yolo_core.evaluate.suppression import Suppression
 
 SCENES = [
     ((300, 150), (30, 20, 120, 60)),
@@ -16,7 +17,7 @@ SCENES = [
     ((500, 300), (0, 0, 500, 300)),
     ((257, 131), (100, 31, 99, 77)),
 ]
-SETTINGS = {"size": 128, "batch": 2, "conf": 0.1, "iou": 0.65, "max_detections": 10}
+SETTINGS = {"size": 128, "batch": 2, "suppression": Suppression(conf=0.1, iou=0.65, max_detections=10)}
 
 
 @pytest.fixture
