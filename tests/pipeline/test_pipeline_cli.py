@@ -478,14 +478,15 @@ def test_the_command_is_mounted_and_quick() -> None:
     assert time.perf_counter() - start < 2.0  # 0.1 s on an idle machine; test machines are busy
 
 
-def test_the_call_of_kfp_in_the_readme_starts_a_run(server: KfpServer) -> None:
+def test_the_call_of_kfp_in_the_docs_starts_a_run(server: KfpServer) -> None:
     from click.testing import CliRunner as ClickRunner
     from kfp.cli.cli import cli as kfp
 
     result = submitted(server)
     version = re.search(r"-> (\S+)$", result.stdout, re.MULTILINE)
     assert version
-    [line] = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("kfp --endpoint")]
+    page = (ROOT / "docs" / "pipeline.md").read_text()
+    [line] = [line for line in page.splitlines() if line.startswith("kfp --endpoint")]
     line = line.replace("http://localhost:8080", server.url).replace("VERSION_ID", version[1])
     arguments = shlex.split(line.replace('"$(cat params.yaml)"', "seed:"))[1:]
     ran = ClickRunner().invoke(kfp, arguments, obj={})
