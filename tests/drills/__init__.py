@@ -1,4 +1,4 @@
-"""Faults done to the real stages on purpose: what they cost, measured. `python -m tests.drills --help`."""
+"""Faults injected into the real stages, and their cost, measured. `python -m tests.drills --help`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where drills are held: data, services and nodes, which start when a drill first asks for them."""
+"""What drills share: data, services and nodes, started when a drill first needs them."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ TWO = ("train.sync_bn=true", "train.amp=false", "train.workers=2", "train.stall_
 
 
 class Grounds(contextlib.ExitStack):
-    """folder: of everything; `place` holds the data and what trainings made of them, a name each."""
+    """folder: holds everything; `place` in it holds the data and the results of each training, by name."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -39,25 +39,25 @@ class Grounds(contextlib.ExitStack):
 
     @cached_property
     def services(self) -> Services:
-        """An object store; MLflow with accounts beside it once `tracking` is asked for."""
+        """An object store; also MLflow with accounts, once `tracking` is used."""
         return self.enter_context(running(self.folder / "services", STORE, sqlite=True))
 
     @cached_property
     def tracking(self) -> dict[str, str]:
-        """The variables that name the store and MLflow."""
+        """The environment variables of the store and MLflow."""
         self.services.up(TRACKING)
         return self.services.variables()
 
     @cached_property
     def bucket(self) -> str:
-        """The store's, and the store in the environment."""
+        """The store's bucket; sets the store's environment variables."""
         os.environ.update({k: v for k, v in self.services.variables().items() if k.startswith("AWS_")})
         return servers.BUCKET
 
     @cached_property
     def nodes(self) -> Nodes:
         """A cluster of a head and two nodes."""
-        place, _ = self.place, self.bucket  # the nodes inherit what names the store
+        place, _ = self.place, self.bucket  # the nodes inherit the variables of the store
         os.environ.update(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="40", PYTHONPATH=str(small_training.ROOT))
         proxy = self.enter_context(FaultyProxy(os.environ["AWS_ENDPOINT_URL"]))
         started = Nodes(place, proxy)
@@ -66,26 +66,26 @@ class Grounds(contextlib.ExitStack):
         return started
 
     def end_nodes(self) -> None:
-        """Stop the cluster; the next look at `nodes` starts another."""
+        """Stop the cluster; the next use of `nodes` starts another."""
         self.nodes.cluster.shutdown()
         del self.nodes
 
     @contextlib.contextmanager
     def on_nodes(self) -> Iterator[Nodes]:
-        """The stages run on the cluster while the block lasts."""
+        """Stages run on the cluster inside the block."""
         self.nodes.complete()
         with environment(RAY_ADDRESS=self.nodes.cluster.address):
             yield self.nodes
 
     @cached_property
     def whole(self) -> Path:
-        """The results of a training in one process that nothing disturbed."""
+        """Results of an undisturbed training in one process."""
         ray_nodes.train(self.place, "whole")
         return self.place / "whole"
 
     @cached_property
     def whole_of_two(self) -> Path:
-        """The same of two nodes."""
+        """Results of an undisturbed training on two nodes."""
         with self.on_nodes():
             ray_nodes.train(self.place, "whole-of-two", *TWO)
         return self.place / "whole-of-two"
@@ -93,7 +93,7 @@ class Grounds(contextlib.ExitStack):
 
 @contextlib.contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """These variables while the block runs."""
+    """Set environment variables inside the block."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -105,7 +105,7 @@ def environment(**variables: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def started(home: Path, *words: object) -> Iterator[subprocess.Popen]:
-    """A command of `scaled-yolov4` in that working folder, ended with the block; `log` has its warnings."""
+    """Run a `scaled-yolov4` command in that working folder, killed at the end of the block; stderr goes to `log`."""
     program = [sys.executable, "-m", "components.cli", *map(str, words)]
     variables = {**os.environ, "PYTHONPATH": str(small_training.ROOT)}
     with (home / "log").open("a") as log:
@@ -118,7 +118,7 @@ def started(home: Path, *words: object) -> Iterator[subprocess.Popen]:
 
 
 def stage(home: Path, *words: object, code: int = 0) -> str:
-    """What such a command prints, from its start to its end."""
+    """Run a command to its end and return what it prints. Raises Lost on another exit code."""
     with started(home, *words) as process:
         said = process.communicate(timeout=LIMIT_S)[0]
     if process.returncode != code:
@@ -128,14 +128,14 @@ def stage(home: Path, *words: object, code: int = 0) -> str:
 
 
 def same(one: Path, other: Path, *files: str) -> None:
-    """Raises Lost where the files of two folders differ."""
+    """Raise Lost if any of these files differs between two folders."""
     for file in files:
         if (one / file).read_bytes() != (other / file).read_bytes():
             raise Lost(f"{file} differs: {one} and {other}")
 
 
 def wait(true: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-    """What `true` gives, once it is something."""
+    """Poll `true` until its value is truthy, and return that value. Raises Lost after `limit_s` seconds."""
     deadline = time.monotonic() + limit_s
     while not (value := true()):
         if time.monotonic() > deadline:

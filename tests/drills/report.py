@@ -1,4 +1,4 @@
-"""What drills found, as the table of docs/reliability.md."""
+"""The results of the drills, as the table of docs/reliability.md."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,29 +12,29 @@ HEAD = ("drill", "what happens", "lost", "repeated", "to recover")
 
 @dataclass(frozen=True)
 class Found:
-    """What a drill cost. seconds: until the work was further than before the fault, None where it never stood still."""
+    """The cost of a fault. seconds: until the work was further along than before; None if it never stopped."""
 
     repeated: str
     seconds: float | None = None
 
 
 class Lost(Exception):
-    """Something is not as it would have been without the fault."""
+    """Something differs from an undisturbed run."""
 
 
 class Skipped(Exception):
-    """The drill cannot be held here."""
+    """The drill cannot run on this machine."""
 
 
 def row(name: str, fault: str, found: Found) -> str:
-    """The line of a drill that lost nothing."""
+    """The table row of a drill that lost nothing."""
     return _line(
         name, fault, "nothing", found.repeated, "at once" if found.seconds is None else f"{found.seconds:.0f} s"
     )
 
 
 def write(rows: dict[str, str], order: list[str], page: Path = PAGE) -> None:
-    """Put these lines into the page's table, in that order; those of other drills stay."""
+    """Put these rows into the page's table, in that order; rows of other drills are kept."""
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     table, _, after = rest.partition(END)
     kept = {_name(line): line for line in table.splitlines() if line.startswith("| ") and _name(line) in order}

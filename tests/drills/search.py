@@ -1,4 +1,4 @@
-"""A drill of the search of hyperparameters: it is killed, and its ledger's last line torn."""
+"""A drill of the hyperparameter search: it is killed, and the last line of its ledger truncated."""
 
 import contextlib
 import subprocess
@@ -35,11 +35,11 @@ def killed(grounds: Grounds) -> Found:
         raise Lost("the ledger's earlier lines changed")
     if results(found) != results(whole / "out" / "ledger.jsonl") or len(results(found)) != TRIALS:
         raise Lost("the trials differ from those of the undisturbed search")
-    return Found(f"at most {AT_A_TIME} of {TRIALS} trials, those that ran", seconds)
+    return Found(f"at most {AT_A_TIME} of {TRIALS} trials: those running", seconds)
 
 
 def _trials(ledger: Path) -> int:
-    """How many whole lines of trials it has; a torn one is not yet dropped when the search starts."""
+    """Number of complete trials in the ledger; a truncated line is not yet dropped when the search starts."""
     return ledger.read_bytes().count(b"\n") - 1 if ledger.exists() else TRIALS
 
 

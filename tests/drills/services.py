@@ -1,4 +1,4 @@
-"""Drills of services in trouble: the object store while files go there and come from there, and the tracking server."""
+"""Drills of failing services: the object store during uploads and downloads, and the tracking server."""
 
 import csv
 import os
@@ -23,7 +23,7 @@ PARAMS = ROOT / "params.yaml"
 PICTURES = ("prepare.digits.train_images=48", "prepare.digits.val_images=16", "prepare.digits.image_size=256")
 CHANGES = [word for change in (*PICTURES, "models=[yolov4-tiny]") for word in ("-S", change)]
 SLOW_BYTES = 60_000  # a second and connection
-BEYOND: dict[Direction, int] = {"up": 5_000, "down": 50_000}  # bytes; a listing of the pictures has fewer than these
+BEYOND: dict[Direction, int] = {"up": 5_000, "down": 50_000}  # bytes; more than a listing of the pictures has
 
 
 def upload(grounds: Grounds, harm: str) -> Found:
@@ -37,7 +37,7 @@ def download(grounds: Grounds, harm: str) -> Found:
 
 
 def _transfer(grounds: Grounds, harm: str, direction: Direction) -> Found:
-    """A stage through a proxy, undisturbed and with the harm: what more went over the line, and how long it took."""
+    """Run a stage through a proxy, undisturbed and with the fault: the extra bytes and the extra time."""
     there, name = Location(grounds.bucket, "transfers"), f"{direction}-{harm}"
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
         quiet_s = _moved(grounds, f"{name}-quiet", direction, there / f"{name}-quiet", proxy)
@@ -47,20 +47,20 @@ def _transfer(grounds: Grounds, harm: str, direction: Direction) -> Found:
         harmed_s = _moved(grounds, name, direction, there / name, harmful)
     planned, left = (sum(fault.times for fault in faults) for faults in (_faults(harm, direction), harmful.faults))
     if planned and planned == left:
-        raise Lost("no fault befell the transfer: nothing was tried")
+        raise Lost("no fault hit the transfer: nothing was tested")
     total = proxy.passed[direction]
     more = f"{max(0, harmful.passed[direction] - total) / 1000:.0f} of {total / 1000:.0f} kB"
     return Found(more + f" after {planned - left} faults" * bool(planned), max(0.0, harmed_s - quiet_s))
 
 
 def _faults(harm: str, direction: Direction) -> list[Fault]:
-    """They befall file contents rather than the requests and listings around them."""
+    """Faults that hit file contents rather than the requests and listings around them."""
     kinds: dict[str, Literal["cut", "damage"]] = {"dropped": "cut", "corrupted": "damage"}
     return [Fault(kinds[harm], direction, at=BEYOND[direction], times=8)] if harm in kinds else []
 
 
 def _moved(grounds: Grounds, name: str, direction: Direction, there: Location, proxy: FaultyProxy) -> float:
-    """The seconds that a stage takes to put data there or to fetch them. Raises Lost unless they arrive whole."""
+    """Seconds that a stage takes to upload or download the data. Raises Lost unless they arrive intact."""
     home, data = grounds.folder / name, _pictures(grounds)
     home.mkdir()
     words = ["prepare", "--out", there]
@@ -79,7 +79,7 @@ def _moved(grounds: Grounds, name: str, direction: Direction, there: Location, p
 
 
 def _pictures(grounds: Grounds) -> Path:
-    """What `prepare` makes of these parameters without a store."""
+    """Dataset that `prepare` writes for these parameters without a store."""
     data = grounds.folder / "pictures"
     if not data.exists():
         stage(grounds.folder, "prepare", "--out", data, "--params", PARAMS, *CHANGES)
@@ -87,7 +87,7 @@ def _pictures(grounds: Grounds) -> Path:
 
 
 def store_away(grounds: Grounds) -> Found:
-    """A training whose results cannot go to the store wait, and `sync` sends them."""
+    """The results of a training that cannot reach the store wait, and `sync` sends them."""
     bucket, whole, place, name = grounds.bucket, grounds.whole, grounds.place, "store-away"
     there = Location(bucket, name)
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy, environment(AWS_ENDPOINT_URL=proxy.url):
@@ -107,7 +107,7 @@ def store_away(grounds: Grounds) -> Found:
 
 
 def tracking_away(grounds: Grounds) -> Found:
-    """A training whose records MLflow cannot take keeps them, and `sync` delivers each once and in order."""
+    """The records of a training that cannot reach MLflow wait, and `sync` delivers each once and in order."""
     whole, place, name = grounds.whole, grounds.place, "tracking-away"
     proxy = grounds.enter_context(FaultyProxy(grounds.tracking["MLFLOW_TRACKING_URI"]))
     with environment(**{**grounds.tracking, "MLFLOW_TRACKING_URI": proxy.url}):
@@ -130,7 +130,7 @@ def tracking_away(grounds: Grounds) -> Found:
     if steps != sorted(set(steps)) or steps[-1] != STEPS:
         raise Lost(f"MLflow has losses of these steps: {steps}")
     found = re.search(r"(\d+) records", said)
-    return Found(f"nothing; {found and found[1]} records came later, each once", seconds)
+    return Found(f"nothing; {found and found[1]} records delivered later, once each", seconds)
 
 
 def _only_run(which: str) -> str:
@@ -143,7 +143,7 @@ def _only_run(which: str) -> str:
 
 
 def _history(run: str, name: str) -> list[tuple[int, float]]:
-    """Every value that MLflow has, in order of recording."""
+    """Every value of a metric in MLflow as (step, value), in order of recording."""
     found = tracking.connect().get_metric_history(run, name)
     return [(metric.step, metric.value) for metric in sorted(found, key=lambda each: (each.timestamp, each.step))]
 

@@ -1,4 +1,4 @@
-"""Drills of all stages in their order: SIGTERM in each of them, and a retraining that is asked for twice."""
+"""Drills of all stages in order: SIGTERM in each of them, and a retraining that is requested twice."""
 
 import json
 import os
@@ -34,12 +34,12 @@ CHANGES = [
     "promote.max_latency_ratio=100",
 ]
 OPTIONS = [f"--params={ROOT / 'params.yaml'}", *(f"-S{change}" for change in CHANGES)]
-PART = 0.7  # of a stage's processor time, which does not follow the machine's load; then it is sent SIGTERM
+PART = 0.7  # of a stage's CPU time, which is independent of the machine's load; then it gets SIGTERM
 PREEMPTED = {"train": 3}  # the exit code after SIGTERM where the stage has one of its own
 
 
 def preempted(grounds: Grounds) -> Found:
-    """A pass whose every stage is ended once gives what a pass gives that nothing disturbed."""
+    """A pass in which every stage is terminated once gives the same results as an undisturbed pass."""
     whole, worked = undisturbed(grounds)
     home, costs, told = _home(grounds, "preempted"), {}, []
     with _registry(home):
@@ -59,7 +59,7 @@ def preempted(grounds: Grounds) -> Found:
 
 
 def retrained_twice(grounds: Grounds) -> Found:
-    """Once these data have a champion, a retraining that is asked for again, and by two at once, does nothing."""
+    """Once these data have a champion, another retraining does nothing, even when two processes request it at once."""
     home, _ = undisturbed(grounds)
     with _registry(home):
         began = time.monotonic()
@@ -67,20 +67,20 @@ def retrained_twice(grounds: Grounds) -> Found:
             said = [process.communicate(timeout=LIMIT_S)[0] for process in (one, other)]
         seconds = time.monotonic() - began
         if one.returncode or other.returncode or not all("unchanged" in line for line in said):
-            raise Lost(f"it was not turned away: {said}, {_last_words(home)}")
+            raise Lost(f"it was not turned down: {said}, {_last_words(home)}")
         _check_versions(1)
-    return Found("nothing: each finds the champion, made of the same data, parameters and code", seconds)
+    return Found("nothing: each finds the champion trained from the same data, parameters and code", seconds)
 
 
 @cache
 def undisturbed(grounds: Grounds) -> tuple[Path, dict[str, float]]:
-    """The folder of a pass that nothing disturbed, and the seconds that each stage's process worked."""
+    """Folder of an undisturbed pass, and the CPU seconds of each stage's process."""
     home, worked = _home(grounds, "undisturbed"), {}
     with _registry(home):
         stage(home, "prepare", *OPTIONS)
         asked = stage(home, "retrain", "--no-train", *OPTIONS)
         if "no champion yet" not in asked:
-            raise Lost(f"the first retraining is not asked for: {asked}")
+            raise Lost(f"the first retraining was not requested: {asked}")
         for name in STAGES:
             worked[name] = _whole(home, name)
     return home, worked
@@ -97,10 +97,10 @@ def _registry(home: Path):
 
 
 def _whole(home: Path, name: str) -> float:
-    """Let a stage run to its end; the seconds that its process worked."""
+    """Run a stage to its end; returns the CPU seconds of its process."""
     with started(home, name, *OPTIONS) as process:
         wait(lambda: os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG), f"{name} ends")
-        seconds = _worked(process)  # to be read for as long as nobody asked for its exit code
+        seconds = _worked(process)  # readable until the process is reaped
         if process.wait():
             raise Lost(f"`{name}` ended with exit code {process.returncode}: {_last_words(home)}")
     return seconds
@@ -111,19 +111,19 @@ def _last_words(home: Path) -> str:
 
 
 def _worked(process: subprocess.Popen) -> float:
-    """Seconds of processor time so far, without those of its children."""
+    """CPU seconds so far, without those of its children."""
     user, system = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _ended(home: Path, name: str, after_s: float) -> int:
-    """Start a stage and send it SIGTERM; its exit code. A stage that had ended before is no drill."""
+    """Start a stage and send it SIGTERM; returns its exit code. Raises Lost if it finished before."""
     with started(home, name, *OPTIONS) as process:
         wait(lambda: _worked(process) > after_s or process.poll() is not None, f"{after_s:.0f} s of work")
         process.terminate()
         code = process.wait(LIMIT_S)
     if code == 0:
-        raise Lost(f"{name} had ended before SIGTERM came: nothing was tried")
+        raise Lost(f"{name} finished before SIGTERM: nothing was tested")
     if code != PREEMPTED.get(name, code):
         raise Lost(f"SIGTERM ended {name} with exit code {code} instead of {PREEMPTED[name]}")
     return code
@@ -136,7 +136,7 @@ def _check_versions(count: int) -> None:
 
 
 def _same_below(folder: str, pattern: str = "[!.]*") -> Callable[[Path, Path], None]:
-    """Every file there is the same."""
+    """Check that every file in the folder is the same."""
 
     def check(whole: Path, home: Path) -> None:
         paths = [path for path in (whole / folder).rglob(pattern) if path.is_file()]
@@ -148,7 +148,7 @@ def _same_below(folder: str, pattern: str = "[!.]*") -> Callable[[Path, Path], N
 
 
 def _same_facts(file: str, facts: Callable[[Any], Any]) -> Callable[[Path, Path], None]:
-    """What a file says apart from times is the same."""
+    """Check that a file is the same apart from times."""
 
     def check(whole: Path, home: Path) -> None:
         one, other = (facts(json.loads((folder / file).read_text())) for folder in (whole, home))
@@ -168,7 +168,7 @@ def _rows(content: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [(row["backend"], row["precision"], row["batch"]) for row in content["rows"]]
 
 
-# Every stage in its order, and what holds its result against that of the undisturbed pass.
+# Every stage in order, and how its result is compared with that of the undisturbed pass.
 STAGES: dict[str, Callable[[Path, Path], None]] = {
     "prepare": _same_below("data/prepared"),
     "anchors": _same_below("outputs/anchors"),

@@ -1,4 +1,4 @@
-"""Drills of trainings, in one process and on two nodes: the results must be an undisturbed one's, bit for bit."""
+"""Drills of training, in one process and on two nodes: the results must equal an undisturbed run's, bit for bit."""
 
 import contextlib
 import json
@@ -20,12 +20,12 @@ from tests.drills.report import Found, Lost, Skipped
 
 BITS = ("model.safetensors", "curves.csv")
 KILL_AT = 9  # steps; the newest checkpoint is then a few steps old
-BETWEEN_SAVES = 4  # steps at most: every third, the weights being updated every second, and at the end of an epoch
-DISK_MB = 170  # room for one checkpoint and not for two
+BETWEEN_SAVES = 4  # steps at most: every third step, with weight updates every second, and at the end of an epoch
+DISK_MB = 170  # room for one checkpoint but not for two
 
 
 def steps_done(place: Path, name: str) -> int:
-    """The step that a training in one process has reached, by what it says of each."""
+    """The step that a training in one process has reached, from its progress log."""
     said = re.findall(rf"train {MODEL}: (\d+)/(\d+),", (place / f"{name}.log").read_text())
     return STEPS - int(said[-1][1]) + int(said[-1][0]) if said else 0
 
@@ -36,14 +36,14 @@ def resumed_at(place: Path, name: str) -> int:
 
 @contextlib.contextmanager
 def until_step(place: Path, name: str, *changes: str, step: int = KILL_AT) -> Iterator[subprocess.Popen]:
-    """A training in one process that has just done that step."""
+    """A training in one process that has just finished that step."""
     with ray_nodes.driver(place, name, *changes) as process:
         ray_nodes.until(lambda: steps_done(place, name) >= step, process, place, name)
         yield process
 
 
 def again(place: Path, name: str, *changes: str) -> Found:
-    """The same command after the end of the one before, and what that costs."""
+    """Run the same command again after it has ended, and measure the cost."""
     before = steps_done(place, name)
     (place / f"{name}.log").rename(place / f"{name}-before.log")
     began = time.monotonic()
@@ -81,7 +81,7 @@ def preempted(grounds: Grounds) -> Found:
     found = again(place, name)
     same(whole, place / name, *BITS)
     if resumed_at(place, name) != reached:
-        raise Lost(f"it went on from step {resumed_at(place, name)} instead of {reached}")
+        raise Lost(f"it resumed from step {resumed_at(place, name)} instead of {reached}")
     return Found(f"0 of {STEPS} steps", found.seconds)
 
 
@@ -93,7 +93,7 @@ def checkpoint_damaged(grounds: Grounds) -> Found:
     _flip_a_bit(newest / "tensors.safetensors", at=0.5)
     found = again(place, name)
     if f"{newest} is damaged" not in (place / f"{name}.log").read_text():
-        raise Lost("the damage was not told")
+        raise Lost("the damage was not reported")
     same(whole, place / name, *BITS)
     return found
 
@@ -108,13 +108,13 @@ def cache_damaged(grounds: Grounds) -> Found:
     found = again(place, name)
     said = (place / f"{name}.log").read_text()
     if not all(f"{path}: {what}" in said for path, what in ((train, "has "), (val, "does not begin"))):
-        raise Lost("the damage was not told")
+        raise Lost("the damage was not reported")
     same(whole, place / name, *BITS)
     return Found(f"{found.repeated}, 20 images decoded", found.seconds)
 
 
 def _flip_a_bit(path: Path, at: float) -> None:
-    """In the byte that lies at this part of the file."""
+    """Flip a bit of the byte at this fraction of the file."""
     with path.open("r+b") as file:
         file.seek(int(path.stat().st_size * at))
         byte = file.read(1)
@@ -127,7 +127,7 @@ def disk_full(grounds: Grounds) -> Found:
     work = place / f"{name}-work"
     work.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", work], check=False).returncode:
-        raise Skipped("a small disk can only be mounted by root")
+        raise Skipped("only root can mount a small disk")
     try:
         with ray_nodes.driver(place, name) as process:
             code = process.wait(LIMIT_S)
@@ -171,7 +171,7 @@ def worker_killed(grounds: Grounds) -> Found:
 def worker_stalled(grounds: Grounds) -> Found:
     found = _on_nodes(grounds, "worker-stalled", signal.SIGSTOP)
     if "Timeout (0:00:30)!" not in (grounds.place / "worker-stalled.log").read_text():
-        raise Lost("the stacks of the worker that waited were not shown")
+        raise Lost("the stacks of the waiting worker were not printed")
     return found
 
 
@@ -180,13 +180,13 @@ def node_killed(grounds: Grounds) -> Found:
 
 
 def head_killed(grounds: Grounds) -> Found:
-    """With the head goes Ray's control store, and so the cluster; another one goes on from the driver's folder."""
+    """The loss of the head ends Ray's control store and the cluster; another one resumes from the driver's folder."""
     whole, place, name = grounds.whole_of_two, grounds.place, "head-killed"
     with grounds.on_nodes() as nodes, ray_nodes.driver(place, name, *TWO) as process:
         ray_nodes.until(lambda: checkpoint(place, name)["step"] >= 6, process, place, name)
         nodes.cluster.remove_node(nodes.cluster.head_node, allow_graceful=False)
         if process.wait(LIMIT_S) == 0:
-            raise Lost("the driver said that all is well")
+            raise Lost("the driver reported success")
         print(f"  the driver ended with exit code {process.returncode}", flush=True)
     reached = checkpoint(place, name)["step"]
     grounds.end_nodes()
@@ -200,7 +200,7 @@ def head_killed(grounds: Grounds) -> Found:
 
 
 def _on_nodes(grounds: Grounds, name: str, number: int | None, code: int = 0) -> Found:
-    """Signal the driver (where it ends with a code for that), a worker, or kill a node, and let the work end."""
+    """Signal the driver (if it exits with `code` on that) or a worker, or kill a node, and let the work finish."""
     whole, place = grounds.whole_of_two, grounds.place
     with grounds.on_nodes() as nodes:
         with ray_nodes.driver(place, name, *TWO) as process:
@@ -222,16 +222,16 @@ def _on_nodes(grounds: Grounds, name: str, number: int | None, code: int = 0) ->
                 ray_nodes.finish(process, place, name)
     same(whole, place / name, *BITS)
     lost = max(0, reached - resumed_at(place, name))
-    known = number == signal.SIGTERM  # the last step has its checkpoint
+    known = number == signal.SIGTERM  # the last step has a checkpoint
     return Found(f"{lost} of {STEPS} steps" if known else _at_most(lost), seconds)
 
 
 def _at_most(lost: int) -> str:
-    """lost: steps from the checkpoint that was gone on from to the last one seen; others may have followed it."""
+    """lost: steps from the checkpoint resumed from to the last one seen; others may have followed it."""
     return f"at most {lost + BETWEEN_SAVES - 1} of {STEPS} steps"
 
 
 def _until_beyond(process: subprocess.Popen, place: Path, name: str, step: int, began: float) -> float:
-    """Seconds since then until there is a checkpoint of a later step."""
+    """Seconds since `began` until there is a checkpoint of a later step."""
     wait(lambda: process.poll() is not None or checkpoint(place, name)["step"] > step, f"a step after {step}")
     return time.monotonic() - began
