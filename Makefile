@@ -1,27 +1,28 @@
-# Every command of the project. Each target sets up what it needs; `make help` lists them.
+# Every command of the project; `make help` lists them. Targets install what they need.
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two processes of one thread each: threads of several processes on few cores wait for each other.
+# Two processes with one thread each: on few cores, more threads only wait for each other.
 PARALLEL := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --max-worker-restart=0
 
 KUBERAY := https://raw.githubusercontent.com/ray-project/kuberay/master
 KFP := https://raw.githubusercontent.com/kubeflow/pipelines/master
 
-# The programs of the environment come first; a folder of local wheels serves uv as well as pip.
+# The environment's programs take precedence; uv uses the same folder of local wheels as pip.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 export DVC_NO_ANALYTICS := true
 
-# The image: DEVICE is cuda or cpu; IMAGE may begin with a registry's address; the tag names version, commit and device.
+# The image: DEVICE is cuda or cpu; IMAGE may start with a registry; the tag holds version, commit and device.
+# TORCH_INDEX and PACKAGES are passed to the Dockerfile.
 DEVICE := cuda
 IMAGE := scaled-yolov4
 TAG = $(VERSION)-$(REVISION)-$(DEVICE)
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse --short HEAD)
 
-# terraform fmt's formatter, and checkov in an environment of its own: it pins older versions of what the project uses.
+# terraform fmt's formatter, and checkov in its own environment: it pins older versions of our dependencies.
 TERRAFORM := infra/terraform
 FORMATTER := infra/checks/node_modules/.package-lock.json
 CHECKOV := uv tool run --quiet --from checkov --constraints infra/checks/checkov.lock checkov
@@ -31,7 +32,7 @@ CHECKOV := uv tool run --quiet --from checkov --constraints infra/checks/checkov
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
-setup: $(READY)  ## create .venv and install the project with everything
+setup: $(READY)  ## create .venv and install the project with all its extras
 
 $(READY): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
@@ -39,24 +40,24 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c requirements.lock -e '.[all]'
 	@touch $@
 
-run: setup  ## from data to a promoted model: dvc repro, then where everything lies
+run: setup  ## from data to a promoted model: dvc repro, then a summary
 	@dvc repro
 	@scaled-yolov4 summary
 
-retrain: setup  ## look at the data again and do what its change asks for: nothing, evaluate, fine-tune or train anew
+retrain: setup  ## prepare the data again and act on what changed
 	@dvc repro --force --single-item prepare
 	@scaled-yolov4 retrain
 
-test: setup  ## the tests, minutes
+test: setup  ## run the quick tests (minutes)
 	@$(PARALLEL) -m 'not slow'
 
-test-slow: setup  ## the long tests: overfitting, several workers, serving
+test-slow: setup  ## run the slow tests: overfitting, several workers, serving
 	@pytest -m slow
 
-drills: setup  ## faults done to real stages on purpose, what each costs: docs/reliability.md; ONLY=NAME holds one
+drills: setup  ## inject faults into real stages, measure the cost; ONLY=NAME
 	@OMP_NUM_THREADS=1 python -m tests.drills $(foreach name,$(ONLY),--only $(name))
 
-check: setup  ## lint, types, import rule, current pipeline file and scorecard
+check: setup  ## lint, types, import rule, compiled pipeline, scorecard
 	ruff check .
 	ruff format --check .
 	hadolint Dockerfile
@@ -65,14 +66,14 @@ check: setup  ## lint, types, import rule, current pipeline file and scorecard
 	python -m pipelines.graph.compile --check
 	python -m yolo_core.scorecard --check
 
-check-infra: setup $(FORMATTER)  ## the Terraform configuration: format, security (needs node; the tests check the rest)
+check-infra: setup $(FORMATTER)  ## check the Terraform configuration (needs node)
 	node infra/checks/format.mjs --check $(TERRAFORM)
 	$(CHECKOV) --directory $(TERRAFORM) --framework terraform --quiet --compact --skip-download
 
-bench: setup  ## speed beside the peers', row by row; PEERS=FOLDER names their code (see bench-peers)
+bench: setup  ## compare speed with other projects, whose code is in PEERS=
 	python -m benchmarks
 
-bench-peers: setup  ## fetch the peers' code into PEERS=FOLDER, outside the repository
+bench-peers: setup  ## fetch the code of those projects into PEERS=FOLDER
 	python -m benchmarks.peers.fetch $(PEERS)
 
 format: setup  ## format the code
@@ -86,7 +87,7 @@ format-infra: setup $(FORMATTER)  ## format the Terraform configuration and its 
 $(FORMATTER): infra/checks/package-lock.json
 	npm ci --silent --prefix infra/checks
 
-image:  ## build the container image with Docker: DEVICE=cuda|cpu IMAGE=NAME TORCH_INDEX=URL PACKAGES='...'
+image:  ## build the container image; DEVICE=cuda|cpu IMAGE=NAME
 	docker build --build-arg DEVICE=$(DEVICE) --build-arg TORCH_INDEX=$(TORCH_INDEX) --build-arg 'PACKAGES=$(PACKAGES)' \
 		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag $(IMAGE):$(TAG) --tag $(IMAGE):latest .
 	@echo $(IMAGE):$(TAG)
@@ -94,30 +95,30 @@ image:  ## build the container image with Docker: DEVICE=cuda|cpu IMAGE=NAME TOR
 pipeline: setup  ## compile the Kubeflow pipeline
 	python -m pipelines.graph.compile
 
-schemas:  ## fetch the schemas of KubeRay and Kubeflow that tests check manifests and requests against
+schemas:  ## fetch the KubeRay and Kubeflow schemas that tests use
 	@mkdir -p .schemas
 	curl -fsSL -o .schemas/ray.io_rayjobs.yaml $(KUBERAY)/ray-operator/config/crd/bases/ray.io_rayjobs.yaml
 	curl -fsSL -o .schemas/kfp_api_v2beta1.swagger.json $(KFP)/backend/api/v2beta1/swagger/kfp_api_single_file.swagger.json
 
-scorecard: setup  ## write docs/scorecard.md: printed figures beside counted ones
+scorecard: setup  ## write docs/scorecard.md: published and counted figures
 	python -m yolo_core.scorecard
 
-ui: setup  ## the MLflow pages of the local registry
+ui: setup  ## serve the MLflow UI of the local registry
 	mlflow ui --backend-store-uri sqlite:///mlflow.db
 
-services-up: setup  ## an S3 store and an MLflow server on loopback; prints the variables that name them
+services-up: setup  ## start an S3 store and an MLflow server on this machine
 	@python -m infra.local.services up --database $(or $(DATABASE),postgresql)
 
-services-status: setup  ## which of these services run
+services-status: setup  ## show which of these services are running
 	@python -m infra.local.services status --database $(or $(DATABASE),postgresql)
 
-services-down: setup  ## stop them; what they stored stays in .services
+services-down: setup  ## stop these services; their data stays in .services
 	@python -m infra.local.services down --database $(or $(DATABASE),postgresql)
 
-two-nodes: setup  ## data in the object store to a registered model by two Ray nodes, with MLflow on PostgreSQL, on loopback
+two-nodes: setup  ## run the stages on two Ray nodes, S3 and PostgreSQL, locally
 	@OMP_NUM_THREADS=1 python -m infra.local.two_nodes
 
-lock: setup  ## resolve requirements.lock anew; TORCH=2.13.0 pins torch
+lock: setup  ## upgrade requirements.lock; TORCH=2.13.0 pins torch
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-annotate \
 		--no-header --upgrade $(if $(TORCH),--upgrade-package torch==$(TORCH)) pyproject.toml -o requirements.lock
 
