@@ -16,7 +16,7 @@ from yolo_core.atomic import replaced
 from yolo_core.boxes import xywh_to_xyxy
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.letterbox import letterbox
-from yolo_core.evaluate.coco_metrics import CocoScore
+from yolo_core.evaluate.coco_score import CocoScore
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.nms import suppress
 

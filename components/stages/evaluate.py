@@ -14,7 +14,8 @@ from yolo_core.atomic import write_json
 from yolo_core.data.coco import DetectionDataset, load_split
 from yolo_core.device import pick_device
 from yolo_core.errors import UserError
-from yolo_core.evaluate.coco_metrics import CocoScore, score
+from yolo_core.evaluate.coco_metrics import score
+from yolo_core.evaluate.coco_score import CocoScore
 from yolo_core.evaluate.confusion import confusion_matrix
 from yolo_core.evaluate.predict import predict
 from yolo_core.evaluate.tta import TTA, Plain

@@ -30,7 +30,8 @@ from components.tracking.model_versions import (
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
 from yolo_core.errors import UserError
-from yolo_core.evaluate.coco_metrics import CocoScore, score
+from yolo_core.evaluate.coco_metrics import score
+from yolo_core.evaluate.coco_score import CocoScore
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.resampling import ap_for_image_counts
 

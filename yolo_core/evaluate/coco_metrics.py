@@ -9,16 +9,14 @@ medium, large), 3 limits of detections an image (1, 10, 100).
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from yolo_core.evaluate.coco_score import ClassMatches, CocoScore
 from yolo_core.evaluate.detections import Detections
-from yolo_core.evaluate.resampling import ClassMatches
 from yolo_core.evaluate.truth import Truth, positions, read_truth
 
 FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
@@ -27,22 +25,6 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0, 1, 101)
 
 Judge = Literal["hotcoco", "pycocotools"]
-
-
-@dataclass(frozen=True, eq=False)
-class CocoScore:
-    figures: dict[str, float | None]  # the 12 names of `FIGURES`, 0..1; None where there is no truth
-    per_class: dict[str, dict[str, float | None]]  # class name: AP, AP50
-    precision: np.ndarray  # (T, R, K) interpolated precision, -1 for a class without truth
-    recall_points: np.ndarray  # (R,)
-    classes: list[str]
-    image_ids: list[int]
-    match: Callable[[], list[ClassMatches]]  # matches detections and truths
-
-    @cached_property
-    def matches(self) -> list[ClassMatches]:
-        """One per class, found when they are first asked for."""
-        return self.match()
 
 
 def score(

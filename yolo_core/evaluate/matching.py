@@ -7,8 +7,8 @@ has in one image.
 import numpy as np
 
 from yolo_core.compiled import compiled
+from yolo_core.evaluate.coco_score import ClassMatches
 from yolo_core.evaluate.detections import Detections
-from yolo_core.evaluate.resampling import ClassMatches
 from yolo_core.evaluate.truth import Truth, positions
 
 PER_GROUP = 100  # the best detections of a class in an image count

@@ -3,27 +3,11 @@
 Shapes: I images, T IoU thresholds, R recall points, D detections of one class, S resamples.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from yolo_core.evaluate.coco_metrics import CocoScore
+from yolo_core.evaluate.coco_score import ClassMatches, CocoScore
 
 _CHUNK = 2_000_000  # numbers of one working array of `ap_for_image_counts`
-
-
-@dataclass(frozen=True)
-class ClassMatches:
-    """The detections of one class over all images, by falling score (at most 100 per image)."""
-
-    image: np.ndarray  # (D,) index into `CocoScore.image_ids`
-    right: np.ndarray  # (T, D) bool: matched to a truth
-    ignored: np.ndarray  # (T, D) bool: matched to a crowd, counts for nothing
-    truths: np.ndarray  # (I,) number of truths per image
 
 
 def ap_for_image_counts(result: CocoScore, counts: np.ndarray) -> np.ndarray:
