@@ -95,11 +95,11 @@ def random_weights(dataset: DetectionDataset) -> dict[str, torch.Tensor]:
 
 
 def ours(folder: str) -> Round:
-    from components.stages.evaluate import for_inference
     from yolo_core.evaluate import predict
     from yolo_core.evaluate.coco_metrics import score
     from yolo_core.evaluate.suppression import Suppression
     from yolo_core.evaluate.tta import Plain
+    from yolo_core.models.fuse import for_inference
 
     torch.set_num_threads(THREADS)
     model = build_model(MODEL, 80).eval()

@@ -22,12 +22,12 @@ from benchmarks import peers
 from benchmarks.contender import Contender, Figures, Round
 from benchmarks.race import Result, race
 from benchmarks.report import Goal, publish
-from components.stages.evaluate import for_inference
 from yolo_core.deploy.onnx import OnnxPredictor, export_onnx
 from yolo_core.deploy.openvino import OpenVINOPredictor, Precision, convert, quantise
 from yolo_core.evaluate.tta import Plain, Predictor
 from yolo_core.models.cost import deploy_cost
 from yolo_core.models.detector import Detector
+from yolo_core.models.fuse import for_inference
 from yolo_core.models.zoo import build_model
 
 SIZES = {"yolov4-tiny": 416, "yolov4-csp": 640, "yolov7-tiny": 416}  # px

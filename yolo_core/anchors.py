@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from yolo_core.data.coco import DetectionDataset
+
 Array = NDArray[np.floating]
 
 MIN_SIDE_PX = 2.0  # boxes with both sides below are not fitted to, and no anchor side goes below
@@ -51,6 +53,15 @@ class FitSettings:
     generations: int = 1000
     mutation_probability: float = 0.05
     mutation_sigma: float = 0.3
+
+
+def training_boxes(dataset: DetectionDataset, size: int) -> Array:
+    """(N, 2) w, h in px of the boxes that can be fitted to, with every image's longer side scaled to `size`."""
+    sides = [
+        (labels[:, 3:5] - labels[:, 1:3]) * (size / max(image.width, image.height))
+        for image, labels in zip(dataset.images, dataset.labels, strict=True)
+    ]
+    return usable(np.concatenate(sides)) if sides else np.empty((0, 2))
 
 
 def best_ratio(boxes_wh: ArrayLike, anchors_wh: ArrayLike) -> Array:

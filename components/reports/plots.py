@@ -96,9 +96,9 @@ def sample_sheet(
     path: Path, dataset: DetectionDataset, detections: Detections, columns: int = 4, rows: int = 3
 ) -> None:
     """A JPEG sheet of images spread over the data set, with their detections drawn in."""
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(columns * rows, len(dataset))).round().astype(int))
+    chosen = dataset.spread(columns * rows)
     found = detections.where(detections.score >= SHEET_CONF).by_image()
-    tiles = [_tile(dataset, int(i), found(dataset.images[i].id)) for i in chosen]
+    tiles = [_tile(chosen, number, found(image.id)) for number, image in enumerate(chosen.images)]
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % columns)
     gap = 6

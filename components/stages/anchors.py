@@ -7,7 +7,7 @@ import numpy as np
 
 from components.files import require
 from components.params import Params, hyperparameters
-from yolo_core.anchors import FitSettings, Quality, better, fit, quality, usable
+from yolo_core.anchors import FitSettings, Quality, better, fit, quality, training_boxes
 from yolo_core.atomic import write_json
 from yolo_core.data.coco import DetectionDataset, load_split
 from yolo_core.errors import UserError
@@ -62,15 +62,6 @@ def fit_model(params: Params, model: str, train_set: DetectionDataset) -> dict[s
         "best_possible_recall": _figures("recall", before, after),
         "boxes": len(boxes),
     }
-
-
-def training_boxes(dataset: DetectionDataset, size: int) -> np.ndarray:
-    """(N, 2) w, h in pixels with every image's longer side scaled to `size`; specks left out."""
-    sides = [
-        (labels[:, 3:5] - labels[:, 1:3]) * (size / max(image.width, image.height))
-        for image, labels in zip(dataset.images, dataset.labels, strict=True)
-    ]
-    return usable(np.concatenate(sides)) if sides else np.empty((0, 2))
 
 
 def _figures(name: str, default: Quality, fitted: Quality | None) -> dict[str, float | None]:

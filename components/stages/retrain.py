@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.datasets import manifest
 from components.datasets.difference import DatasetDiff, compare
+from components.evaluation import measurement
+from components.evaluation.inputs import load_inputs
 from components.files import read_json, require
 from components.params import Params, RetrainParams, hyperparameters
-from components.stages import evaluate
-from components.stages.anchors import training_boxes
 from components.tracking import runs as tracking
 from components.tracking.lineage import SOURCE_TAG, SOURCE_VARIABLE, Lineage, judged_alike, lineage, of_version
 from components.tracking.model_versions import CHALLENGER, CHAMPION, EVIDENCE, version_of, version_weights
 from components.workspace import DATA, OUTPUTS
 from yolo_core import progress as progress_
-from yolo_core.anchors import quality
+from yolo_core.anchors import quality, training_boxes
 from yolo_core.atomic import replaced, write_json, write_text
 from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError
@@ -244,9 +244,11 @@ def _evaluate_champion(
 ) -> None:
     """How the champion does on the data as they are now, beside the decision and in MLflow."""
     place = out / "evaluate"
-    figures = evaluate.run(params, model=model, data=data, weights=Path(weights), out=place, progress=progress)
+    loaded, dataset = load_inputs(model, data, Path(weights), device=params.train.device)
+    measured = measurement.measure(loaded, dataset, params, progress)
+    measurement.write(measured, place)
     with tracking.stage_run(params, data, "retrain", model) as record:
-        record.log({f"champion/{name}": value for name, value in figures.items()})
+        record.log({f"champion/{name}": value for name, value in measured.summary().items()})
         record.artifact(place, "evaluate")
 
 

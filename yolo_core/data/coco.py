@@ -63,6 +63,11 @@ class DetectionDataset:
             self, images=[self.images[i] for i in indices], labels=[self.labels[i] for i in indices]
         )
 
+    def spread(self, count: int) -> "DetectionDataset":
+        """Up to `count` images spread evenly over the data set."""
+        places = np.linspace(0, len(self) - 1, min(count, len(self)))
+        return self.subset(np.unique(places.round().astype(int)).tolist())
+
     def load(self, index: int) -> np.ndarray:
         """Decode image `index`: RGB (H, W, 3) uint8 at its own size.
 

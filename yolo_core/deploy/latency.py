@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
-
-PERCENTILES = (50, 90, 99)
 
 
 def time_parts(
@@ -32,10 +30,23 @@ def time_parts(
     return {**dict(zip(parts, spans.T, strict=True)), "total": spans.sum(1)}
 
 
-def percentiles(milliseconds: Sequence[float] | np.ndarray) -> dict[str, float]:
+class Percentiles(TypedDict):
+    """Of durations, in ms."""
+
+    p50: float
+    """Median."""
+
+    p90: float
+    """90 % are at most this."""
+
+    p99: float
+    """99 % are at most this."""
+
+
+def percentiles(milliseconds: Sequence[float] | np.ndarray) -> Percentiles:
     """p50, p90 and p99 in ms, rounded to the microsecond."""
-    values = np.percentile(milliseconds, PERCENTILES)
-    return {f"p{p}": round(float(value), 3) for p, value in zip(PERCENTILES, values, strict=True)}
+    p50, p90, p99 = (round(float(value), 3) for value in np.percentile(milliseconds, (50, 90, 99)))
+    return {"p50": p50, "p90": p90, "p99": p99}
 
 
 def _now(wait: Callable[[], None]) -> float:

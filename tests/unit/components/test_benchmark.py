@@ -6,6 +6,7 @@ import pytest
 import small_detector
 import torch
 
+from components.deployment.timing import preprocess
 from components.stages import benchmark, export
 from yolo_core.deploy import openvino
 from yolo_core.errors import UserError
@@ -80,7 +81,7 @@ def test_images_are_taken_in_turn(project):
     from yolo_core.data.coco import load_split
 
     dataset = load_split(project.data, "val")
-    batch = benchmark.preprocess(dataset, range(4, 8), 64, torch.device("cpu"))
-    again = benchmark.preprocess(dataset, range(0, 2), 64, torch.device("cpu"))
+    batch = preprocess(dataset, range(4, 8), 64, torch.device("cpu"))
+    again = preprocess(dataset, range(0, 2), 64, torch.device("cpu"))
     assert batch.shape == (4, 3, 64, 64)
     assert torch.equal(batch[2:], again), "images 6 and 7 of 6 are the first two"

@@ -7,6 +7,8 @@ import pytest
 import small_detector
 import torch
 
+from components.deployment.export_report import refuse_if_off, reject_int8_if_worse
+from components.deployment.graph_check import differences
 from components.params import load
 from components.stages import export
 from yolo_core.deploy import openvino
@@ -68,9 +70,7 @@ def test_int8_that_loses_too_much_is_not_kept(tmp_path):
         for name in ("int8.xml", "int8.bin"):
             (tmp_path / name).touch()
         row = {"status": "built", "file": "int8.xml", "ap_pytorch": 0.5, "ap": ap}
-        report = {"openvino": {"int8": row}, "int8_ap_tolerance": 0.005}
-        export.reject_int8_if_worse(report, tmp_path)
-        return report["openvino"]["int8"]
+        return reject_int8_if_worse(row, 0.005, tmp_path)
 
     assert report_of(0.51)["status"] == report_of(0.496)["status"] == "built"
     assert len(list(tmp_path.iterdir())) == 2
@@ -115,17 +115,17 @@ def test_a_lower_ap_is_a_fault():
     reduced = {"openvino": {"bf16": {"ap_difference": 0.5}}, "tensorrt": {"fp16": {"ap_difference": 0.5}}}
     report = {"onnx": fine, "onnx_nms": {"ap_difference": 0.02}, **reduced}
     with pytest.raises(UserError, match=r"model_nms.onnx: ap difference .* 0.02, over export.ap_tolerance = 0.001"):
-        export.refuse_if_off(report, settings)
+        refuse_if_off(report, settings)
     report["onnx_nms"] = {"ap_difference": None}
-    export.refuse_if_off(report, settings)
+    refuse_if_off(report, settings)
     with pytest.raises(UserError, match=r"model_openvino\.xml: relative error"):
-        export.refuse_if_off({**report, "openvino": {"fp32": {"relative_error": 0.01}}}, settings)
+        refuse_if_off({**report, "openvino": {"fp32": {"relative_error": 0.01}}}, settings)
     with pytest.raises(UserError, match="nan"):
-        export.refuse_if_off({**report, "onnx": {"relative_error": float("nan")}}, settings)
+        refuse_if_off({**report, "onnx": {"relative_error": float("nan")}}, settings)
 
 
 def test_differences():
     expected = torch.tensor([[[100.0, 50, 20, 10, 0.5, 0.5]]])
     found = torch.tensor([[[101.0, 50, 20, 10, 0.5, 0.47]]])
     # Boxes: 1 px of at most 100 px = 0.01; probabilities: 0.03 of 1.
-    assert export.differences(expected, found) == pytest.approx((1, 0.03, 0.03))
+    assert differences(expected, found) == pytest.approx((1, 0.03, 0.03))

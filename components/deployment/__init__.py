@@ -1,0 +1,1 @@
+"""Exported graphs: made, checked against PyTorch, opened and timed."""

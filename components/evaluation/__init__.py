@@ -1,0 +1,1 @@
+"""Measuring a trained detector on validation images, for every stage that does."""

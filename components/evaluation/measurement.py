@@ -1,0 +1,140 @@
+"""A detector measured on validation images, plain and with test-time augmentation, and the files that show it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from components.params import Params
+from components.reports import plots
+from yolo_core import progress as progress_
+from yolo_core.atomic import write_json
+from yolo_core.data.coco import DetectionDataset
+from yolo_core.device import pick_device
+from yolo_core.evaluate.coco_metrics import score
+from yolo_core.evaluate.coco_score import CocoScore
+from yolo_core.evaluate.confusion import confusion_matrix
+from yolo_core.evaluate.detections import Detections
+from yolo_core.evaluate.predict import predict
+from yolo_core.evaluate.tta import TTA, Plain
+from yolo_core.models.fuse import for_inference
+from yolo_core.models.weights import LoadedDetector
+
+Figures = dict[str, float | None]  # COCO figure by name, 0..1; None where there is no ground truth
+ClassFigures = TypedDict("ClassFigures", {"class": str, "AP": float | None, "AP50": float | None})
+
+
+class Metrics(TypedDict):
+    """metrics.json."""
+
+    model: str
+    """Name of the detector."""
+
+    size: int
+    """Longer side of the input, px."""
+
+    strides: list[int]
+    """Of the detection levels in use, px."""
+
+    images: int
+    """Number of validation images."""
+
+    plain: Figures
+    """The 12 COCO figures."""
+
+    tta: Figures
+    """The same with test-time augmentation."""
+
+    per_class: list[ClassFigures]
+    """Without test-time augmentation. A list: `dvc metrics show` would give each value of a mapping a column."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Detections and how they score."""
+
+    detections: Detections
+    """On every validation image."""
+
+    score: CocoScore
+    """Of these detections."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One detector on one set of validation images."""
+
+    loaded: LoadedDetector
+    """The detector, at the size it was measured at."""
+
+    dataset: DetectionDataset
+    """The validation images."""
+
+    plain: Measured
+    """One pass over each image."""
+
+    tta: Measured
+    """With test-time augmentation."""
+
+    def summary(self) -> dict[str, float | None]:
+        """The figures that the command line shows."""
+        plain, tta = self.plain.score.figures, self.tta.score.figures
+        return {"AP": plain["AP"], "AP50": plain["AP50"], "AP with TTA": tta["AP"], "AP50 with TTA": tta["AP50"]}
+
+    def metrics(self) -> Metrics:
+        """The content of metrics.json."""
+        per_class = self.plain.score.per_class
+        return {
+            "model": self.loaded.model.spec.name,
+            "size": self.loaded.size,
+            "strides": list(self.loaded.model.strides),
+            "images": len(self.dataset),
+            "plain": self.plain.score.figures,
+            "tta": self.tta.score.figures,
+            "per_class": [{"class": name, "AP": row["AP"], "AP50": row["AP50"]} for name, row in per_class.items()],
+        }
+
+
+def measure(
+    loaded: LoadedDetector,
+    dataset: DetectionDataset,
+    params: Params,
+    progress: progress_.Progress = progress_.silent,
+) -> Measurement:
+    """Detect on every image and score it: the fused model in float32, at `loaded.size`."""
+    settings, device = params.evaluate, pick_device(params.train.device)
+    fused = for_inference(loaded.model)
+    predictors = {"plain": Plain(fused), "tta": TTA(fused, settings.tta.scales, settings.tta.flips)}
+    found = {
+        row: predict(
+            predictor,
+            dataset,
+            size=loaded.size,
+            batch=settings.batch,
+            suppression=settings.suppression,
+            stride=fused.input_stride,
+            device=device,
+            label=f"evaluate {row}",
+            progress=progress,
+        )
+        for row, predictor in predictors.items()
+    }
+    measured = {
+        row: Measured(detections, score(dataset.annotation_path, detections, judge=settings.judge))
+        for row, detections in found.items()
+    }
+    return Measurement(loaded, dataset, **measured)
+
+
+def write(measurement: Measurement, out: Path) -> None:
+    """Write metrics.json, detections.json, detections_tta.json, confusion.json and pictures of them to `out`."""
+    dataset, plain = measurement.dataset, measurement.plain
+    model = measurement.loaded.model.spec.name
+    write_json(out / "metrics.json", measurement.metrics())
+    plain.detections.write(out / "detections.json")
+    measurement.tta.detections.write(out / "detections_tta.json")
+    plots.pr_curves(out / "pr_curve.png", plain.score, f"{model}: precision and recall at IoU .50")
+    matrix = confusion_matrix(dataset, plain.detections)
+    names = [*dataset.classes, "background"]
+    write_json(out / "confusion.json", {"categories": names, "matrix": matrix.tolist()})
+    plots.confusion(out / "confusion.png", matrix, dataset.classes, f"{model}: score from .25, IoU from .45")
+    plots.sample_sheet(out / "samples.jpg", dataset, plain.detections)
