@@ -111,10 +111,10 @@ def check_ray() -> Finding:
 
 def check_mlflow() -> Finding:
     """Can the tracking store be written?"""
-    from components.tracking import runs as tracking
+    from components.tracking import connection
 
     try:
-        where = tracking.probe()
+        where = connection.probe()
     except UserError as error:
         return Finding(False, str(error), "set MLFLOW_TRACKING_URI to a store that can be written")
     return Finding(True, f"{version('mlflow')}, {where} can be written")

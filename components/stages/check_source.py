@@ -10,9 +10,10 @@ from typing import Any
 
 from components.datasets import sources
 from components.params import Params
-from components.tracking import runs as tracking
+from components.tracking.connection import connect, reaching
 from components.tracking.lineage import judged_alike, lineage, source_fingerprint
 from components.tracking.model_versions import CHALLENGER, CHAMPION, version_of
+from components.tracking.runs import stage_run
 from components.workspace import OUTPUTS
 from yolo_core.atomic import write_json
 from yolo_core.progress import Progress, silent
@@ -46,9 +47,9 @@ def run(
 
 def _unchanged(params: Params, fingerprint: str) -> dict[str, str]:
     """Why a model is unchanged, for those that are."""
-    client = tracking.connect()
+    client = connect()
     reasons = {}
-    with tracking.reaching():
+    with reaching():
         for model in params.models:
             judged = {alias: version_of(client, model, alias) for alias in (CHAMPION, CHALLENGER)}
             reasons[model] = judged_alike(judged, lineage(params, model, ""), fingerprint)
@@ -57,5 +58,5 @@ def _unchanged(params: Params, fingerprint: str) -> dict[str, str]:
 
 def _log(params: Params, unchanged: dict[str, str]) -> None:
     for model, reason in unchanged.items():
-        with tracking.stage_run(params, None, "retrain", model) as run:
+        with stage_run(params, None, "retrain", model) as run:
             run.tag(action="unchanged", reason=reason)

@@ -16,7 +16,7 @@ import numpy as np
 from components.datasets.manifest import validation_digest
 from components.files import read_json, require
 from components.params import Params, PromoteParams
-from components.tracking import runs as tracking
+from components.tracking.connection import connect, reaching, shown_uri
 from components.tracking.model_versions import (
     CHALLENGER,
     CHAMPION,
@@ -129,8 +129,8 @@ def paired_gain(
 
 def _judge(params: Params, model: str, registered: Path, data: Path, progress: progress_.Progress) -> Record:
     named = read_json(require(registered, "register"))
-    client = tracking.connect()
-    with tracking.reaching():
+    client = connect()
+    with reaching():
         version = _version(client, named, registered)
         aliases = aliases_of(client, version.name)
         number, champion = int(version.version), aliases.get(CHAMPION)
@@ -182,7 +182,7 @@ def _version(client: "MlflowClient", named: dict[str, Any], registered: Path) ->
             raise
         raise UserError(
             f"{registered}: version {named['version']} of {named['registered_model']} is not in MLflow at "
-            f"{tracking.shown_uri()}; run `scaled-yolov4 register` again"
+            f"{shown_uri()}; run `scaled-yolov4 register` again"
         ) from None
 
 
@@ -332,8 +332,8 @@ def rollback_champion(model: str, place: str | None = None) -> Record:
     from mlflow.exceptions import MlflowException
 
     name = registered_name(model)
-    client = tracking.connect()
-    with tracking.reaching():
+    client = connect()
+    with reaching():
         try:
             aliases = aliases_of(client, name)
         except MlflowException as error:

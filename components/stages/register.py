@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from components.datasets import manifest
 from components.files import read_json, require, sha256
 from components.params import Params
-from components.tracking import runs as tracking
+from components.tracking.connection import connect, reaching, shown_uri
 from components.tracking.lineage import LINEAGE_TAG, SOURCE_TAG, SOURCE_VARIABLE, Lineage, lineage
 from components.tracking.model_versions import (
     EVIDENCE,
@@ -30,7 +30,7 @@ from components.tracking.model_versions import (
     registered_name,
     version_of_inputs,
 )
-from components.tracking.runs import INPUTS_TAG, MODEL_TAG, StageRun, flatten, stage_run
+from components.tracking.runs import INPUTS_TAG, MODEL_TAG, PIPELINE_TAG, StageRun, flatten, manifest_digest, stage_run
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
 
@@ -109,8 +109,8 @@ def run(
     """
     results = Results(model, data, anchors, hyp, train, evaluate, export, benchmark)
     inputs = results.digest()
-    client = tracking.connect()
-    with tracking.reaching():
+    client = connect()
+    with reaching():
         version = version_of_inputs(client, model, inputs)
         known = version is not None
         if version is None:
@@ -130,9 +130,9 @@ def describe(client: "MlflowClient", model: str, version: "ModelVersion") -> dic
         "version": int(version.version),
         "run_id": version.run_id,
         "pipeline_run_id": version.tags[PIPELINE_RUN_TAG],
-        "pipeline": version.tags[tracking.PIPELINE_TAG],
+        "pipeline": version.tags[PIPELINE_TAG],
         "experiment": client.get_experiment(run.info.experiment_id).name,
-        "tracking_uri": tracking.shown_uri(),
+        "tracking_uri": shown_uri(),
         "weights_sha256": version.tags[WEIGHTS_TAG],
         "validation_sha256": version.tags[VALIDATION_TAG],
         "inputs_sha256": version.tags[INPUTS_TAG],
@@ -230,7 +230,7 @@ def _log_dataset(client: "MlflowClient", run: StageRun, params: Params, data: Pa
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = {"source": params.prepare.source, "location": params.prepare.location, "prepared": str(data)}
-    digest = tracking.manifest_digest(data)[:36]  # as long as MLflow takes
+    digest = manifest_digest(data)[:36]  # as long as MLflow takes
     dataset = Dataset(params.prepare.source, digest, "local", json.dumps(source))
     for run_id in (run.root.run_id, run.run_id):
         client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
@@ -318,7 +318,7 @@ def _register(
             LINEAGE_TAG: json.dumps(made_of),
             SOURCE_TAG: os.environ.get(SOURCE_VARIABLE, ""),
             MODEL_TAG: results.model,
-            tracking.PIPELINE_TAG: run.pipeline,
+            PIPELINE_TAG: run.pipeline,
             PIPELINE_RUN_TAG: run.root.run_id,
             VALIDATION_TAG: manifest.validation_digest(results.data),
             WEIGHTS_TAG: sha256(results.weights),

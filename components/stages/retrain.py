@@ -22,9 +22,10 @@ from components.evaluation import measurement
 from components.evaluation.inputs import load_inputs
 from components.files import read_json, require
 from components.params import Params, RetrainParams, hyperparameters
-from components.tracking import runs as tracking
+from components.tracking.connection import connect, reaching
 from components.tracking.lineage import SOURCE_TAG, SOURCE_VARIABLE, Lineage, judged_alike, lineage, of_version
 from components.tracking.model_versions import CHALLENGER, CHAMPION, EVIDENCE, version_of, version_weights
+from components.tracking.runs import stage_run
 from components.workspace import DATA, OUTPUTS
 from yolo_core import progress as progress_
 from yolo_core.anchors import quality, training_boxes
@@ -122,9 +123,9 @@ def _decide_one(params: Params, model: str, data: Path, out: Path, force: bool) 
     """The decision for one model, written, and recorded in MLflow."""
     after = manifest.read(require(data / manifest.NAME, "prepare"))
     now = lineage(params, model, after["sha256"])
-    client = tracking.connect()
+    client = connect()
     with tempfile.TemporaryDirectory() as place:
-        with tracking.reaching():
+        with reaching():
             judged = {alias: version_of(client, model, alias) for alias in (CHAMPION, CHALLENGER)}
             version = judged[CHAMPION]
             champion = _champion(client, version, Path(place)) if version else None
@@ -247,7 +248,7 @@ def _evaluate_champion(
     loaded, dataset = load_inputs(model, data, Path(weights), device=params.train.device)
     measured = measurement.measure(loaded, dataset, params, progress)
     measurement.write(measured, place)
-    with tracking.stage_run(params, data, "retrain", model) as record:
+    with stage_run(params, data, "retrain", model) as record:
         record.log({f"champion/{name}": value for name, value in measured.summary().items()})
         record.artifact(place, "evaluate")
 
@@ -265,7 +266,7 @@ def _train_again(records: dict[str, dict[str, Any]]) -> None:
 
 def _log(params: Params, data: Path, model: str, out: Path, record: dict[str, Any]) -> None:
     numbers = {**(record["diff"] or {}), "recall": record["recall"], "hours": (record["cost"] or {}).get("hours")}
-    with tracking.stage_run(params, data, "retrain", model) as run:
+    with stage_run(params, data, "retrain", model) as run:
         run.log({f"retrain/{key}": value for key, value in numbers.items() if isinstance(value, int | float)})
         run.tag(action=record["action"], reason=record["reason"])
         run.artifact(out / "decision.md")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from components.params import Params
 from components.tracking import journal
+from components.tracking.connection import connect, experiment_id, is_refusal, reaching, shown_uri
 from components.tracking.journal import Courier, Entry, Journal
 from components.tracking.runs import (
     MODEL_TAG,
@@ -25,16 +26,11 @@ from components.tracking.runs import (
     RECORD_TAG,
     STAGE_TAG,
     Recorder,
-    connect,
     deliver,
-    experiment_id,
     find_or_create,
-    is_refusal,
     now_ms,
     pipeline_id,
-    reaching,
     root_run,
-    shown_uri,
     source_tags,
 )
 from components.workspace import outbox

@@ -9,7 +9,7 @@ import yaml
 from components.files import require
 from components.params import Params, hyperparameters
 from components.storage.location import is_remote
-from components.tracking import runs as tracking
+from components.tracking import runs
 from yolo_core.data.coco import CacheSettings
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec
@@ -48,7 +48,7 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
         eval_every=params.train.eval_every,
         evaluation=Evaluation(judged.batch, judged.conf, judged.iou, judged.max_detections),
         judge=judged.judge,
-        data=tracking.manifest_digest(data),
+        data=runs.manifest_digest(data),
         device=params.train.device,
         precision="auto" if params.train.amp else "fp32",
         compile=params.train.compile,
@@ -62,7 +62,7 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
 def image_cache(params: Params, data: Path, work: Path) -> CacheSettings:
     """How decoded images are held; on disk all trainings of one work folder share them."""
     limit = int(params.train.cache_gib * (1 << 30))
-    return CacheSettings(params.train.cache, limit, work.absolute() / "cache", tracking.manifest_digest(data))
+    return CacheSettings(params.train.cache, limit, work.absolute() / "cache", runs.manifest_digest(data))
 
 
 def _evolved(path: Path | None) -> dict[str, float]:

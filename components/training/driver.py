@@ -22,7 +22,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from components.storage.stage_paths import local_copy
-from components.tracking import runs as tracking
+from components.tracking import connection
 from components.workspace import STORE
 from yolo_core import atomic
 from yolo_core.errors import Diverged, TryAgain, UserError
@@ -136,7 +136,7 @@ def opened(folder: Path, record: Callable[[], contextlib.AbstractContextManager[
         "num_cpus": 0,
         "max_concurrency": 8,
         "scheduling_strategy": here,
-        "runtime_env": {"env_vars": tracking.environment()},
+        "runtime_env": {"env_vars": connection.environment()},
     }
     home: Any = ray.remote(Home).options(**options).remote(folder, record)
     try:

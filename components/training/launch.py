@@ -15,8 +15,8 @@ from typing import Any
 
 from components.monitoring import metrics
 from components.params import Workers
+from components.tracking import connection
 from components.tracking import journaled_run as tracking_journal
-from components.tracking import runs as tracking
 from components.training.job import Job, Surroundings
 from components.training.ray_cluster import connected
 from components.training.worker import work, work_remotely
@@ -132,6 +132,6 @@ def _fit_with_ray(job: Job, function: Callable[[], None], workers: int | tuple[i
         name="train",
         storage_path=str(job.folder / "ray"),
         failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=START_ATTEMPTS),
-        worker_runtime_env={"env_vars": tracking.environment()},
+        worker_runtime_env={"env_vars": connection.environment()},
     )
     TorchTrainer(function, scaling_config=scaling, run_config=running).fit()

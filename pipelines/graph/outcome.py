@@ -7,7 +7,7 @@ from pathlib import Path
 from kfp import dsl
 
 from components.params import load
-from components.tracking import runs as tracking
+from components.tracking import connection, runs
 from pipelines.graph.parameters import parsed, variables
 from yolo_core.errors import UserError
 
@@ -18,14 +18,14 @@ UNREAD = "scaled-yolov4"  # the experiment of a run whose parameters cannot be r
 
 def note_failure(params: dsl.Artifact, step: str, reason: str) -> None:
     """Note in MLflow why this step fails; nothing where that cannot be done, for the failure is what matters."""
-    pipeline = params.metadata.get(tracking.PIPELINE_VARIABLE)
+    pipeline = params.metadata.get(connection.PIPELINE_VARIABLE)
     if not pipeline:
         return
     os.environ.update(params.metadata)
     with contextlib.suppress(Exception):
         experiment = load(Path(params.path)).register_.experiment
-        client = tracking.connect()
-        root = tracking.root_run(client, tracking.experiment_id(client, experiment), pipeline)
+        client = connection.connect()
+        root = runs.root_run(client, connection.experiment_id(client, experiment), pipeline)
         client.set_tag(root.info.run_id, FAILURE_TAG, f"{step}: {reason}")
 
 
@@ -66,20 +66,20 @@ def _record(run: str, status: dsl.PipelineTaskFinalStatus, params_yaml: str, ove
     except UserError as error:
         unread = str(error)
     succeeded = status.state == "SUCCEEDED"
-    client = tracking.connect()
-    with tracking.reaching():
-        place = tracking.experiment_id(client, experiment)
-        root = tracking.root_run(client, place, run)
-        wanted = f"tags.`{tracking.PIPELINE_TAG}` = '{run}' and tags.`{tracking.STAGE_TAG}` = 'retrain'"
+    client = connection.connect()
+    with connection.reaching():
+        place = connection.experiment_id(client, experiment)
+        root = runs.root_run(client, place, run)
+        wanted = f"tags.`{runs.PIPELINE_TAG}` = '{run}' and tags.`{runs.STAGE_TAG}` = 'retrain'"
         decided = client.search_runs([place], wanted)
-        actions = {each.data.tags[tracking.MODEL_TAG]: each.data.tags.get(ACTION_TAG, "open") for each in decided}
+        actions = {each.data.tags[runs.MODEL_TAG]: each.data.tags.get(ACTION_TAG, "open") for each in decided}
         if not succeeded:
             outcome = status.state.lower()
             reason = unread or root.data.tags.get(FAILURE_TAG) or status.error_message or "see the steps of the run"
         else:
             outcome = "unchanged" if set(actions.values()) == {"unchanged"} else "succeeded"
             reason = ", ".join(f"{model}: {action}" for model, action in sorted(actions.items()))
-        record = tracking.RunRecord(client, root)
+        record = runs.RunRecord(client, root)
         record.tag(outcome=outcome, reason=reason)
         record.close("FINISHED" if succeeded else "FAILED")
     return f"{outcome} ({reason})"

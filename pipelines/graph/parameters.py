@@ -8,8 +8,8 @@ import yaml
 from kfp import dsl
 
 from components.params import Params, load
+from components.tracking.connection import PIPELINE_VARIABLE
 from components.tracking.lineage import ASKED_VARIABLE, IMAGE_VARIABLE, SOURCE_VARIABLE, parameters_digest
-from components.tracking.runs import PIPELINE_VARIABLE
 from pipelines.exit_codes import exit_codes
 from pipelines.graph.artifacts import address
 

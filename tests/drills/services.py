@@ -14,6 +14,7 @@ from small_training import ROOT, STEPS, parameters
 
 from components.storage import folder
 from components.storage.location import Location
+from components.tracking import connection
 from components.tracking import runs as tracking
 from tests.drills.grounds import Grounds, environment, same, stage
 from tests.drills.report import Found, Lost
@@ -134,8 +135,8 @@ def tracking_away(grounds: Grounds) -> Found:
 
 
 def _only_run(which: str) -> str:
-    client = tracking.connect()
-    experiment = tracking.experiment_id(client, parameters().register_.experiment)
+    client = connection.connect()
+    experiment = connection.experiment_id(client, parameters().register_.experiment)
     runs = client.search_runs([experiment], f"tags.`{tracking.STAGE_TAG}` = '{which}'")
     if [run.info.status for run in runs] != ["FINISHED"]:
         raise Lost(f"instead of one run of {which}: {[(run.info.run_id, run.info.status) for run in runs]}")
@@ -144,7 +145,7 @@ def _only_run(which: str) -> str:
 
 def _history(run: str, name: str) -> list[tuple[int, float]]:
     """Every value of a metric in MLflow as (step, value), in order of recording."""
-    found = tracking.connect().get_metric_history(run, name)
+    found = connection.connect().get_metric_history(run, name)
     return [(metric.step, metric.value) for metric in sorted(found, key=lambda each: (each.timestamp, each.step))]
 
 

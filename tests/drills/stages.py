@@ -12,7 +12,7 @@ from typing import Any
 from small_search import MODEL, TINY, results
 from small_training import ROOT
 
-from components.tracking import runs as tracking
+from components.tracking import connection
 from tests.drills.grounds import LIMIT_S, Grounds, environment, same, stage, started, wait
 from tests.drills.report import Found, Lost
 from tests.drills.training import BITS
@@ -130,7 +130,7 @@ def _ended(home: Path, name: str, after_s: float) -> int:
 
 
 def _check_versions(count: int) -> None:
-    found = tracking.connect().search_model_versions()
+    found = connection.connect().search_model_versions()
     if len(found) != count:
         raise Lost(f"{len(found)} versions are registered instead of {count}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stage_outputs import MODEL, load_params
 
-from components.tracking import runs as tracking
+from components.tracking import connection
 from yolo_core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +114,6 @@ def test_an_mlflow_that_is_away(nobody: str, monkeypatch: pytest.MonkeyPatch, ca
     for name, value in variables(nobody, nobody).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as caught:
-        tracking.probe()
+        connection.probe()
     assert PLANTED not in str(caught.value) + caplog.text
     assert "127.0.0.1" in str(caught.value)

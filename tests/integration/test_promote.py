@@ -12,7 +12,7 @@ from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_output
 
 from components.files import sha256
 from components.stages import promote, register
-from components.tracking import runs as tracking
+from components.tracking import connection
 from yolo_core.errors import UserError
 
 NAME = f"scaled-yolov4-{MODEL}"
@@ -70,11 +70,11 @@ def judge(outputs: Outputs, *overrides: str, rollback: bool = False) -> dict[str
 
 
 def aliases() -> dict[str, int]:
-    return {name: int(number) for name, number in tracking.connect().get_registered_model(NAME).aliases.items()}
+    return {name: int(number) for name, number in connection.connect().get_registered_model(NAME).aliases.items()}
 
 
 def tags(version: int) -> dict[str, str]:
-    return tracking.connect().get_model_version(NAME, str(version)).tags
+    return connection.connect().get_model_version(NAME, str(version)).tags
 
 
 def test_the_first_version_is_promoted(registry: Registry):

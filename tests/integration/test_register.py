@@ -20,6 +20,7 @@ from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_output
 
 from components.datasets.manifest import validation_digest
 from components.stages import register
+from components.tracking import connection
 from components.tracking import runs as tracking
 from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError
@@ -63,7 +64,7 @@ def served(record: dict[str, Any]) -> PyFuncModel:
 
 
 def test_one_tree_holds_the_whole_lineage(outputs: Outputs, record: dict[str, Any]):
-    client = tracking.connect()
+    client = connection.connect()
     root = client.get_run(record["pipeline_run_id"])
     assert root.info.status == "FINISHED"
     assert root.data.params["train.epochs"] == "30"
@@ -107,7 +108,7 @@ def test_registering_again_finds_the_version(outputs: Outputs, record: dict[str,
     summary = register.run(load_params(), model=MODEL, **outputs.paths)
     assert summary == {"name": NAME, "version": record["version"], "state": "known"}
     assert outputs.registered.read_bytes() == before
-    assert len(tracking.connect().search_model_versions(f"name = '{NAME}'")) == 1
+    assert len(connection.connect().search_model_versions(f"name = '{NAME}'")) == 1
 
 
 def test_curves_are_taken_from_the_file_where_training_recorded_none(place: Path, outputs: Outputs):
@@ -117,7 +118,7 @@ def test_curves_are_taken_from_the_file_where_training_recorded_none(place: Path
     register.run(params, model=MODEL, **other.paths)
     record = json.loads(other.registered.read_text())
     assert record["version"] == 2
-    client = tracking.connect()
+    client = connection.connect()
     query = f"tags.mlflow.parentRunId = '{record['pipeline_run_id']}' and tags.`scaled_yolov4.stage` = 'train'"
     experiment = client.get_run(record["run_id"]).info.experiment_id
     (train,) = client.search_runs([experiment], query)

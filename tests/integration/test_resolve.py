@@ -11,7 +11,7 @@ from stage_outputs import MODEL, load_params, make_outputs
 
 from components.stages import check_source as resolve
 from components.stages import prepare, promote, register, retrain
-from components.tracking import runs as tracking
+from components.tracking import connection
 from components.tracking.lineage import SOURCE_VARIABLE
 
 
@@ -44,7 +44,7 @@ def test_the_same_source_is_unchanged_and_that_is_recorded(source: CocoFolder) -
     record = resolved()
     assert record["unchanged"] == {MODEL: "version 1, the champion, comes of the same data, parameters, code, image"}
     assert record["nothing_to_do"]
-    client = tracking.connect()
+    client = connection.connect()
     experiment = client.get_experiment_by_name("scaled-yolov4")
     assert experiment
     (run,) = client.search_runs([experiment.experiment_id], "tags.`scaled_yolov4.stage` = 'retrain'")

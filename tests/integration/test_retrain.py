@@ -9,7 +9,7 @@ from coco_source import CocoFolder, encoded, pixels
 from stage_outputs import MODEL, load_params, make_outputs
 
 from components.stages import prepare, promote, register, retrain
-from components.tracking import runs as tracking
+from components.tracking import connection
 from components.tracking.lineage import IMAGE_VARIABLE
 
 CLASSES = ["dog", "cat"]  # by ascending category id
@@ -41,7 +41,7 @@ def decision(*overrides: str, dry_run: bool = True) -> dict[str, Any]:
 def test_nothing_new_stays_unchanged_and_is_recorded(source: CocoFolder):
     record = decision(dry_run=False)
     assert (record["action"], record["champion"], record["cost"]) == ("unchanged", 1, None)
-    client = tracking.connect()
+    client = connection.connect()
     experiment = client.get_experiment_by_name("scaled-yolov4")
     assert experiment
     (run,) = client.search_runs([experiment.experiment_id], "tags.`scaled_yolov4.stage` = 'retrain'")

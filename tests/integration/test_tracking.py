@@ -16,6 +16,7 @@ import pytest
 from stage_outputs import MODEL, load_params, make_dataset, make_outputs
 
 from components.stages import promote, register
+from components.tracking import connection
 from components.tracking import runs as tracking
 from yolo_core.errors import TryAgain, UserError
 
@@ -40,7 +41,7 @@ def test_a_stage_run_again_goes_on_in_the_same_run(data: Path):
         second.log_params({"batch": 32, "size": 224})
     assert second.run_id == first.run_id
     assert second.root.run_id == first.root.run_id == tracking.pipeline_run(params, data)
-    run = tracking.connect().get_run(first.run_id)
+    run = connection.connect().get_run(first.run_id)
     assert run.data.metrics == {"loss": 2.0}
     assert run.data.params == {"batch": "16", "size": "224"}  # the first value of a parameter stays
     assert run.info.status == "FINISHED"
@@ -52,7 +53,7 @@ def test_a_failing_stage_is_recorded_as_failed(data: Path):
     params = load_params("seed=1")
     with pytest.raises(ZeroDivisionError), tracking.stage_run(params, data, "train", MODEL) as run:
         _ = 1 / 0
-    client = tracking.connect()
+    client = connection.connect()
     assert client.get_run(run.run_id).info.status == "FAILED"
     assert client.get_run(run.root.run_id).info.status == "FAILED"
 
@@ -82,7 +83,7 @@ def test_other_parameters_are_another_pipeline_unless_it_has_a_name(data: Path, 
 
 
 def test_the_store_can_be_probed(data: Path):
-    assert tracking.probe() == f"sqlite:///{Path('mlflow.db').absolute()}"
+    assert connection.probe() == f"sqlite:///{Path('mlflow.db').absolute()}"
 
 
 @pytest.fixture
@@ -141,4 +142,4 @@ def test_over_a_server_and_without_it(server: subprocess.Popen, tmp_path: Path, 
     with pytest.raises(TryAgain, match="cannot be reached"), tracking.stage_run(params, data, "x", "lost"):
         pass
     with pytest.raises(TryAgain, match="cannot be reached"):
-        tracking.probe()
+        connection.probe()

@@ -13,7 +13,7 @@ import pytest
 from faulty_proxy import Fault, FaultyProxy
 from stage_outputs import MODEL, load_params, make_dataset
 
-from components.tracking import journal
+from components.tracking import connection, journal
 from components.tracking import journaled_run as tracking_journal
 from components.tracking import runs as tracking
 from components.tracking.journaled_run import journaled_run
@@ -43,7 +43,7 @@ def embedded(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def history(run_id: str, name: str = "loss") -> list[tuple[int, float]]:
     """Every value that MLflow has, in order of recording."""
-    found = tracking.connect().get_metric_history(run_id, name)
+    found = connection.connect().get_metric_history(run_id, name)
     return [(metric.step, metric.value) for metric in sorted(found, key=lambda each: (each.timestamp, each.step))]
 
 
@@ -56,7 +56,7 @@ def test_records_arrive_and_nothing_stays_behind(embedded: None, data: Path):
         run.tag(note="x")
         run.text("words", "note.txt")
     assert run.run_id
-    found = tracking.connect().get_run(run.run_id)
+    found = connection.connect().get_run(run.run_id)
     assert (found.info.status, found.data.params) == ("FINISHED", {"batch": "16"})
     assert found.data.tags["scaled_yolov4.note"] == "x"
     assert set(found.data.metrics) == {"loss"}
@@ -94,7 +94,7 @@ def test_a_training_that_fails_is_recorded_as_failed(embedded: None, data: Path)
     with pytest.raises(ZeroDivisionError), journaled_run(load_params("seed=3"), data, "train", MODEL) as run:
         _ = 1 / 0
     assert run.run_id
-    assert tracking.connect().get_run(run.run_id).info.status == "FAILED"
+    assert connection.connect().get_run(run.run_id).info.status == "FAILED"
 
 
 def test_without_mlflow_the_work_goes_on_and_the_records_wait(
@@ -181,8 +181,8 @@ def test_a_run_whose_creation_went_unanswered_exists_once(proxy: FaultyProxy, da
     with journaled_run(params, data, "train", MODEL) as run:
         logged(run, range(1, 5))
     assert not proxy.faults[0].times
-    client = tracking.connect()
-    experiment = tracking.experiment_id(client, params.register_.experiment)
+    client = connection.connect()
+    experiment = connection.experiment_id(client, params.register_.experiment)
     pipeline = tracking.pipeline_id(params, data)
     runs = client.search_runs([experiment], f"tags.`{tracking.PIPELINE_TAG}` = '{pipeline}'")
     assert sorted(found.data.tags[tracking.STAGE_TAG] for found in runs) == ["pipeline", "train"]
@@ -251,15 +251,15 @@ def test_a_stage_ends_with_exit_code_3_and_sync_delivers_later(
     assert f"records of train-{MODEL}" in done.stdout
     assert not list((tmp_path / "runs/outbox/records").glob("*.jsonl"))
     curves = (tmp_path / f"outputs/train/{MODEL}/curves.csv").read_text().splitlines()[1:]
-    client = tracking.connect()
+    client = connection.connect()
     (run,) = client.search_runs(
-        [tracking.experiment_id(client, load_params().register_.experiment)],
+        [connection.experiment_id(client, load_params().register_.experiment)],
         f"tags.`{tracking.STAGE_TAG}` = 'train'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
     )
     assert run.info.status == "FINISHED"
-    epochs = tracking.connect().get_metric_history(run.info.run_id, "epoch")
+    epochs = connection.connect().get_metric_history(run.info.run_id, "epoch")
     assert [metric.value for metric in epochs] == [1.0, 2.0]
     assert len(curves) == 2
 
@@ -272,4 +272,4 @@ def test_a_server_with_accounts_refuses_a_write_without_one(
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match=r"refuses access \(401\)"):
-        tracking.probe()
+        connection.probe()
