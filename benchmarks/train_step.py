@@ -27,7 +27,7 @@ from benchmarks.report import Goal, publish
 from yolo_core.data.loader import Batch
 from yolo_core.models import Detector, build_model
 from yolo_core.train.schedule import Phase, Values
-from yolo_core.train.step import Learner, reproducible
+from yolo_core.train.step import Learner, StepConfig, reproducible
 
 # name: model, size, batch and steps of a round.
 ROWS = {
@@ -143,16 +143,8 @@ def learner_of(
     setting.__enter__()  # for the rest of this process
     network = model_of(model)
     phase = Phase(1, network.spec.hyp)
-    learner = Learner(
-        network,
-        (phase,),
-        size=size,
-        batch=batch,
-        nominal_batch=batch,
-        device=place,
-        dtype={"fp32": None, "bf16": torch.bfloat16}[precision],
-        compile=compile,
-    )
+    dtype = {"fp32": None, "bf16": torch.bfloat16}[precision]
+    learner = Learner(network, StepConfig((phase,), size, batch, batch, place, dtype, compile=compile))
     values = Values(phase.hyp.lr0, phase.hyp.lr0, phase.hyp.momentum, 1)
     images, targets = batch_of(size, batch)
     data = Batch(images.pin_memory(), targets.pin_memory()) if device == "cuda" else Batch(images, targets)

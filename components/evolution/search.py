@@ -7,12 +7,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 # Read by Ray when it is imported: no usage reports, no files beside the ledger, no warnings; Ctrl-C ends the search.
 QUIET = {
@@ -41,10 +41,8 @@ from yolo_core.data.cache import CacheSettings  # noqa: E402
 from yolo_core.errors import TryAgain, UserError  # noqa: E402
 from yolo_core.evolution import Individual, Mutation, propose, rung_limits  # noqa: E402
 from yolo_core.hyperparameters import Hyperparameters  # noqa: E402
-from yolo_core.progress import silent  # noqa: E402
-from yolo_core.train.loop import TrainConfig  # noqa: E402
+from yolo_core.train import EpochRow, TrainConfig  # noqa: E402
 
-T = TypeVar("T")
 GRACE = 60.0  # seconds after the limit at which a trial that does not look at the clock is killed
 POLL = 0.1  # seconds between the questions of an idle worker
 DIED = "the trial's process ended without a result"
@@ -391,10 +389,6 @@ class OutOfTime(Exception):
     """The budget ended during a trial."""
 
 
-class _Stopped(Exception):
-    """A trial is not among the best at a rung; holds the row of the curves there."""
-
-
 class Course:
     """The rungs of one trial, remembered beside its checkpoints, where it has any."""
 
@@ -408,18 +402,17 @@ class Course:
         """Fitness at each rung so far."""
         return list(self._reached.values())
 
-    def watch(self, row: Mapping[str, Any]) -> None:
-        """Take the figures of an epoch that has ended; raises _Stopped where they are not enough."""
-        from yolo_core.train.loop import fitness
+    def ends_at(self, row: EpochRow) -> bool:
+        """Take the figures of an epoch that has ended; whether they are not enough to go on."""
+        from yolo_core.train.validation import fitness
 
         epoch = row["epoch"]
         if epoch not in self._limits:
-            return
-        self._reached[str(epoch)] = fitness(row["AP"], row["AP50"])
+            return False
+        self._reached[str(epoch)] = fitness(row["AP"] or 0.0, row["AP50"] or 0.0)
         if self.work:
             write_json(self.work / RUNGS, self._reached)
-        if self._reached[str(epoch)] < self._limits[epoch]:
-            raise _Stopped(row)
+        return self._reached[str(epoch)] < self._limits[epoch]
 
 
 def read_json(path: Path) -> Any:
@@ -432,7 +425,8 @@ def train(
     """Figures of a training with the values `hyp`, ended early where its course ends; OutOfTime at the deadline."""
     import torch
 
-    from yolo_core.train.loop import fit, fitness
+    from yolo_core.train import fit
+    from yolo_core.train.validation import fitness
 
     phases = tuple(replace(phase, hyp=Hyperparameters(**hyp)) for phase in config.phases)
     try:
@@ -441,31 +435,19 @@ def train(
             train_set,
             val_set,
             work=course.work,
-            on_epoch=course.watch,
-            asked_to_stop=(lambda: time.time() >= deadline) if course.work else lambda: False,
-            progress=silent if course.work else _until(deadline),
+            on_epoch=course.ends_at,
+            should_stop=lambda: time.time() >= deadline,
         )
     except TryAgain:  # it has written a checkpoint
         raise OutOfTime from None
-    except _Stopped as stopped:
-        row = stopped.args[0]
-        figures = {"fitness": fitness(row["AP"], row["AP50"]), "AP": row["AP"], "AP50": row["AP50"]}
+    if result.ended_early:
+        row = result.rows[-1]
+        ap, ap50 = row["AP"] or 0.0, row["AP50"] or 0.0
+        figures = {"fitness": fitness(ap, ap50), "AP": ap, "AP50": ap50}
         return {**figures, "rungs": course.reached, "stopped_at": row["epoch"]}
     if not all(torch.isfinite(tensor).all() for tensor in result.model.state_dict().values()):
         raise ArithmeticError("the trained weights are not finite")
     return {**{name: float(result.best[name]) for name in ("fitness", "AP", "AP50")}, "rungs": course.reached}
-
-
-def _until(deadline: float) -> Callable[..., Iterator[Any]]:
-    """A progress report that says nothing and stops the work at the deadline."""
-
-    def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        for item in items:
-            if time.time() >= deadline:
-                raise OutOfTime
-            yield item
-
-    return track
 
 
 def _part(split: Any, images: int | None, seed: int) -> Any:

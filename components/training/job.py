@@ -43,6 +43,6 @@ class Surroundings:
     """
 
     record: Callable[[], contextlib.AbstractContextManager[Any]]
-    asked_to_stop: Callable[[], bool]
+    should_stop: Callable[[], bool]
     keep: Callable[[Path], None] | None = None
     queued: float | None = None

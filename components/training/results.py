@@ -10,7 +10,7 @@ from typing import Any
 from components.training.job import Job
 from yolo_core import atomic
 from yolo_core.models.weights import save_detector
-from yolo_core.train import TrainConfig, TrainResult, checkpoint, distributed
+from yolo_core.train import EpochRow, TrainConfig, TrainResult, checkpoint, distributed
 from yolo_core.train.transfer import Transfer
 
 RESULTS = ("model.safetensors", "curves.csv", "train.json")
@@ -33,7 +33,7 @@ def _taken_over(config: TrainConfig, transfer: Transfer | None) -> dict[str, Any
     return {"file": config.start_from, "sha256": config.start_digest, **dataclasses.asdict(transfer)}
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _csv(rows: list[EpochRow]) -> str:
     text = io.StringIO()
     table = csv.DictWriter(text, list(CURVES), lineterminator="\n")
     table.writeheader()

@@ -18,9 +18,9 @@ from components.monitoring import metrics
 from components.training import results
 from components.training.job import Job, Surroundings
 from yolo_core.data.coco import load_split
-from yolo_core.errors import UserError, full_disk_told
+from yolo_core.errors import UserError, full_disk_told, known_as
 from yolo_core.progress import Progress
-from yolo_core.train import OnLog, Pace, checkpoint, distributed, fit
+from yolo_core.train import EpochRow, OnLog, Pace, checkpoint, distributed, fit
 
 
 def work_remotely(job: Job, home: Any, node: str) -> None:
@@ -40,12 +40,12 @@ def work_remotely(job: Job, home: Any, node: str) -> None:
         torch.cuda.set_device(get_device())
     if job.params.train.workers.vary and not distributed.form_team(job.config.batch):
         return
-    with ray_home.listening(home) as asked_to_stop:
+    with ray_home.listening(home) as should_stop:
         try:
             with full_disk_told():
                 job, keep = _settled(job, home, node)
                 queued = ray_home.answer(home.queued.remote())
-                work(job, Surroundings(partial(_HomeRecord, home), asked_to_stop, keep, queued), on_stderr())
+                work(job, Surroundings(partial(_HomeRecord, home), should_stop, keep, queued), on_stderr())
             if keep:  # all that counts is at home
                 shutil.rmtree(job.folder, ignore_errors=True)
         except UserError as error:
@@ -88,17 +88,18 @@ def work(job: Job, around: Surroundings, progress: Progress) -> None:
     for split in (train_set, val_set):
         split.open_cache(job.config.size, progress)
     with _recorded(job, around) as (record, on_log):
-        result = fit(
-            job.config,
-            train_set,
-            val_set,
-            work=job.checkpoints,
-            on_log=on_log,
-            on_epoch=lambda row: _report(record, row),
-            on_save=around.keep,
-            asked_to_stop=around.asked_to_stop,
-            progress=progress,
-        )
+        with known_as(batch="train.batch", freeze="train.freeze"):
+            result = fit(
+                job.config,
+                train_set,
+                val_set,
+                work=job.checkpoints,
+                on_log=on_log,
+                on_epoch=lambda row: _report(record, row),
+                on_save=around.keep,
+                should_stop=around.should_stop,
+                progress=progress,
+            )
         if distributed.is_main():
             results.write(job, result, train_set.classes, record.run_id, time.monotonic() - began)
             if around.keep:
@@ -144,6 +145,6 @@ class _HomeRecord(contextlib.AbstractContextManager):
     def __exit__(self, *_: object) -> None: ...
 
 
-def _report(record: Any, row: dict[str, Any]) -> None:
+def _report(record: Any, row: EpochRow) -> None:
     """An epoch's figures, to MLflow."""
     record.log({"epoch": row["epoch"], "val/AP": row["AP"], "val/AP50": row["AP50"]}, row["step"])

@@ -28,7 +28,8 @@ from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import build_model, get_spec
 from yolo_core.models.detector import TrainingGraph
 from yolo_core.models.weights import load_detector, save_detector
-from yolo_core.train import Evaluation, Phase, TrainConfig, checkpoint, distributed, fit, loop
+from yolo_core.train import Evaluation, Phase, TrainConfig, checkpoint, distributed, fit, validation
+from yolo_core.train import run as training_run
 from yolo_core.train import step as training_step
 
 
@@ -110,8 +111,8 @@ def test_a_training_asked_to_stop_writes_a_checkpoint_and_ends_as_if_it_had_not_
 ) -> None:
     whole = train_here(place, config())
     asked = iter(range(1, 1000))  # once a step of the 4 of an epoch, and before each batch of an evaluation
-    with pytest.raises(TryAgain, match=rf"asked to stop at step \d+ of {STEPS}; the same command goes on"):
-        train_here(place, config(), work=tmp_path, asked_to_stop=lambda: next(asked) >= question)
+    with pytest.raises(TryAgain, match=rf"asked to stop at step \d+ of {STEPS}; the same command continues"):
+        train_here(place, config(), work=tmp_path, should_stop=lambda: next(asked) >= question)
     state = json.loads((checkpoint.found(tmp_path)[0] / checkpoint.STATE).read_text())
     assert state["step"] in (question, question + 1) if question < 9 else state["step"] == 8
     assert len(state["rows"]) == rows
@@ -174,6 +175,27 @@ def test_only_what_determines_the_result_is_its_identity() -> None:
         assert checkpoint.digest(config(**change).identity()) != checkpoint.digest(config().identity())
 
 
+def test_the_identity_is_that_of_earlier_versions_so_that_their_checkpoints_are_found() -> None:
+    known = "58bce61943812a3d8b768d10e8cdc42379b69831a343ca15a5488a16ced063bb"
+    settings = config(data="x", anchors=(((1.0, 2.0),),), freeze=("body.stem",))
+    assert checkpoint.digest(settings.identity()) == known
+
+
+def test_a_training_without_a_work_folder_stops_at_once(place: Path) -> None:
+    asked = iter(range(1, 1000))
+    with pytest.raises(TryAgain, match=rf"asked to stop at step 2 of {STEPS}$"):
+        train_here(place, config(), should_stop=lambda: next(asked) >= 2)
+
+
+@pytest.mark.parametrize(("ends_at", "steps"), [(2, 8), (3, 16)], ids=["evaluated", "not evaluated: the next that is"])
+def test_a_training_ends_early_where_the_caller_says_so(place: Path, ends_at: int, steps: int) -> None:
+    whole = train_here(place, config())
+    early = train_here(place, config(), on_epoch=lambda row: row["epoch"] >= ends_at)
+    assert (early.ended_early, early.steps, whole.ended_early) == (True, steps, False)
+    assert early.rows == whole.rows[: steps // 4]
+    assert early.best["epoch"] <= steps // 4
+
+
 def test_a_loss_that_is_not_finite_ends_the_training_with_advice(place: Path) -> None:
     wild = Hyperparameters(lr0=1e9, warmup_epochs=0, warmup_iterations=0)
     with pytest.raises(UserError, match=r"not finite at step \d+ \(epoch \d+\); lower train.hyp.lr0") as caught:
@@ -219,7 +241,7 @@ def test_fine_tuning_takes_over_what_fits_and_leaves_the_frozen_parts(
     ("change", "message"),
     [
         ("train.weights=none.safetensors", r"train.weights = none.safetensors: cannot be read \(No such file"),
-        ("train.freeze=[body.stm]", "train.freeze: no part 'body.stm'; the model has body.stem"),
+        ("train.freeze=[body.stm]", r"train.freeze = \[body.stm\]: no part 'body.stm'; the model has body.stem"),
         ("train.width=0", r"train.width = 0: .*greater than 0"),
     ],
 )
@@ -350,10 +372,10 @@ class InDouble(TrainingGraph):
 
 def compute_in_double(patch: pytest.MonkeyPatch) -> list[Detections]:
     """Gives what is scored at each evaluation, as they come."""
-    patch.setattr(loop, "build_model", in_double)
+    patch.setattr(training_run, "build_model", in_double)
     patch.setattr(training_step, "TrainingGraph", InDouble)
-    scored, score = [], loop.score
-    patch.setattr(loop, "score", lambda path, found, *more: scored.append(found) or score(path, found, *more))
+    scored, score = [], validation.score
+    patch.setattr(validation, "score", lambda path, found, *more: scored.append(found) or score(path, found, *more))
     return scored
 
 
@@ -429,6 +451,6 @@ def test_two_ray_workers_agree_with_one(place: Path, tracking: None, cluster: No
 
 @pytest.mark.slow
 def test_a_mistake_found_by_a_ray_worker_is_one_line(place: Path, tracking: None, cluster: None) -> None:
-    with pytest.raises(UserError, match=r"batch.* 3 .*workers") as caught:
+    with pytest.raises(UserError, match=r"batch.* 3: .*workers") as caught:
         run(place, "mistake", "train.batch=3", f"train.workers={WORKERS}")
     assert "\n" not in str(caught.value)

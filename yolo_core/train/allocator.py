@@ -1,4 +1,4 @@
-"""Memory of the C library between steps of training on a CPU."""
+"""The C library's handling of freed memory, for training on a CPU."""
 
 import ctypes
 import platform
@@ -7,10 +7,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what this process frees, from now on; nothing happens where it is not GNU's.
+    """Have glibc keep what this process frees, from now on; does nothing with another C library.
 
-    By default it gives large blocks back to the kernel, which clears the pages again one by one as the next step
-    touches them. A step frees what the next one needs, so keeping it costs nothing.
+    By default it returns large blocks to the kernel, which zeroes the pages one by one as the next step touches them.
+    A step frees what the next one needs, so keeping it costs nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return

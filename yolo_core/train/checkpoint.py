@@ -1,7 +1,7 @@
 """Checkpoints: a folder of tensors (safetensors), state (JSON) and their checksums. Nothing is pickled.
 
-A checkpoint is written aside, flushed and renamed, so a folder named step-NNNNNNNN is whole; should the disk
-damage it later, its SHA256SUMS tell (`sha256sum -c SHA256SUMS` does too) and the checkpoint before it is used.
+A checkpoint is written aside, flushed and renamed, so a folder named step-NNNNNNNN is whole. Its SHA256SUMS
+(`sha256sum -c SHA256SUMS`) show later damage by the disk; the checkpoint before it is used then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 import safetensors.torch
@@ -32,10 +32,33 @@ DIFFERENCES_SHOWN = 10
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read: tensors by group ("model", "ema", ...) and name; the state as it was given."""
+    """What was read."""
 
     tensors: dict[str, dict[str, Tensor]]
-    state: dict[str, Any]
+    """By group ("model", "ema", ...) and name."""
+    state: dict[str, object]
+    """As it was given to `save`, with "step" and the parameters."""
+
+
+class RandomState(TypedDict):
+    """The state of every global random generator of a process, as JSON can hold it; tensors of bytes as base64."""
+
+    python: tuple[int, list[int], float | None]
+    numpy: _NumpyState
+    torch: str
+    cuda: NotRequired[str]
+
+
+class _NumpyState(TypedDict):
+    bit_generator: str
+    state: _MersenneTwister
+    has_gauss: int
+    gauss: float
+
+
+class _MersenneTwister(TypedDict):
+    key: list[int]
+    pos: int
 
 
 class Damaged(Exception):
@@ -46,13 +69,14 @@ def save(
     folder: Path,
     step: int,
     tensors: Mapping[str, Mapping[str, Tensor]],
-    state: Mapping[str, Any],
-    parameters: Mapping[str, Any],
+    state: Mapping[str, object],
+    parameters: Mapping[str, object],
     keep: int = 2,
 ) -> Path:
     """Write folder/step-NNNNNNNN, then remove all but the newest `keep`; returns its path.
 
-    state: anything JSON can hold. parameters: what determines the result; `load` refuses other ones.
+    tensors: by group and name. state: anything JSON can hold. parameters: what determines the result; `load` refuses
+    a checkpoint made with others.
     """
     path = folder / f"step-{step:08d}"
     if path.exists():
@@ -74,10 +98,10 @@ def found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-????????"), reverse=True)
 
 
-def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
+def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
     """The newest checkpoint that is whole, None without one.
 
-    A damaged one is renamed to damaged-..., and `say` gets a line about it.
+    A damaged one is renamed to damaged-..., and `warn` gets a line about it.
     """
     for path in found(folder):
         try:
@@ -86,7 +110,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
-            say(f"checkpoint {path} is damaged ({damage}); going on from the one before it")
+            warn(f"checkpoint {path} is damaged ({damage}); resuming from the one before it")
         else:
             return path
     return None
@@ -104,7 +128,7 @@ def verify(path: Path) -> None:
         raise Damaged(str(error)) from None
 
 
-def load(path: Path, parameters: Mapping[str, Any]) -> Checkpoint:
+def load(path: Path, parameters: Mapping[str, object]) -> Checkpoint:
     """Read a verified checkpoint.
 
     Raises UserError with the difference when it was made with other parameters, and when it is not a checkpoint.
@@ -120,7 +144,7 @@ def load(path: Path, parameters: Mapping[str, Any]) -> Checkpoint:
             raise UserError(f"{path}: made with other parameters: {difference}; restore them or remove the folder")
         flat = safetensors.torch.load_file(path / TENSORS)
     except (OSError, ValueError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
-        raise UserError(f"{path}: not a checkpoint ({_first_line(error)}); remove it to start anew") from None
+        raise UserError(f"{path}: not a checkpoint ({_first_line(error)}); remove it to start again") from None
     tensors: dict[str, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         group, _, rest = name.partition(".")
@@ -128,7 +152,7 @@ def load(path: Path, parameters: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(tensors, state)
 
 
-def differences(there: Any, here: Any, key: str = "") -> list[str]:
+def differences(there: object, here: object, key: str = "") -> list[str]:
     """'key: value there, other value here' for every leaf in which two JSON values differ."""
     if not (isinstance(there, dict) and isinstance(here, dict)):
         return [] if there == here else [f"{key}: {_short(there)} there, {_short(here)} here"]
@@ -140,18 +164,19 @@ def differences(there: Any, here: Any, key: str = "") -> list[str]:
     ]
 
 
-def digest(parameters: Mapping[str, Any]) -> str:
+def digest(parameters: Mapping[str, object]) -> str:
     """SHA-256 (hex) of parameters as canonical JSON."""
     return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
 
 
-def random_state() -> dict[str, Any]:
-    """The state of every global random generator of this process, as JSON can hold it."""
+def random_state() -> RandomState:
+    """That of this process."""
     version, words, gauss = random.getstate()
-    numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - the global generator is what is saved
-    state = {
-        "python": [version, list(words), gauss],
-        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
+    generator = cast(_NumpyState, np.random.get_state(legacy=False))  # noqa: NPY002 - the global one is what is saved
+    key = np.asarray(generator["state"]["key"]).tolist()
+    state: RandomState = {
+        "python": (version, list(words), gauss),
+        "numpy": {**generator, "state": {**generator["state"], "key": key}},
         "torch": _encode(torch.get_rng_state()),
     }
     if torch.cuda.is_available():
@@ -159,8 +184,8 @@ def random_state() -> dict[str, Any]:
     return state
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put back what `random_state` gave."""
+def set_random_state(state: RandomState) -> None:
+    """Restore what `random_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     inner = state["numpy"]["state"]
@@ -184,7 +209,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(parameters: Mapping[str, object]) -> dict[str, object]:
     """As they read back from JSON: tuples have become lists."""
     return json.loads(json.dumps(parameters))
 
@@ -193,6 +218,6 @@ def _first_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

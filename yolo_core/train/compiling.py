@@ -1,9 +1,10 @@
-"""torch.compile, for those machines that can."""
+"""torch.compile, on machines where it works."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -12,20 +13,20 @@ log = logging.getLogger(__name__)
 
 
 class Compiled(nn.Module):
-    """`module` by torch.compile; where that fails, as without a C++ compiler, the module itself after one warning.
+    """`module` through torch.compile; where that fails, as without a C++ compiler, the module itself, with a warning.
 
-    dynamic: whether to compile for any height and width at once, not anew for each.
+    dynamic: whether to compile once for any height and width instead of once for each.
     """
 
     def __init__(self, module: nn.Module, dynamic: bool):
         super().__init__()
         self.module = module
-        self._compiled: Any = torch.compile(module, dynamic=dynamic)
+        self._compiled: Callable[[Tensor], list[Tensor]] | None = torch.compile(module, dynamic=dynamic)
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
-        self._failure = TorchDynamoException  # of the compiler's parts and backends as well
+        self._failure = TorchDynamoException  # includes failures of backends
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Tensor) -> list[Tensor]:
         if self._compiled is None:
             return self.module(images)
         try:
@@ -33,13 +34,13 @@ class Compiled(nn.Module):
                 return self._compiled(images)
         except self._failure as error:
             first = str(error).strip().partition("\n")[0]
-            log.warning("train.compile: going on without, torch.compile failed: %s", first)
+            log.warning("torch.compile failed, continuing without it: %s", first)
             self._compiled = None
             return self.module(images)
 
 
-def _backward_compiled_at_once() -> Any:
-    """Have the backward pass fail to compile here, where there is a way out, not in the middle of itself."""
+def _backward_compiled_at_once() -> AbstractContextManager[object]:
+    """Compile the backward pass with the forward pass, so that it fails where the fallback is."""
     import torch._functorch.config as config
 
     return config.patch(force_non_lazy_backward_lowering=True)

@@ -1,13 +1,13 @@
 """Several workers on one model. Without an initialised process group every function is the single-worker case.
 
-The rest of the training code asks here and holds no other distributed code. Worker 0 always belongs to the team.
+All distributed code of training is here. Worker 0 always belongs to the team.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -18,11 +18,11 @@ from yolo_core.train import sync_bn
 
 T = TypeVar("T")
 
-_team: dist.ProcessGroup | None = None  # the workers that train; None is all of them
+_team: dist.ProcessGroup | None = None  # the workers that train; None for all
 
 
 def active() -> bool:
-    """Whether a process group is there."""
+    """Whether there is a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -35,27 +35,27 @@ def world() -> int:
 
 
 def form_team(batch: int) -> bool:
-    """Have the first workers train, as many as share a batch evenly, and the others none of it: whether this one does.
+    """Have only as many of the first workers train as share a batch evenly; returns whether this one does.
 
-    Every worker must call it, and those that do not belong must call nothing else here.
+    Every worker must call it; those that do not train must call nothing else here.
     """
     global _team
     if not active():
         return True
     everyone = dist.get_world_size()
     size = max(number for number in range(1, everyone + 1) if batch % number == 0)
-    team: Any = dist.new_group(list(range(size))) if size < everyone else None
-    _team = team
+    team = dist.new_group(list(range(size))) if size < everyone else None
+    _team = cast("dist.ProcessGroup | None", team)  # typed too widely there
     return dist.get_rank() < size
 
 
 def is_main() -> bool:
-    """Whether this worker writes files and records."""
+    """Whether this worker is the one that writes files and records."""
     return rank() == 0
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Have the BatchNorm layers inside take their statistics over all workers; their tensors stay the same."""
+    """Have the BatchNorm layers of `model` take their statistics over all workers; their tensors stay the same."""
     if world() == 1:
         return
     if device.type == "cuda":
@@ -65,7 +65,7 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with gradients averaged over the workers; itself when alone."""
+    """The model with gradients averaged over the workers; the model itself with a single worker."""
     if world() == 1:
         return model
     devices = [device.index or 0] if device.type == "cuda" else None
@@ -78,7 +78,7 @@ def gradients_stay_local(model: nn.Module) -> AbstractContextManager:
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean of a tensor over the workers; a value that is not finite on one is so on all."""
+    """The mean of a tensor over the workers; a value that is not finite on one worker is not on any."""
     if world() == 1:
         return tensor
     total = tensor.clone()
@@ -87,7 +87,7 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is set on one worker at least: the same answer on all."""
+    """Whether the flag is set on at least one worker; the same answer on all."""
     return flag if world() == 1 else any(gather(flag))
 
 
@@ -95,20 +95,20 @@ def gather(value: T) -> list[T]:
     """Each worker's value, in order of rank, on every worker."""
     if world() == 1:
         return [value]
-    values: list[Any] = [None] * world()
+    values = [value] * world()  # each is overwritten
     dist.all_gather_object(values, value, group=_team)
     return values
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """What `make` gives on the main worker, on every worker; the others wait. An error there is raised on all."""
+    """What `make` returns on the main worker, on every worker; the others wait. An error there is raised on all."""
     if world() == 1:
         return make()
     outcome: list[Any] = [None, None]
     if is_main():
         try:
             outcome[0] = make()
-        except Exception as error:  # the others must not wait for ever
+        except Exception as error:  # the others must not wait forever
             outcome[1] = error
     dist.broadcast_object_list(outcome, src=0, group=_team)
     if outcome[1] is not None:
@@ -117,7 +117,7 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def tensors_from_main(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The main worker's named tensors on every worker; `device` is where they travel from and to."""
+    """The main worker's named tensors on every worker, sent from and to `device`."""
     if world() == 1:
         return dict(tensors)
     shapes = from_main(lambda: {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()})
@@ -130,7 +130,7 @@ def tensors_from_main(tensors: Mapping[str, Tensor], device: torch.device) -> di
 
 
 def copy_from_main(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors by those of the main worker."""
+    """Overwrite tensors with those of the main worker."""
     if world() == 1:
         return
     for tensor in tensors:

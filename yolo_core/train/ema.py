@@ -12,7 +12,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class EMA(Generic[M]):
-    """Keeps `.module`, a frozen copy of `model`, that `update` pulls towards the model.
+    """Holds `.module`, a frozen copy of `model` that `update` pulls towards the model.
 
     Floating-point parameters and buffers are averaged, in the float32 that training keeps them in; counters are
     copied.

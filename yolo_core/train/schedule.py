@@ -1,4 +1,4 @@
-"""What the optimizer is told at each step: pure functions of the step, so resuming needs nothing but its number.
+"""The optimizer's settings at each step: pure functions of the step, so resuming needs nothing but its number.
 
 A step is one batch; an update is one optimizer step, made after `accumulate` batches.
 """
@@ -14,9 +14,10 @@ from yolo_core.hyperparameters import Hyperparameters
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training: until epoch `epochs`, counted from the very start, under `hyp`."""
+    """A part of the training with hyperparameters of its own."""
 
     epochs: int
+    """The epoch it ends at, counted from the start of the training."""
     hyp: Hyperparameters
 
 
@@ -28,22 +29,24 @@ class Values:
     bias_lr: float
     momentum: float
     accumulate: int
+    """Batches per update."""
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Warm-up, then a cosine per phase.
 
-    phases: one or more, each ending later than the one before. A later phase goes on from the epoch where the
-        one before ended, on the cosine of its own, longer total (the two-stage recipe of arXiv 2011.08036).
-    steps_per_epoch: batches in an epoch.
-    batch, nominal_batch: images in a batch over all workers, and in an update.
+    A later phase continues from the epoch where the one before ended, on the cosine of its own, longer total (the
+    two-stage recipe of arXiv 2011.08036).
     """
 
     phases: Sequence[Phase]
+    """One or more, each ending later than the one before."""
     steps_per_epoch: int
     batch: int
+    """Images per step over all workers."""
     nominal_batch: int
+    """Images per update of the weights."""
 
     @property
     def epochs(self) -> int:
@@ -59,7 +62,7 @@ class Schedule:
 
     @property
     def warmup_steps(self) -> int:
-        """max(warmup_epochs, warmup_iterations), but never over half of the first phase: short runs learn too."""
+        """max(warmup_epochs, warmup_iterations), but at most half of the first phase: short runs learn too."""
         first = self.phases[0]
         asked = max(round(first.hyp.warmup_epochs * self.steps_per_epoch), int(first.hyp.warmup_iterations))
         return min(asked, first.epochs * self.steps_per_epoch // 2)
@@ -84,7 +87,7 @@ class Schedule:
     def updates_at(self, step: int) -> bool:
         """Whether the optimizer steps after the batch of this step.
 
-        A window that the end of the training cuts short is still applied.
+        An accumulation cut short by the end of the training is still applied.
         """
         return (step + 1) % self.at(step).accumulate == 0 or step + 1 == self.steps
 
@@ -105,5 +108,5 @@ def between(start: float, end: float, fraction: float) -> float:
 
 
 def ema_decay(updates: int, decay: float, tau: float) -> float:
-    """decay x (1 - e^(-updates / tau)): a young average forgets fast."""
+    """decay x (1 - e^(-updates / tau)): early on the average follows the weights closely."""
     return decay * (1 - math.exp(-updates / tau))

@@ -1,4 +1,4 @@
-"""A limit on how long training may stand still."""
+"""A watchdog that ends a training that hangs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ STANDARD_ERROR = 2
 
 @contextmanager
 def watched(limit_s: float | None) -> Iterator[Callable[[], None]]:
-    """Yield a function to call at every sign of life; None for no limit.
+    """Yield a function to call at every sign of life.
 
-    When none comes for `limit_s`, the stacks of all threads go to standard error and the process ends with exit code 1.
-    The watch takes no lock of the interpreter's: it also finds native code that does not come back.
+    After `limit_s` seconds without one the stacks of all threads go to standard error and the process ends with exit
+    code 1; None for no limit. The watchdog does not need the GIL: it also catches native code that hangs.
     """
     if limit_s is None:
         yield lambda: None

@@ -1,12 +1,13 @@
 """One step: the gradients of a batch, and the update of the weights and of their average.
 
-Nothing here waits for the device: what a step finds out stays there until somebody looks.
+Nothing here waits for the device: the losses of a step stay there until the loop looks at them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,12 +29,12 @@ LOSSES = ("box", "obj", "cls")
 
 @contextmanager
 def reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """What training asks of its process: a seed; on the CPU sums whose order does not depend on the timing of threads.
+    """Seed this process; on the CPU also sum in an order that does not depend on the timing of threads.
 
-    There freed memory is kept as well, for good: see `keep_freed_memory`.
+    On the CPU freed memory is kept as well, and stays so after the block: see `keep_freed_memory`.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic
+    memory: Any = torch.utils.deterministic  # a module with a property
     fill = memory.fill_uninitialized_memory
     torch.manual_seed(seed)
     if device.type == "cpu":
@@ -49,54 +50,66 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill
 
 
+@dataclass(frozen=True)
+class StepConfig:
+    """How a `Learner` learns."""
+
+    phases: Sequence[Phase]
+    """Whose hyperparameters the losses and the optimizer are made from."""
+    size: int
+    """Side of the training square in pixels."""
+    batch: int
+    """Images per step over all workers."""
+    nominal_batch: int
+    """Images per update of the weights."""
+    device: torch.device
+    dtype: torch.dtype | None = None
+    """Of autocast; None for plain float32."""
+    sync_bn: bool = False
+    """Whether BatchNorm takes its statistics over all workers."""
+    compile: bool = False
+    """Whether the model runs through torch.compile; see `yolo_core.train.compiling`."""
+    dynamic: bool = False
+    """Whether it is compiled for any height and width at once."""
+    ema_decay: float = 0.9999
+    """Decay of the average weights, per update."""
+    ema_tau: float = 2000.0
+    """Updates over which that decay ramps up."""
+
+
 class Learner:
     """A model and all that a step changes: its weights, their average, the optimizer's momentum.
 
-    phases: whose hyperparameters the losses and the optimizer are made from; size: pixels, side of the training
-    square; batch, nominal_batch: images per step over all workers, and per update; dtype: of autocast, None for plain
-    float32; frozen: parts of the model held in evaluation mode; compile, dynamic: see `yolo_core.train.compiling`.
+    frozen: modules of the model to be held in evaluation mode, for their statistics.
     """
 
-    def __init__(
-        self,
-        model: Detector,
-        phases: Sequence[Phase],
-        *,
-        size: int,
-        batch: int,
-        nominal_batch: int,
-        device: torch.device,
-        dtype: torch.dtype | None = None,
-        sync_bn: bool = False,
-        frozen: Sequence[nn.Module] = (),
-        compile: bool = False,
-        dynamic: bool = False,
-        ema_decay: float = 0.9999,
-        ema_tau: float = 2000.0,
-    ):
-        self.device, self.dtype, self.frozen = device, dtype, frozen
-        self.batch, self.nominal_batch = batch, nominal_batch
-        self.ema_decay, self.ema_tau, self.updates = ema_decay, ema_tau, 0
+    def __init__(self, model: Detector, config: StepConfig, frozen: Sequence[nn.Module] = ()):
+        self.config, self.frozen, self.updates = config, frozen, 0
+        self.device, self.dtype = device, dtype = config.device, config.dtype
         self.model = model.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.ema = EMA(self.model)  # before the conversion, which keeps the tensors: the average has plain BatchNorm
-        if sync_bn:
+        if config.sync_bn:
             distributed.synchronise_batch_norm(self.model, device)
-        self.losses = {p: make_loss(self.model, p.hyp, size=size, worker_mean=distributed.mean) for p in phases}
-        self.optimizer = optim.build_optimizer(self.model, phases[0].hyp, batch, nominal_batch)
+        self.losses = {
+            phase: make_loss(self.model, phase.hyp, size=config.size, worker_mean=distributed.mean)
+            for phase in config.phases
+        }
+        first = config.phases[0].hyp
+        self.optimizer = optim.build_optimizer(self.model, first, config.batch, config.nominal_batch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         graph = TrainingGraph(self.model)
-        self.graph = distributed.wrap(Compiled(graph, dynamic) if compile else graph, device)
+        self.graph = distributed.wrap(Compiled(graph, config.dynamic) if config.compile else graph, device)
 
     def learn(self, batch: Batch, phase: Phase, values: Values, updates: bool) -> Tensor:
-        """Add the gradients of one batch and, if `updates`, change the weights by those added since the last time.
+        """Add the gradients of one batch and, if `updates`, update the weights by all gradients since the last update.
 
         Returns the parts of the loss and the loss, per image, (4,) on the device.
         """
-        decay = phase.hyp.weight_decay * optim.decay_scale(self.batch, self.nominal_batch)
+        decay = phase.hyp.weight_decay * optim.decay_scale(self.config.batch, self.config.nominal_batch)
         optim.apply(self.optimizer, values, decay)
         images = _to_device(batch.images, self.device)
         targets = batch.targets.to(self.device, non_blocking=True)
-        counts = targets_per_image(batch.targets, len(images))  # of the host's copy: nothing waits for the device
+        counts = targets_per_image(batch.targets, len(images))  # from the host's copy: nothing waits for the device
         self._train_mode()
         if not updates:
             with distributed.gradients_stay_local(self.graph):
@@ -106,7 +119,7 @@ class Learner:
         return losses
 
     def _train_mode(self) -> None:
-        """Training mode, but for the frozen parts: their statistics stay as well."""
+        """Training mode, except for the frozen parts: their statistics stay as well."""
         self.graph.train()
         for part in self.frozen:
             part.eval()
@@ -125,10 +138,10 @@ class Learner:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
-        self.ema.update(ema_decay(self.updates, self.ema_decay, self.ema_tau))
+        self.ema.update(ema_decay(self.updates, self.config.ema_decay, self.config.ema_tau))
 
 
 def _to_device(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 (B, 3, S, S) -> float 0..1 there; the bytes cross, not the floats."""
+    """uint8 (B, 3, S, S) -> float32 in 0..1 on `device`; converted there, so that bytes travel."""
     images = images.to(device, non_blocking=True)
     return images.to(dtype=torch.float32, memory_format=torch.channels_last).div_(255)

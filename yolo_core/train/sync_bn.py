@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 class WorkersBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d whose training statistics are of the batches of all workers together.
 
-    Every worker must bring a batch of the same shape. team: the workers, None is all there are.
+    Every worker must bring a batch of the same shape.
     """
 
     team: dist.ProcessGroup | None
+    """The workers; None for all."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
@@ -41,29 +42,32 @@ class WorkersBatchNorm2d(nn.BatchNorm2d):
 
 
 def convert(module: nn.Module, team: dist.ProcessGroup | None = None) -> None:
-    """Turn every BatchNorm2d inside into a WorkersBatchNorm2d, in place: the two hold the same things."""
+    """Turn every BatchNorm2d inside into a WorkersBatchNorm2d, in place: the two have the same state."""
     for layer in module.modules():
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = WorkersBatchNorm2d
             layer.__dict__["team"] = team
 
 
+class _Context(Protocol):
+    team: dist.ProcessGroup | None
+
+
 class _WorkerMean(torch.autograd.Function):
     """The mean over workers, differentiable: each worker's gradient reaches every worker's input."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, team: dist.ProcessGroup | None) -> Tensor:
+    def forward(ctx: _Context, tensor: Tensor, team: dist.ProcessGroup | None) -> Tensor:
         ctx.team = team
         return _averaged(tensor, team)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor, None]:
         return _averaged(gradients[0], ctx.team), None
 
 
 def _worker_mean(tensor: Tensor, team: dist.ProcessGroup | None) -> Tensor:
-    result: Any = _WorkerMean.apply(tensor, team)
-    return result
+    return cast(Tensor, _WorkerMean.apply(tensor, team))
 
 
 def _averaged(tensor: Tensor, team: dist.ProcessGroup | None) -> Tensor:

@@ -61,7 +61,7 @@ def test_a_damaged_newest_one_gives_way_to_the_one_before(tmp_path: Path, name: 
     assert checkpoint.newest(tmp_path, said.append) == tmp_path / "step-00000005"
     assert len(said) == 1
     assert "step-00000050 is damaged" in said[0]
-    assert "going on from the one before" in said[0]
+    assert "resuming from the one before" in said[0]
     assert checkpoint.newest(tmp_path, pytest.fail) == tmp_path / "step-00000005"  # said once
 
 

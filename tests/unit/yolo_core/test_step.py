@@ -11,7 +11,7 @@ from torch import nn
 from yolo_core.data.loader import Batch
 from yolo_core.models import build_model, get_spec
 from yolo_core.train.schedule import Phase, Values
-from yolo_core.train.step import Learner, reproducible
+from yolo_core.train.step import Learner, StepConfig, reproducible
 
 CURVES = json.loads((Path(__file__).parents[2] / "golden/training-curves.json").read_text())
 CPU = torch.device("cpu")
@@ -38,9 +38,7 @@ def learner_of(name: str, width: float, size: int, lr0: float = 1e-3, device: to
     anchors = tuple(tuple((w * factor, h * factor) for w, h in level) for level in spec.anchors)
     phase = Phase(1, spec.hyp.replace(warmup_epochs=0, warmup_iterations=0, lr0=lr0))
     model = build_model(name, 3, width, anchors=anchors)
-    return Learner(
-        model, (phase,), size=size, batch=4, nominal_batch=8, device=device, ema_decay=0.9999, ema_tau=10, **options
-    )
+    return Learner(model, StepConfig((phase,), size, 4, 8, device, ema_decay=0.9999, ema_tau=10, **options))
 
 
 def learn(learner: Learner, steps: int, size: int, lr0: float = 1e-3) -> list[list[float]]:

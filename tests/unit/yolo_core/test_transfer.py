@@ -1,4 +1,4 @@
-"""Fine-tuning: what is taken over, what starts anew, what stays frozen."""
+"""Fine-tuning: what is taken over, what is re-initialised, what stays frozen."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_everything_but_the_head_fits_another_number_of_classes():
     assert sorted(report.loaded) == sorted(name for name in model.state_dict() if name.startswith("body."))
     for name, value in model.state_dict().items():
         assert torch.equal(value, theirs[name] if name in report.loaded else head[name.removeprefix("head.")])
-    assert str(report) == f"{len(report.loaded)} tensors loaded, 4 unused; starting anew: head.levels.0, head.levels.1"
+    assert str(report) == f"{len(report.loaded)} tensors loaded, 4 unused; re-initialised: head.levels.0, head.levels.1"
 
 
 def test_weights_of_another_width_are_refused():

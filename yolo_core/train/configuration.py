@@ -1,0 +1,104 @@
+"""What a training is told: everything `fit` needs besides the data."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from yolo_core.device import pick_device
+from yolo_core.evaluate.coco_metrics import Judge
+from yolo_core.models.spec import Anchors
+from yolo_core.train.schedule import Phase
+
+WITHOUT_EFFECT = (  # on the result
+    "loader_workers",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "stall_limit_s",
+    "checkpointing",
+    "start_from",
+    "judge",
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the average weights are scored on the validation split. Defaults are the thresholds of the COCO protocol."""
+
+    batch: int = 16
+    """Images per forward pass of one worker."""
+    conf: float = 0.001
+    """Confidence threshold, 0 to 1."""
+    iou: float = 0.65
+    """IoU threshold for NMS, per class."""
+    max_detections: int = 300
+    """Detections kept per image."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything `fit` needs besides the data."""
+
+    model: str
+    """Name of a model of `yolo_core.models`."""
+    phases: tuple[Phase, ...]
+    """Hyperparameters until an epoch; the last phase ends the training."""
+    size: int
+    """Side of the training square in pixels."""
+    batch: int
+    """Images per step over all workers."""
+    nominal_batch: int = 64
+    """Images per update of the weights; smaller batches are accumulated."""
+    seed: int = 0
+    """Of weights, sampling and augmentation."""
+    anchors: Anchors | None = None
+    """Anchors in pixels at `size`; None for the published ones."""
+    width: float = 1.0
+    """Width multiplier: channels of every layer."""
+    depth: float = 1.0
+    """Depth multiplier: repeats of every block."""
+    multi_scale: bool = False
+    """Whether the size of the square varies from batch to batch."""
+    sync_bn: bool = False
+    """Whether BatchNorm takes its statistics over all workers."""
+    checkpointing: bool = False
+    """Whether activations are recomputed in the backward pass instead of kept."""
+    compile: bool = False
+    """Whether the model runs through torch.compile, where that works."""
+    start_from: str = ""
+    """Path of the detector whose weights the training starts from; "" for none."""
+    start_digest: str = ""
+    """SHA-256 (hex) of that file; "" for none."""
+    freeze: tuple[str, ...] = ()
+    """Dotted names of the modules that keep their weights."""
+    ema_decay: float = 0.9999
+    """Decay of the average weights, per update."""
+    ema_tau: float = 2000.0
+    """Updates over which that decay ramps up."""
+    eval_every: int = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    evaluation: Evaluation = Evaluation()
+    """How the average weights are scored."""
+    judge: Judge = "hotcoco"
+    """The library that computes AP."""
+    data: str = ""
+    """Digest of the data set: a checkpoint made with other data is refused."""
+    device: str = "auto"
+    """See `yolo_core.device.pick_device`."""
+    precision: str = "auto"
+    """See `yolo_core.device.autocast_dtype`."""
+    loader_workers: int = 0
+    """Processes that load images, per worker."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; every epoch ends with one too."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay; each also holds the best average weights so far."""
+    stall_limit_s: float | None = None
+    """Seconds without a step, or a batch of an evaluation, after which the process ends; None for no limit."""
+
+    def identity(self) -> dict[str, object]:
+        """The part that determines the result, as JSON can hold it; its digest names folders of checkpoints."""
+        values = dataclasses.asdict(self)
+        for name in WITHOUT_EFFECT:
+            del values[name]
+        return {**values, "device": pick_device(self.device).type}

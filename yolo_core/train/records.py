@@ -1,0 +1,90 @@
+"""What a training reports while it runs and returns at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from yolo_core.models import Detector
+from yolo_core.train.transfer import Transfer
+
+
+class EpochRow(TypedDict):
+    """One row of the learning curves. Losses are means over the epoch's images; AP is None without an evaluation."""
+
+    epoch: int
+    step: int
+    lr: float
+    box: float
+    obj: float
+    cls: float
+    loss: float
+    AP: float | None
+    AP50: float | None
+
+
+class Best(TypedDict):
+    """The epoch whose average weights are the result, and their figures."""
+
+    epoch: int
+    fitness: float
+    AP: float
+    AP50: float
+
+
+@dataclass
+class Pace:
+    """What happened between two looks at the losses, on this worker unless stated otherwise."""
+
+    images: int = 0
+    """Images trained on, over all workers."""
+    seconds: float = 0.0
+    """Time in steps, in waiting for their batches and for the device."""
+    waiting: float = 0.0
+    """The part of it spent waiting for batches."""
+
+
+OnLog = Callable[[int, dict[str, float], Pace], None]
+OnEpoch = Callable[[EpochRow], bool | None]
+OnSave = Callable[[Path], None]
+ShouldStop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What `fit` calls while it trains; see there."""
+
+    on_log: OnLog | None = None
+    on_epoch: OnEpoch | None = None
+    on_save: OnSave | None = None
+    should_stop: ShouldStop = lambda: False
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training."""
+
+    model: Detector
+    """The average weights of the best epoch, on the CPU, in evaluation mode."""
+    rows: list[EpochRow]
+    """The learning curves, a row per epoch."""
+    best: Best
+    """The epoch that `model` comes from."""
+    steps: int
+    """Steps done in all, by every process that worked on it."""
+    ended_early: bool
+    """Whether `on_epoch` ended it before its last epoch."""
+    images_per_second: float
+    """Over all workers, evaluations left out."""
+    seconds: float
+    """Of this process."""
+    resumed_at: int
+    """The step this process resumed from, 0 from the start."""
+    device: str
+    """The device in words."""
+    dtype: str
+    """Type of the forward pass, such as "float32"."""
+    transfer: Transfer | None
+    """What was taken over from other weights; None without any."""
