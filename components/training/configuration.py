@@ -46,7 +46,7 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
         ema_decay=params.train.ema_decay,
         ema_tau=params.train.ema_tau,
         eval_every=params.train.eval_every,
-        evaluation=Evaluation(judged.batch, judged.conf, judged.iou, judged.max_detections),
+        evaluation=Evaluation(judged.batch, judged.suppression),
         judge=judged.judge,
         data=runs.manifest_digest(data),
         device=params.train.device,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from yolo_core.device import pick_device
 from yolo_core.evaluate.coco_metrics import Judge
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.models.spec import Anchors
 from yolo_core.train.schedule import Phase
 
@@ -19,20 +20,16 @@ WITHOUT_EFFECT = (  # on the result
     "start_from",
     "judge",
 )
+COCO_SUPPRESSION = Suppression(conf=0.001, iou=0.65, max_detections=300)  # as COCO results are evaluated
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How the average weights are scored on the validation split. Defaults are the thresholds of the COCO protocol."""
+    """How the average weights are scored on the validation split."""
 
     batch: int = 16
     """Images per forward pass of one worker."""
-    conf: float = 0.001
-    """Confidence threshold, 0 to 1."""
-    iou: float = 0.65
-    """IoU threshold for NMS, per class."""
-    max_detections: int = 300
-    """Detections kept per image."""
+    suppression: Suppression = COCO_SUPPRESSION
 
 
 @dataclass(frozen=True)
@@ -97,8 +94,12 @@ class TrainConfig:
     """Seconds without a step, or a batch of an evaluation, after which the process ends; None for no limit."""
 
     def identity(self) -> dict[str, object]:
-        """The part that determines the result, as JSON can hold it; its digest names folders of checkpoints."""
+        """The part that determines the result, as JSON can hold it.
+
+        Its digest names folders of checkpoints: keys and values stay, or checkpoints of earlier versions are lost.
+        """
         values = dataclasses.asdict(self)
         for name in WITHOUT_EFFECT:
             del values[name]
-        return {**values, "device": pick_device(self.device).type}
+        evaluation = {"batch": self.evaluation.batch, **dataclasses.asdict(self.evaluation.suppression)}
+        return {**values, "evaluation": evaluation, "device": pick_device(self.device).type}

@@ -11,7 +11,6 @@ from yolo_core.errors import Stopped
 from yolo_core.evaluate.coco_metrics import score
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.predict import predict
-from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import Plain
 from yolo_core.progress import Progress
 from yolo_core.train import distributed
@@ -53,7 +52,7 @@ def _predicted(run: Run) -> Detections | None:
             progress=_signs_of_life(run.alive),
             should_stop=run.callbacks.should_stop,
             batch=settings.batch,
-            suppression=Suppression(settings.conf, settings.iou, settings.max_detections),
+            suppression=settings.suppression,
         )
     except Stopped:
         return None
