@@ -1,22 +1,22 @@
-"""The record of a search: one JSON line per finished trial, added at the end and flushed to the disk at once.
+"""The record of a search: one JSON line per finished trial, appended and flushed to the disk at once.
 
 The first line holds the digest of what determines the results; a ledger is continued only under the same digest.
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from yolo_core.atomic import write_text
 from yolo_core.errors import UserError
+from yolo_core.locks import exclusive
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -25,37 +25,38 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 @dataclass(frozen=True)
 class Record:
-    """A finished trial.
-
-    parent: number of the trial it was mutated from, None for the starting point. hyp: its values by name.
-    fitness, AP, AP50: 0 to 1. reason: why it failed, None when it did not; a failed trial counts as fitness 0.
-    seconds: it took; elapsed: the whole search had taken when it ended, over all its processes.
-    rungs: fitness at each rung of the halving that it came to; stopped_at: the epoch at which it was stopped there.
-    """
+    """A finished trial."""
 
     trial: Count
     parent: Count | None
+    """Number of the trial it was mutated from; None for the starting point."""
     hyp: dict[str, float]
+    """Its values by name."""
     fitness: Share
+    """0 for a trial that failed."""
     AP: Share
     AP50: Share
     seconds: Seconds
+    """What it took."""
     elapsed: Seconds
+    """What the whole search had taken when it ended, over all its processes."""
     reason: str | None = None
+    """Why it failed; None when it did not."""
     rungs: list[Share] = field(default_factory=list)
+    """Fitness at each rung of the halving that it reached."""
     stopped_at: Count | None = None
+    """The epoch at which the halving stopped it."""
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A finished training that shows what a trial's values are worth.
-
-    confirms: the trial. plan: digest of how long and on what it was trained. The rest is as in a Record.
-    """
+    """A finished training at full length, which shows what a trial's values are worth; the rest is as in a Record."""
 
     confirms: Count
+    """Number of the trial."""
     seed: Count
     plan: str
+    """Digest of how long and on what it was trained."""
     fitness: Share
     AP: Share
     AP50: Share
@@ -69,10 +70,11 @@ KINDS: dict[type, set[str]] = {kind: {one.name for one in dataclasses.fields(kin
 
 @dataclass
 class Ledger:
-    """The file and what it holds: records by trial number, confirmations in their order."""
+    """The file and what it holds."""
 
     path: Path
     records: dict[int, Record] = field(default_factory=dict)
+    """By trial number."""
     confirmations: list[Confirmation] = field(default_factory=list)
 
     @property
@@ -97,7 +99,7 @@ class Ledger:
         self.take(record)
 
     def take(self, record: Record | Confirmation) -> None:
-        """Hold what stands in the file. Of two records of one trial the first counts."""
+        """Hold a line of the file. Of two records of one trial the first counts."""
         if isinstance(record, Record):
             self.records.setdefault(record.trial, record)
         else:
@@ -106,16 +108,11 @@ class Ledger:
 
 @contextmanager
 def opened(path: Path, digest: str) -> Iterator[Ledger]:
-    """The ledger at `path`, made when missing; a last line that a kill has torn is dropped.
+    """The ledger at `path`, created when missing; a last line that a kill has torn is dropped.
 
     Raises UserError while another process holds it, and when it is damaged or of another digest.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{path}: another search is writing it; wait for it to end or stop it") from None
+    with exclusive(path.with_suffix(".lock"), f"{path}: another search is writing it; wait for it to end or stop it"):
         if not path.exists():
             write_text(path, json.dumps({"digest": digest}) + "\n")
         _drop_torn_line(path)
@@ -131,7 +128,7 @@ def _drop_torn_line(path: Path) -> None:
 def _read(path: Path, digest: str) -> Ledger:
     header, *lines = [_parse(path, *line) for line in enumerate(path.read_bytes().splitlines(), 1)] or [{}]
     if header.get("digest") != digest:
-        raise UserError(f"{path}:1: the ledger of another search; remove it to start anew")
+        raise UserError(f"{path}:1: the ledger of another search; remove it to start again")
     ledger = Ledger(path)
     for number, values in enumerate(lines, 2):
         kind = next((kind for kind, names in KINDS.items() if values.keys() == names), None)
@@ -144,7 +141,7 @@ def _read(path: Path, digest: str) -> Ledger:
     return ledger
 
 
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parse(path: Path, number: int, line: bytes) -> dict[str, object]:
     try:
         values = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

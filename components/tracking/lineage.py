@@ -28,8 +28,7 @@ SOURCE_TAG = "scaled_yolov4.source"
 CODE = (
     "components/stages/anchors.py",
     "components/stages/evolve.py",
-    "components/evolution/ledger.py",
-    "components/evolution/search.py",
+    "components/evolution",
     "components/stages/train.py",
     "components/training",
     "yolo_core/anchors.py",

@@ -19,7 +19,7 @@ import yaml
 from small_search import HALVING, MODEL, SEARCH, params, records, results, run
 
 from components.evolution.ledger import Confirmation, Ledger, Record, opened
-from components.stages import evolve
+from components.evolution.setup import search_digest, trial_config
 from yolo_core.data.cache import CacheSettings
 from yolo_core.data.coco import load_split
 from yolo_core.evolution import Individual, Mutation, propose, rung_limits
@@ -89,8 +89,8 @@ def test_a_finished_search_is_not_run_again(finished, prepared):
 
 def _fake(tmp_path: Path, prepared: Path, *overrides: str, fitness: float = 0.3, checks: Sequence[float] = ()) -> None:
     """A ledger of the starting point and a better trial, and of their checks: of both in turn, seed by seed."""
-    config = evolve.trial_config(params(*overrides), prepared / "data", prepared / "anchors")
-    digest = evolve.search_digest(params(*overrides), config)
+    config = trial_config(params(*overrides), prepared / "data", prepared / "anchors")
+    digest = search_digest(params(*overrides), config)
     start = dataclasses.asdict(config.phases[0].hyp)
     usual: dict[str, Any] = {"AP": 0.0, "AP50": 0.0, "seconds": 1.0, "elapsed": 1.0}
     full = dataclasses.replace(config, phases=(Phase(1, config.phases[0].hyp),), eval_every=1)
@@ -178,8 +178,8 @@ def test_only_a_clear_winner_changes_hyperparameters(prepared, tmp_path, fitness
 
 def test_more_trials_continue_the_search_and_other_settings_begin_another(prepared):
     def digest(*overrides: str) -> str:
-        config = evolve.trial_config(params(*overrides), prepared / "data", prepared / "anchors")
-        return evolve.search_digest(params(*overrides), config)
+        config = trial_config(params(*overrides), prepared / "data", prepared / "anchors")
+        return search_digest(params(*overrides), config)
 
     assert digest() == digest("evolve.trials=9", "evolve.minutes=99", "evolve.cpus_per_trial=2")
     others = [digest("seed=1"), digest("evolve.epochs=2"), digest("evolve.sigma=0.3"), digest("train.hyp.lr0=0.02")]
@@ -204,20 +204,20 @@ class TestTrial:
 
     @pytest.fixture
     def plan(self, prepared, tmp_path):
-        from components.evolution.search import TrialPlan
+        from components.evolution.trial import TrialPlan
 
-        config = evolve.trial_config(params(*HALVING), prepared / "data", prepared / "anchors")
+        config = trial_config(params(*HALVING), prepared / "data", prepared / "anchors")
         return TrialPlan(config, prepared / "data", CacheSettings(), None, None, 1, tmp_path / "work", (1, 2), 0.5)
 
     @pytest.fixture
     def attempt(self, prepared, plan):
-        from components.evolution.search import attempt
+        from components.evolution.trial import run_trial
 
         splits = [load_split(prepared / "data", split) for split in ("train", "val")]
 
         def with_values(deadline: float | None = None, limits: Sequence[float] = (), **values: float) -> dict:
             hyp = dataclasses.asdict(plan.config.phases[0].hyp) | values
-            return attempt(plan, lambda: (splits[0], splits[1]), hyp, deadline or time.time() + 600, limits)
+            return run_trial(plan, lambda: (splits[0], splits[1]), hyp, deadline or time.time() + 600, limits)
 
         return with_values
 
@@ -244,10 +244,10 @@ class TestTrial:
         assert attempt(limits=[2.0, -math.inf])["stopped_at"] == 1
 
     def test_that_lasts_long_goes_on_from_its_checkpoint(self, attempt, plan, monkeypatch):
-        from components.evolution import search
+        from components.evolution import trial
 
         whole = attempt(limits=[-math.inf, -math.inf])
-        monkeypatch.setattr(search, "LONG_IMAGES", 1)
+        monkeypatch.setattr(trial, "LONG_IMAGES", 1)
         assert attempt(deadline=ComesAtLook(5), limits=[-math.inf, -math.inf]) == {"ended": False}
         kept = checkpoint.found(plan.work / "trial")[0]
         assert 3 < int(kept.name.removeprefix("step-")) < 12  # of 4 epochs of 3 steps
@@ -273,14 +273,16 @@ class TestProposals:
         return make
 
     def make(self, ledger: Ledger, tmp_path: Path, seconds: float, trials: int, gpu_seconds: float, rungs: tuple):
-        from components.evolution.search import Budget, Proposals, Purse, Resources, TrialPlan
+        from components.evolution.budget import Budget, BudgetTracker, Resources
+        from components.evolution.search import Proposals
+        from components.evolution.trial import TrialPlan
 
         plan = TrialPlan(
             TrainConfig("yolov4-tiny", (), 64, 4), tmp_path, CacheSettings(), None, None, 1, tmp_path, rungs, 0.5
         )
         budget, resources = Budget(trials, time.time() + seconds, gpu_seconds), Resources(2, 1, 0.5)
-        purse = Purse(budget, resources, ledger)
-        return Proposals(plan, {"lr0": 0.01}, Mutation(), purse, time.time(), lambda record: None)
+        tracker = BudgetTracker(budget, resources, ledger)
+        return Proposals(plan, {"lr0": 0.01}, Mutation(), tracker, time.time(), lambda record: None)
 
     def done(self, fitness: float = 0.1, reason: str | None = None) -> dict:
         return {"ended": True, "fitness": fitness, "AP": fitness, "AP50": fitness, "seconds": 1.0, "reason": reason}
@@ -383,4 +385,4 @@ class TestProposals:
         assert isinstance(asked, dict)
         assert asked["limits"] == [0.1, 0.4]
         assert ledger.records[1].stopped_at == 2
-        assert search.running["d"]["parent"] == 0  # one that was stopped has no children
+        assert search.running["d"].parent == 0  # one that was stopped has no children

@@ -141,14 +141,15 @@ UNDECIDING = {
     "components/params.py",
     "components/workspace.py",
     "components/yaml_text.py",
+    "components/reports/fitness_plot.py",
     "components/reports/plots.py",
     "components/training/driver.py",
     "components/training/ray_cluster.py",
 }
 UNDECIDING |= {str(path.relative_to(ROOT)) for path in ROOT.glob("components/*/__init__.py")}
 UNDECIDING |= {
-    f"yolo_core/{n}.py"
-    for n in ("__init__", "atomic", "compiled", "device", "errors", "hyperparameters", "progress", "tensor_file")
+    f"yolo_core/{name}.py"
+    for name in "__init__ atomic compiled device errors hyperparameters locks progress tensor_file".split()
 }
 UNDECIDING |= {
     str(path.relative_to(ROOT))

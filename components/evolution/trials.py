@@ -1,0 +1,43 @@
+"""The trials of a search, with a line and a step of the progress bar for each that ends."""
+
+import dataclasses
+
+from components.evolution import ray_settings
+from components.evolution.ledger import Record
+from components.evolution.messages import say, trial_line
+from components.evolution.setup import Search
+from yolo_core.evolution import Mutation
+from yolo_core.progress import Progress
+
+
+def run_trials(search: Search, progress: Progress) -> None:
+    """Run the trials that the ledger lacks until the budget is spent."""
+    ray_settings.apply()
+    from components.evolution import search as tune_search  # Ray takes seconds to import
+
+    settings, ledger = search.settings, search.ledger
+    bar = progress(range(settings.trials), "evolve", settings.trials)
+    for _ in range(len(ledger.records) + 1):
+        next(bar, None)
+
+    def report(record: Record) -> None:
+        next(bar, None)
+        say(trial_line(record, len(ledger.records), settings.trials))
+
+    halving = settings.halving
+    tune_search.search(
+        dataclasses.replace(
+            search.trial_plan(search.config),
+            train_images=settings.train_images,
+            val_images=settings.val_images,
+            rungs=tuple(halving.epochs) if halving else (),
+            keep=halving.keep if halving else 1.0,
+        ),
+        dataclasses.asdict(search.start),
+        ledger,
+        mutation=Mutation(settings.parents, settings.mutation_probability, settings.sigma),
+        budget=search.budget,
+        resources=search.resources,
+        began=search.began,
+        on_record=report,
+    )
