@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.datasets import manifest
+from components.datasets.digest import dataset_digest
 from components.files import read_json, require, sha256
 from components.params import Params
 from components.tracking.connection import connect, reaching, shown_uri
@@ -30,7 +31,7 @@ from components.tracking.model_versions import (
     registered_name,
     version_of_inputs,
 )
-from components.tracking.runs import INPUTS_TAG, MODEL_TAG, PIPELINE_TAG, StageRun, flatten, manifest_digest, stage_run
+from components.tracking.runs import INPUTS_TAG, MODEL_TAG, PIPELINE_TAG, StageRun, flatten, stage_run
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
 
@@ -230,7 +231,7 @@ def _log_dataset(client: "MlflowClient", run: StageRun, params: Params, data: Pa
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = {"source": params.prepare.source, "location": params.prepare.location, "prepared": str(data)}
-    digest = manifest_digest(data)[:36]  # as long as MLflow takes
+    digest = dataset_digest(data)[:36]  # as long as MLflow takes
     dataset = Dataset(params.prepare.source, digest, "local", json.dumps(source))
     for run_id in (run.root.run_id, run.run_id):
         client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])

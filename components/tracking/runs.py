@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.files import require, sha256
+from components.datasets.digest import dataset_digest
 from components.params import Params
 from components.tracking.connection import PIPELINE_VARIABLE, connect, experiment_id, reaching
 from components.tracking.journal import Entry
@@ -55,12 +55,7 @@ def pipeline_id(params: Params, data: Path | None) -> str:
                 f"{PIPELINE_VARIABLE} = {given!r}: only letters, digits and _ . : - are allowed, at most 100"
             )
         return given
-    return hashlib.sha256(f"{manifest_digest(data) if data else ''} {params.digest()}".encode()).hexdigest()[:16]
-
-
-def manifest_digest(data: Path) -> str:
-    """SHA-256 (hex) of the manifest of a dataset folder."""
-    return sha256(require(data / "manifest.json", "prepare"))
+    return hashlib.sha256(f"{dataset_digest(data) if data else ''} {params.digest()}".encode()).hexdigest()[:16]
 
 
 def pipeline_run(params: Params, data: Path) -> str:

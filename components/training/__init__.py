@@ -1,1 +1,1 @@
-"""What the stage `train` consists of: its configuration, where it runs, what a worker does, what it leaves."""
+"""What the stage `train` consists of: its configuration, where it runs, what a worker does, its results."""

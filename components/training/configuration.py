@@ -1,15 +1,14 @@
 """From the parameters and the results of earlier stages to the configuration of a training."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import yaml
 
-from components.files import require
+from components.datasets.digest import dataset_digest
+from components.files import require, sha256
 from components.params import Params, hyperparameters
 from components.storage.location import is_remote
-from components.tracking import runs
 from yolo_core.data.coco import CacheSettings
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec
@@ -48,7 +47,7 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
         eval_every=params.train.eval_every,
         evaluation=Evaluation(judged.batch, judged.suppression),
         judge=judged.judge,
-        data=runs.manifest_digest(data),
+        data=dataset_digest(data),
         device=params.train.device,
         precision="auto" if params.train.amp else "fp32",
         compile=params.train.compile,
@@ -60,13 +59,13 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
 
 
 def image_cache(params: Params, data: Path, work: Path) -> CacheSettings:
-    """How decoded images are held; on disk all trainings of one work folder share them."""
+    """How decoded images are cached; on disk all trainings of one work folder share them."""
     limit = int(params.train.cache_gib * (1 << 30))
-    return CacheSettings(params.train.cache, limit, work.absolute() / "cache", runs.manifest_digest(data))
+    return CacheSettings(params.train.cache, limit, work.absolute() / "cache", dataset_digest(data))
 
 
 def _evolved(path: Path | None) -> dict[str, float]:
-    """The hyperparameters that evolution found, none where it was not asked."""
+    """The hyperparameters that evolution found; none without a file of them."""
     if path is None:
         return {}
     try:
@@ -87,8 +86,7 @@ def _start_weights(path: str | None) -> str | None:
 
 def _file_digest(path: str) -> str:
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(Path(path))
     except OSError as error:
         raise UserError(f"train.weights = {path}: cannot be read ({error.strerror or error})") from None
 
@@ -96,7 +94,7 @@ def _file_digest(path: str) -> str:
 def _anchors(path: Path, model: str, size: int) -> Anchors:
     """The anchors chosen for this model, in pixels at the training size."""
     try:
-        # The stage makes them for the models of the parameters; this one may have been named by hand.
+        # The stage makes them for the models of the parameters; this one may have been named on the command line.
         content = json.loads(require(path, f"anchors {_for_model(model, size)}").read_text(encoding="utf-8"))
         made_for = content["model"], content["size"]
         levels = tuple(tuple((float(w), float(h)) for w, h in level) for level in content["anchors"])
@@ -111,5 +109,5 @@ def _anchors(path: Path, model: str, size: int) -> Anchors:
 
 
 def _for_model(model: str, size: int) -> str:
-    """Options that have a stage work for this model at this size, whatever the parameter file says."""
+    """Options that make a stage work for this model at this size, whatever the parameter file says."""
     return f"-S 'models=[{model}]' -S train.per_model.{model}.size={size}"

@@ -1,11 +1,11 @@
-"""What workers of a training are given."""
+"""What the workers of a training are given."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from components.params import Params
 from yolo_core.data.coco import CacheSettings
@@ -14,17 +14,17 @@ from yolo_core.train import TrainConfig
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is given. Paths are absolute: workers have working folders of their own.
-
-    origins: the addresses in the object store of paths that are working copies.
-    """
+    """A training, the same for every worker. Paths are absolute: workers have working folders of their own."""
 
     params: Params
     config: TrainConfig
     data: Path
-    folder: Path  # checkpoints, and the results before they move out
+    folder: Path
+    """Of the checkpoints, and of the results before they move out."""
     images: CacheSettings
-    origins: dict[str, str] = dataclasses.field(default_factory=dict)
+    """How decoded images are cached."""
+    addresses: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The addresses in the object store of paths that are working copies."""
 
     @property
     def checkpoints(self) -> Path:
@@ -35,14 +35,26 @@ class Job:
         return self.folder / "results"
 
 
+class RunRecord(Protocol):
+    """Takes the figures of a training, towards a run of MLflow."""
+
+    @property
+    def run_id(self) -> str | None: ...
+
+    def log(self, metrics: Mapping[str, float | None], step: int) -> None: ...
+
+
+OpenRun = Callable[[], AbstractContextManager[RunRecord]]
+
+
 @dataclass(frozen=True)
-class Surroundings:
-    """What a worker needs beside its job. record: opens the run of the main worker; keep: sends its folders home.
+class WorkerContext:
+    """What one worker needs besides its job."""
 
-    queued: seconds that the training waited for its workers.
-    """
-
-    record: Callable[[], contextlib.AbstractContextManager[Any]]
+    open_run: OpenRun
+    """Opens the run that the main worker records."""
     should_stop: Callable[[], bool]
-    keep: Callable[[Path], None] | None = None
-    queued: float | None = None
+    send_folder: Callable[[Path], None] | None = None
+    """Sends a finished checkpoint or the results to the driver's node; None where that is this node."""
+    queue_seconds: float | None = None
+    """How long the training waited for its workers; None where it did not."""

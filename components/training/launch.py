@@ -1,4 +1,4 @@
-"""Where a training runs: in this process, or with Ray Train on the workers of a cluster; until it ends or is to end."""
+"""Where a training runs until it ends or is stopped: in this process, or with Ray Train on workers of a cluster."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from components.monitoring import metrics
 from components.params import Workers
 from components.tracking import connection
 from components.tracking import journaled_run as tracking_journal
-from components.training.job import Job, Surroundings
+from components.training.job import Job, OpenRun, WorkerContext
+from components.training.nodes import store_address
 from components.training.ray_cluster import connected
 from components.training.worker import work, work_remotely
 from yolo_core.errors import TryAgain
 from yolo_core.progress import Progress
 from yolo_core.train import checkpoint
 
-RESTARTS = 2  # of the workers after faults that are not the user's, without any progress
+RESTARTS = 2  # of the workers after failures that are not the user's, without any progress
 START_ATTEMPTS = 30  # to find room for the workers, of a minute each
 STOP_LIMIT_S = 25  # from SIGTERM to the end
 RESIZE_EVERY_S = 30.0  # between looks whether there is room for more workers
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets instead of ending the process, where this is the main thread.
+    """An event that SIGTERM sets instead of ending the process, if this is the main thread.
 
     Raises TryAgain when the block does not end in time after that.
     """
@@ -49,7 +49,7 @@ def _stop_signal() -> Iterator[threading.Event]:
 
     def give_up(*_: object) -> None:
         raise TryAgain(
-            f"no checkpoint written {STOP_LIMIT_S} s after SIGTERM; the same command goes on from the last one"
+            f"no checkpoint written {STOP_LIMIT_S} s after SIGTERM; the same command continues from the last one"
         )
 
     before = signal.signal(signal.SIGTERM, ask), signal.signal(signal.SIGALRM, give_up)
@@ -62,45 +62,41 @@ def _stop_signal() -> Iterator[threading.Event]:
 
 
 def launch(job: Job, progress: Progress) -> None:
-    """Run the job with Ray Train: in this process for one worker, on a Ray cluster for more or when one is named."""
+    """Run the job with Ray Train: in this process for one worker, on a cluster for more or when RAY_ADDRESS is set."""
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints what code redirects, as pycocotools' tables
-    record = partial(tracking_journal.journaled_run, job.params, job.data, stage="train", model=job.config.model)
+    open_run = partial(tracking_journal.journaled_run, job.params, job.data, stage="train", model=job.config.model)
     most = job.params.train.workers.max
     if most == 1 and not os.environ.get("RAY_ADDRESS"):
         with _stop_signal() as stop:
-            _fit_with_ray(job, lambda: work(job, Surroundings(record, stop.is_set), progress), workers=0)
+            _fit_with_ray(job, lambda: work(job, WorkerContext(open_run, stop.is_set), progress), workers=0)
         return
     with connected(most, show_workers=True), _stop_signal() as stop:
-        _launch_on_cluster(job, record, stop)
+        _launch_on_cluster(job, open_run, stop)
 
 
-def _launch_on_cluster(
-    job: Job, record: Callable[[], contextlib.AbstractContextManager[Any]], stop: threading.Event
-) -> None:
-    """Run the job on workers anywhere; their errors for the user are raised here."""
+def _launch_on_cluster(job: Job, open_run: OpenRun, stop: threading.Event) -> None:
+    """Run the job on workers anywhere in the cluster; their UserErrors are raised here."""
     import ray
 
-    from components.training import driver as ray_home
+    from components.training import driver as driver_
 
-    data, start = job.data, job.config.start_from
-    origins = {str(path): ray_home.origin(Path(path)) for path in (data, start) if path}
-    job = dataclasses.replace(job, origins={path: address for path, address in origins.items() if address})
+    addresses = {path: store_address(Path(path)) for path in (str(job.data), job.config.start_from) if path}
+    job = dataclasses.replace(job, addresses={path: address for path, address in addresses.items() if address})
     node, workers = ray.get_runtime_context().get_node_id(), job.params.train.workers
-    with ray_home.opened(job.folder, record) as home, ray_home.forwarded(stop, home):
+    with driver_.started(job.folder, open_run, stop) as driver:
         try:
             with metrics.submitted(job.config.model):
-                _fit_while_it_goes_on(job, partial(work_remotely, job, home, node), workers)
-            _, trouble = ray_home.answer(home.word.remote())
-            if trouble:
-                raise ray_home.KINDS[trouble[0]](trouble[1])
+                _fit_while_it_progresses(job, partial(work_remotely, job, driver, node), workers)
+            if error := driver.status().error:
+                raise error.exception()
         except BaseException:
-            ray_home.answer(home.end_record.remote(failed=True))
+            driver.end_run(failed=True)
             raise
-        ray_home.answer(home.end_record.remote(failed=False))
+        driver.end_run(failed=False)
 
 
-def _fit_while_it_goes_on(job: Job, function: Callable[[], None], workers: Workers) -> None:
-    """Train; after faults the workers start again for as long as there are newer checkpoints than the time before."""
+def _fit_while_it_progresses(job: Job, function: Callable[[], None], workers: Workers) -> None:
+    """Train; after failures the workers are restarted as long as there are newer checkpoints than the time before."""
     from ray.train import ControllerError, TrainingFailedError
 
     while True:
@@ -113,7 +109,7 @@ def _fit_while_it_goes_on(job: Job, function: Callable[[], None], workers: Worke
         except TrainingFailedError:
             if checkpoint.found(job.checkpoints)[:1] == before:
                 raise
-            log.warning("train %s: workers failed %d times, going on", job.config.model, RESTARTS + 1)
+            log.warning("train %s: workers failed %d times, continuing", job.config.model, RESTARTS + 1)
 
 
 def _fit_with_ray(job: Job, function: Callable[[], None], workers: int | tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""A connection to Ray for the length of a block: the cluster of RAY_ADDRESS, else one of this machine's own."""
+"""A connection to Ray for the length of a block: the cluster of RAY_ADDRESS, else a local one."""
 
 import logging
 import os
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def connected(cpus: int, *, show_workers: bool) -> Iterator[None]:
-    """Connect, and disconnect at the end; a connection that is already there is used and stays.
+    """Connect, and disconnect at the end; an existing connection is used and stays.
 
-    cpus: what a cluster of our own offers at least; the machine's processors when those are more.
-    show_workers: whether what the workers print appears here.
+    cpus: processors that a local cluster offers at least; the machine's when those are more.
+    show_workers: whether the workers' output appears here.
     """
     import ray
 

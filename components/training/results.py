@@ -1,11 +1,10 @@
-"""What a training leaves: the best weights, the curves, a summary."""
+"""The results of a training: the best weights, the curves, a summary."""
 
 import csv
 import dataclasses
 import io
 import platform
 from importlib.metadata import version
-from typing import Any
 
 from components.training.job import Job
 from yolo_core import atomic
@@ -18,7 +17,7 @@ CURVES: tuple[str, ...] = ("epoch", "step", "lr", "box", "obj", "cls", "loss", "
 
 
 def write(job: Job, result: TrainResult, classes: list[str], run_id: str | None, seconds: float) -> None:
-    """The results, in the job's folder for them."""
+    """Write the results to the job's folder for them."""
     weights, curves, summary = (job.results / name for name in RESULTS)
     extra = {"epoch": result.best["epoch"], "fitness": result.best["fitness"]}
     save_detector(weights, result.model, classes=classes, size=job.config.size, extra=extra)
@@ -26,8 +25,8 @@ def write(job: Job, result: TrainResult, classes: list[str], run_id: str | None,
     atomic.write_json(summary, _summary(job, result, run_id, seconds))
 
 
-def _taken_over(config: TrainConfig, transfer: Transfer | None) -> dict[str, Any] | None:
-    """Which weights the training started from, and what of them fitted."""
+def _taken_over(config: TrainConfig, transfer: Transfer | None) -> dict[str, object] | None:
+    """Which weights the training started from, and which of them fitted."""
     if transfer is None:
         return None
     return {"file": config.start_from, "sha256": config.start_digest, **dataclasses.asdict(transfer)}
@@ -41,7 +40,7 @@ def _csv(rows: list[EpochRow]) -> str:
     return text.getvalue()
 
 
-def _summary(job: Job, result: TrainResult, run_id: str | None, seconds: float) -> dict[str, Any]:
+def _summary(job: Job, result: TrainResult, run_id: str | None, seconds: float) -> dict[str, object]:
     config, best = job.config, result.best
     return {
         "model": config.model,

@@ -49,7 +49,7 @@ def nodes(folder: Path, count: int = 2) -> Iterator[str]:
     """The address of a Ray cluster whose head only drives and whose nodes have one processor and a folder each."""
     from ray.cluster_utils import Cluster
 
-    from components.training.driver import NODE_VARIABLE
+    from components.training.nodes import NODE_VARIABLE
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:

@@ -137,6 +137,7 @@ def imported_code(path: Path, seen: set[Path]) -> set[Path]:
 # Code that decides no figure: how stages are called, watched, recorded, drawn and told their parameters.
 UNDECIDING = {
     "components/__init__.py",
+    "components/datasets/digest.py",
     "components/files.py",
     "components/params.py",
     "components/workspace.py",
@@ -144,6 +145,7 @@ UNDECIDING = {
     "components/reports/fitness_plot.py",
     "components/reports/plots.py",
     "components/training/driver.py",
+    "components/training/nodes.py",
     "components/training/ray_cluster.py",
     "yolo_core/locks.py",
 }

@@ -11,7 +11,7 @@ from typing import Any
 from faulty_proxy import FaultyProxy
 from small_training import MODEL, command
 
-from components.training import driver as ray_home
+from components.training.nodes import NODE_VARIABLE
 
 LIMIT_S = 600.0  # against waiting for ever; a busy machine is slow
 
@@ -29,7 +29,7 @@ class Nodes:
     def add(self) -> Path:
         """Start a node; returns the folder of its files."""
         files = self.folder / f"node{len(self.started) + 1}"
-        variables = {ray_home.NODE_VARIABLE: str(files), "AWS_ENDPOINT_URL": self.proxy.url}
+        variables = {NODE_VARIABLE: str(files), "AWS_ENDPOINT_URL": self.proxy.url}
         self.started.append((self.cluster.add_node(num_cpus=1, env_vars=variables), files))
         return files
 
@@ -56,7 +56,7 @@ class Nodes:
                     continue
                 variables = (entry / "environ").read_bytes().decode(errors="replace")
                 for _, files in self.living:
-                    if f"{ray_home.NODE_VARIABLE}={files}\0" in variables:
+                    if f"{NODE_VARIABLE}={files}\0" in variables:
                         found[int(entry.name)] = files
         return found
 
