@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written aside in the same folder, flushed to the disk, then renamed."""
+"""Files that appear whole or not at all: written to a temporary name beside them, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 
 @contextmanager
 def replaced(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; at success it is flushed and renamed over `path`, else removed.
+    """Yield a temporary path beside `path`; on success it is flushed and renamed to `path`, otherwise removed.
 
-    The temporary name keeps the suffix of `path`, since some writers choose their format by it.
+    The temporary name keeps the suffix of `path`, because some writers choose their format by it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,9 +34,9 @@ def replaced(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; at success its files are flushed and it becomes `path`.
+    """Yield a temporary folder beside `path`; on success its files are flushed and it is renamed to `path`.
 
-    Raises OSError where `path` is a folder with content: nothing is deleted to make room.
+    Raises OSError where `path` is a folder with content: nothing is deleted.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,19 +64,19 @@ def write_text(path: Path | str, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: object) -> None:
     """Write `value` as JSON, atomically: one space of indent, keys in their given order, a final newline."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def flush_file(path: Path) -> None:
-    """Have the system put the file's content on the disk."""
+    """Flush the file's content to disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def flush_folder(path: Path) -> None:
-    """Have the system put the folder's names on the disk."""
+    """Flush the folder's entries to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -86,7 +85,7 @@ def flush_folder(path: Path) -> None:
 
 
 def _give_usual_mode(path: Path) -> None:
-    """mkstemp makes files private; give them the mode any newly created file has."""
+    """mkstemp creates private files; give them the mode of any newly created file."""
     path.chmod(0o666 & ~_umask())
 
 

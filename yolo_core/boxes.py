@@ -60,7 +60,7 @@ def _joined(first: Boxes, second: Boxes) -> Boxes:
 
 
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Intersection over union of boxes taken two by two.
+    """Intersection over union of pairs of boxes.
 
     a_xyxy, b_xyxy: (..., 4), broadcast against each other, one unit. Returns (...), 0 to 1; 0 when both are empty.
     """
@@ -69,7 +69,7 @@ def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 
 
 def giou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Generalized IoU (arXiv 1902.09630), -1 to 1: the IoU less the part of the hull that is in neither box."""
+    """Generalized IoU (arXiv 1902.09630), -1 to 1: the IoU less the share of the hull that is in neither box."""
     overlap, union = _overlap_and_union(a_xyxy, b_xyxy)
     hull = _hull_size(a_xyxy, b_xyxy).prod(-1) + _EPS
     return overlap / (union + _EPS) - (hull - union) / hull
@@ -81,9 +81,9 @@ def diou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 
 
 def ciou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Complete IoU (arXiv 1911.08287): the distance IoU less alpha v, v the difference of the aspect angles.
+    """Complete IoU (arXiv 1911.08287): the distance IoU less alpha v, where v measures the difference in aspect ratio.
 
-    alpha = v / (1 - IoU + v) is a weight, not a target: no gradient flows through it.
+    alpha = v / (1 - IoU + v) is a weight: no gradient flows through it.
     """
     overlap = iou(a_xyxy, b_xyxy)
     v = (4 / math.pi**2) * (_aspect_angle(a_xyxy) - _aspect_angle(b_xyxy)) ** 2

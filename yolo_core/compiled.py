@@ -1,6 +1,6 @@
-"""Loops as machine code.
+"""Loops compiled to machine code.
 
-numba takes half a second to import, so modules that use `compiled` are imported where they are called, not at the top.
+numba takes half a second to import, so modules that use `compiled` are imported where they are needed, not at the top.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,20 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def compiled(function: Function) -> Function:
-    """`function` compiled at its first call, without holding the interpreter's lock; division as in NumPy.
+    """`function` compiled at its first call; it releases the GIL and divides as NumPy does.
 
-    The machine code is kept beside the source or in the user's cache folder, where one of them can be written to.
-    What it calls must stand in the same file: numba looks at that file alone to tell whether the kept code is stale.
+    The machine code is cached beside the source or in the user's cache folder, whichever is writable. Functions that
+    it calls must be in the same file: numba looks at that file alone to tell whether the cached code is stale.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)  # pyright: ignore[reportReturnType] - a callable object
-    except RuntimeError:  # neither place can be written to: compiled anew by every process
+    except RuntimeError:  # neither place is writable: every process compiles it
         return numba.njit(**options)(function)  # pyright: ignore[reportReturnType]
 
 
 def compiled_callback(signature: Any) -> Callable:
-    """The same for a function of a given numba signature that C code is to call; compiled at once."""
+    """The same for a function that C code calls, with a given numba signature; compiled immediately."""
 
     def decorate(function: Callable) -> Any:
         try:

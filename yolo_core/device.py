@@ -1,4 +1,4 @@
-"""Where tensors live and in which precision they are computed."""
+"""Devices and the precision of their arithmetic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def pick_device(text: str = "auto") -> torch.device:
-    """`auto` takes the first CUDA device, else the CPU; `cpu`, `cuda` and `cuda:N` are taken as they are.
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for; `auto` is the first CUDA device, else the CPU.
 
     Raises UserError for a device that this machine does not have.
     """
@@ -28,14 +28,14 @@ def pick_device(text: str = "auto") -> torch.device:
         raise UserError(f"device: '{text}' is not supported: give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise UserError(f"device: '{text}' is not there: this machine has {count} CUDA devices; give auto or cpu")
+        raise UserError(f"device: '{text}' is not available: this machine has {count} CUDA devices; give auto or cpu")
     return device
 
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 arithmetic has its own instructions here (Ampere and newer; AVX512-BF16 or AMX).
 
-    oneDNN's own answer is not enough: it also says yes to CPUs that emulate bfloat16, slowly.
+    oneDNN's own answer is not enough: it also accepts CPUs that emulate bfloat16, slowly.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -44,7 +44,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype | None:
-    """The type for autocast, None for plain float32.
+    """The dtype for autocast, None for plain float32.
 
     precision: auto (bf16 where fast, fp16 on older GPUs, else fp32), fp32, bf16 or fp16 (CUDA only).
     """
@@ -60,12 +60,12 @@ def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
-    """The context in which forward passes run; no context at all where dtype is None."""
+    """The context in which forward passes run; a null context where `dtype` is None."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, as records show it."""
+    """The name and size of the device, for records."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB)"

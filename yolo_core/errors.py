@@ -1,4 +1,4 @@
-"""The exceptions that end a command with one line: what the person running it can mend, and what time will."""
+"""The exceptions that end a command with one line: those that the user can fix, and those that pass by themselves."""
 
 import errno
 import re
@@ -12,7 +12,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # user name and password in an a
 class UserError(Exception):
     """A mistake in what the user gave: a file, a key, a value.
 
-    The message is one line that says what is wrong, where, and how to mend it.
+    The message is one line that says what is wrong, where, and how to fix it.
     The command line prints it alone and exits with code 2.
     """
 
@@ -21,9 +21,9 @@ class UserError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """What a terminal shows as one line, whatever of a hostile file stands in it; a long one loses its middle.
+    """The text as one printable line, whatever a hostile file put into it; a long one loses its middle.
 
-    Addresses lose their credentials: messages end in logs and tickets.
+    Addresses lose their credentials: messages end up in logs and tickets.
     """
     text = _CREDENTIALS.sub("", text)
     if len(text) > LONGEST:
@@ -35,7 +35,7 @@ def _one_line(text: str) -> str:
 class BadArgument(UserError):
     """A wrong value of one argument, named as the function names it.
 
-    Whoever knows what the user calls that argument says so with `known_as`. problem: what follows the name, such as
+    The caller that knows the user's name for it adds that with `known_as`. problem: what follows the name, such as
     "= 100: must be a multiple of 32".
     """
 
@@ -64,19 +64,19 @@ class Diverged(UserError):
 
 
 class TryAgain(UserError):
-    """A service is away, or something else that passes by itself: the same command will do later.
+    """A service is unavailable, or another problem that passes by itself: the same command works later.
 
-    The command line prints it as one line and exits with code 3. What was done is kept, and the message says where.
+    The command line prints it as one line and exits with code 3. Finished work is kept; the message says where.
     """
 
 
 @contextmanager
 def full_disk_told() -> Iterator[None]:
-    """Turn what Python says of a full disk, wherever that happens, into a UserError."""
+    """Raise a full disk, wherever the block meets it, as a UserError."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         place = error.filename or "the disk"
-        raise UserError(f"{place}: {error.strerror}; make room there, then the same command goes on") from error
+        raise UserError(f"{place}: {error.strerror}; free some space, then the same command continues") from error

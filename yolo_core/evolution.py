@@ -1,4 +1,4 @@
-"""Genetic search of hyperparameters: who becomes a parent and how its values mutate. Pure functions.
+"""Genetic search of hyperparameters: which trial becomes a parent and how its values mutate. Pure functions.
 
 Values are a dict by hyperparameter name, and every step goes by name, never by position. A child is a function of
 (population, seed, trial number) alone, so that a search that was killed proposes the same children again.
@@ -14,54 +14,60 @@ import numpy as np
 from yolo_core.hyperparameters import RANGES, Range
 
 FACTOR_CLIP = (0.3, 3.0)  # smallest and largest factor of one mutation
-TRIES = 1000  # draws before giving up on a change, as where the only values stand at a bound of no width
-LEAST_WEIGHT = 1e-6  # keeps the worst of the candidates for parent drawable
+TRIES = 1000  # draws before giving up on a change, as where every range is a single value
+LEAST_WEIGHT = 1e-6  # so that the worst of the candidate parents can be drawn too
 
 EVOLVING: dict[str, Range] = {name: allowed for name, allowed in RANGES.items() if allowed.evolves}
 
 
 @dataclass(frozen=True)
 class Individual:
-    """A finished trial: its number, values by name, fitness, and whether it failed."""
+    """A finished trial."""
 
     trial: int
+    """Its number."""
     values: Mapping[str, float]
+    """By hyperparameter name."""
     fitness: float
     failed: bool = False
+    """Whether it has no children, because it failed or was stopped early."""
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """parents: a parent is drawn among this many best; probability and sigma of each value's mutation."""
+    """How children are made."""
 
     parents: int = 5
+    """A parent is drawn among this many of the fittest."""
     probability: float = 0.9
+    """That a value mutates."""
     sigma: float = 0.2
+    """Standard deviation of the factor it is multiplied by."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How much fitter one set of values is than another, by the same number of trainings of each.
-
-    gain: difference of the means; spread: the standard error of that difference; holds: whether it is more than chance.
-    """
+    """How much fitter one set of values is than another, by several trainings of each."""
 
     gain: float
+    """Difference of the means."""
     spread: float
+    """Standard error of that difference."""
     holds: bool
+    """Whether it is more than chance."""
 
 
 def gain(winner: Sequence[float], start: Sequence[float], least: float) -> Gain:
-    """The gain of `winner` over `start`, which holds from `least` on and where it is more than its spread."""
+    """The gain of `winner` over `start`; it holds if it is at least `least` and more than its spread."""
     difference = statistics.fmean(winner) - statistics.fmean(start)
     spread = math.sqrt(sum(statistics.variance(each) / len(each) for each in (winner, start)))
     return Gain(difference, spread, difference >= least and difference > spread)
 
 
 def rung_limits(reached: Sequence[Sequence[float]], rungs: int, keep: float) -> list[float]:
-    """The fitness that a trial needs at each rung to be among the share `keep` of those that came so far and itself.
+    """The fitness a trial needs at each rung to be in the top share `keep` of itself and the earlier trials there.
 
-    reached: of each earlier trial, its fitness at the rungs that it came to. Minus infinity lets anything pass.
+    reached: of each earlier trial, its fitness at the rungs that it reached. Minus infinity lets anything pass.
     """
     limits = []
     for rung in range(rungs):
@@ -82,8 +88,8 @@ def propose(
 ) -> tuple[int | None, dict[str, float]] | None:
     """The parent's number and the values of trial number `trial`; None while it must wait for an earlier one.
 
-    Trial 0 is `start`. Trial k descends from the finished ones up to k - lag: with `lag` trials at a time nearly all
-    can run on without waiting, and the children do not depend on which of the running ones ends first.
+    Trial 0 is `start`. Trial k descends from the finished ones up to k - lag: with `lag` trials at a time workers
+    hardly ever wait, and the children do not depend on which of the running trials ends first.
     """
     if trial == 0:
         return None, dict(start)
@@ -103,9 +109,9 @@ def child(
     mutation: Mutation,
     ranges: Mapping[str, Range] = EVOLVING,
 ) -> tuple[Individual, dict[str, float]]:
-    """The parent drawn for trial number `trial` and the child's values; the population is not empty.
+    """The parent drawn for trial number `trial` and the child's values.
 
-    The order of the population does not matter.
+    population: not empty, in any order.
     """
     rng = np.random.default_rng((seed, trial))
     parent = choose_parent(population, rng, parents=mutation.parents)
@@ -114,7 +120,7 @@ def child(
 
 
 def choose_parent(population: Sequence[Individual], rng: np.random.Generator, *, parents: int) -> Individual:
-    """One of the `parents` fittest, drawn with weight by its lead over the worst of them."""
+    """One of the `parents` fittest, drawn with a weight of its lead over the worst of them."""
     best = sorted(population, key=lambda one: (-one.fitness, one.trial))[:parents]
     weights = np.array([one.fitness - best[-1].fitness + LEAST_WEIGHT for one in best])
     return best[int(rng.choice(len(best), p=weights / weights.sum()))]
@@ -130,8 +136,8 @@ def mutate(
 ) -> dict[str, float]:
     """A copy of `values` in which each name of `ranges` is multiplied, with `probability`, by about 1 +- `sigma`.
 
-    Factors stay in `FACTOR_CLIP`, results in their range. A value of 0 means off and stays off; names outside
-    `ranges` stay as they are. At least one value changes, unless none can.
+    Factors are clipped to `FACTOR_CLIP`, results to their range. A value of 0 means off and stays off; names outside
+    `ranges` keep their values. At least one value changes, unless none can.
     """
     names = sorted(name for name in ranges.keys() & values.keys() if values[name] != 0)
     result = dict(values)

@@ -1,7 +1,6 @@
-"""Training hyperparameters: one table with each value's meaning, allowed range and evolution step.
+"""Training hyperparameters: one table with each value's meaning, allowed range and whether it evolves.
 
-Everything that tunes, checks or evolves a hyperparameter reads this table by name: the recipes of the
-models, the parameter file's range checks and the genetic search.
+The recipes of the models, the range checks of the parameter file and the genetic search all read this table by name.
 """
 
 import dataclasses
@@ -12,15 +11,14 @@ from yolo_core.errors import UserError
 
 @dataclass(frozen=True)
 class Range:
-    """Allowed values of one hyperparameter.
-
-    low, high: bounds, inclusive; also the clip of evolution.
-    evolves: whether the genetic search mutates it.
-    """
+    """Allowed values of one hyperparameter; evolution clips to them."""
 
     low: float
+    """Inclusive."""
     high: float
+    """Inclusive."""
     evolves: bool = True
+    """Whether the genetic search mutates it."""
 
 
 def _value(default: float, low: float, high: float, meaning: str, evolves: bool = True):
@@ -29,7 +27,7 @@ def _value(default: float, low: float, high: float, meaning: str, evolves: bool 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What the optimizer, the loss and the augmentation are told.
+    """Settings of the optimizer, the loss and the augmentation.
 
     Defaults are the published recipe of the large models P5 to P7 (authors' repository, `hyp.scratch`).
     """

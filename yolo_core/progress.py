@@ -1,4 +1,4 @@
-"""How long work reports itself: the core calls `track`, the command line decides what that looks like."""
+"""Progress of long work: the core wraps what it iterates over, the command line decides what the user sees."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar

@@ -1,4 +1,4 @@
-"""What training minimises: which predictions answer for which box, and how wrong they are."""
+"""What training minimises: which predictions are assigned to which box, and how wrong they are."""
 
 from collections.abc import Callable
 
@@ -15,10 +15,10 @@ __all__ = ["make_loss", "targets_per_image"]
 def make_loss(
     model: Detector, hyp: Hyperparameters, *, size: int, worker_mean: Callable[[Tensor], Tensor] = alone
 ) -> DetectionLoss:
-    """The loss that the model's recipe trains with, `model.spec.loss.kind`.
+    """The loss of the model's recipe, `model.spec.loss.kind`.
 
     hyp: gains and largest anchor ratio; size: pixels, side of the training square; worker_mean: see `DetectionLoss`.
-    Raises UserError where the loss and the model's heads do not belong together.
+    Raises UserError where the loss and the model's heads do not go together.
     """
     kind = model.spec.loss.kind
     if (kind == "lead-guided") != (model.auxiliary is not None):

@@ -1,10 +1,10 @@
-"""Assignment by anchor ratio: which cells and anchors may answer for a target. Every target, anchor and level at once.
+"""Assignment by anchor ratio: which cells and anchors may predict a target. All targets, anchors and levels at once.
 
-A target asks every anchor whose sides differ from its own by less than a factor, in the cell that holds its centre
-and in the up to two neighbour cells nearest to the centre (arXiv 2011.08036; Scaled-YOLOv4's training code).
-For a coarser choice it asks all four neighbours (the auxiliary heads of arXiv 2207.02696, section 4.2).
+Candidates of a target are all anchors whose sides differ from its own by less than a factor, in the cell of its centre
+and in the up to two neighbouring cells nearest to the centre (arXiv 2011.08036; Scaled-YOLOv4's training code).
+A coarser assignment takes all four neighbours (the auxiliary heads of arXiv 2207.02696, section 4.2).
 
-Results have a fixed size with a mask instead of a list of matches: the device is never asked how many there are.
+Results have a fixed size with a mask instead of a list of matches: nothing waits for the device to count them.
 Shapes: L levels, S = 5 cells, A anchors, T targets.
 """
 
@@ -17,24 +17,24 @@ from torch import Tensor
 
 # Centre, left, above, right, below, as (x, y) steps of one cell.
 _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
-NEAREST = 0.5  # a neighbour is asked when the centre lies within half a cell of it: at most two are
-ALL_AROUND = 1.0  # all four are, but for a centre exactly on an edge: the cell beyond its own is a whole cell away
+NEAREST = 0.5  # neighbours within half a cell of the centre: at most two
+ALL_AROUND = 1.0  # all four, except for a centre exactly on an edge: the cell beyond its own is a whole cell away
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Candidates (L, S, A, T): `valid` says which of them answer; the other tensors hold any cell of the map elsewhere.
-
-    cells_xy: (L, S, 1, T, 2) column and row, float; strides: (L, 1, 1, 1, 1) pixels per cell, float;
-    rows: (L, S, A, T) index of the prediction in its level's map flattened to (B A H W), int64;
-    targets: (T,) or (L, S, A, T) index of the target that a candidate answers for, int64.
-    """
+    """Candidates (L, S, A, T)."""
 
     valid: Tensor
+    """(L, S, A, T) bool: which of them are assigned. The other tensors hold arbitrary cells of the map elsewhere."""
     cells_xy: Tensor
+    """(L, S, 1, T, 2) float: column and row."""
     strides: Tensor
+    """(L, 1, 1, 1, 1) float: pixels per cell."""
     rows: Tensor
+    """(L, S, A, T) int64: index of the prediction in its level's map flattened to (B A H W)."""
     targets: Tensor
+    """(T,) or (L, S, A, T) int64: index of the target that a candidate predicts."""
 
 
 def assign(
@@ -45,11 +45,11 @@ def assign(
     ratio: float,
     near: float = NEAREST,
 ) -> Assignment:
-    """Candidates for every target; each answers for the target that asked it.
+    """The candidates of every target.
 
     targets: (T, 6) image, class, cx, cy, w, h in pixels; anchors: (L, A, 2) pixels; strides: pixels per cell;
     shapes: (H, W) of each level's map; ratio: sides may differ by less than this factor (hyperparameter anchor_t);
-    near: cells between the centre and a neighbour's edge, below which the neighbour is asked.
+    near: a neighbour is taken when its edge is less than this many cells from the centre.
     """
     stride, size_wh, steps = _constants(tuple(strides), tuple(shapes), targets.device)
     centre_xy = targets[:, 2:4] / stride  # (L, 1, T, 2), in cells
@@ -72,7 +72,7 @@ def _constants(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Strides (L, 1, 1, 1), map sizes as width and height (L, 1, 1, 2), steps (S, 1, 2), float32.
 
-    Kept, because copying numbers to an accelerator waits for it; made outside inference mode, so that a later
+    Cached, because copying numbers to an accelerator waits for it; made outside inference mode, so that a later
     training step may use them.
     """
     with torch.inference_mode(False):
@@ -89,7 +89,7 @@ def _sides_fit(wh: Tensor, anchors: Tensor, ratio: float) -> Tensor:
 
 
 def _near_cells(centre_xy: Tensor, size_wh: Tensor, near: float) -> Tensor:
-    """(L, S, T): the centre's cell, and the neighbours that lie nearer than `near` cells and inside the map."""
+    """(L, S, T): the centre's cell, and the neighbours inside the map that are nearer than `near` cells."""
     inside = centre_xy % 1  # 0 at the cell's left or top edge
     before = (inside < near) & (centre_xy > 1)
     after = (inside > 1 - near) & (centre_xy < size_wh - 1)

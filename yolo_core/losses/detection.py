@@ -1,7 +1,7 @@
 """Detection losses: CIoU boxes, objectness that predicts the IoU, binary cross-entropy classes.
 
-They differ in which predictions answer for a target: all that the anchor ratio allows (Scaled-YOLOv4), those of them
-that SimOTA chooses (YOLOv7), or its choice for two sets of heads (YOLOv7 with auxiliary heads).
+They differ in which predictions are assigned to a target: all that the anchor ratio allows (Scaled-YOLOv4), those of
+them that SimOTA chooses (YOLOv7), or its choice for two sets of heads (YOLOv7 with auxiliary heads).
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +34,12 @@ def alone(tensor: Tensor) -> Tensor:
 
 
 class DetectionLoss:
-    """How far a model's raw maps are from the targets; every candidate by anchor ratio answers (arXiv 2011.08036).
+    """The loss of a model's raw maps; every candidate by anchor ratio is assigned (arXiv 2011.08036).
 
-    hyp: gains `box`, `obj`, `cls` and the largest ratio `anchor_t`. The model is only read: its anchors, strides,
-    box coding and loss constants.
-    worker_mean: the mean of a tensor over data-parallel workers. Each worker then divides by the candidates of all,
-    so that the workers' losses average to the loss of their batches taken together.
+    hyp: gains `box`, `obj`, `cls` and the largest ratio `anchor_t`. Of the model only anchors, strides, box coding and
+    loss constants are read.
+    worker_mean: the mean of a tensor over data-parallel workers. Each worker then divides by the candidates of all, so
+    that the workers' losses average to the loss of their batches taken together.
     """
 
     def __init__(self, model: Detector, hyp: Hyperparameters, worker_mean: Callable[[Tensor], Tensor] = alone):
@@ -59,9 +59,9 @@ class DetectionLoss:
 
         raw_maps: what `model.training_maps` returns, per level (B, A, H, W, 5+K), any float type;
         targets: (T, 6) image index, class index, cx, cy, w, h in pixels of the batch's canvas; T may be 0.
-        counts: targets of each image, for the losses that match image by image; None asks the device and waits.
-        Returns the loss times B (scalar, float32, to be differentiated) and its parts "box", "obj", "cls" per image,
-        detached. Works in float32 whatever the type of the maps.
+        counts: targets of each image, for the losses that match image by image; None counts them, which waits for the
+        device. Returns the loss times B (scalar, float32, to be differentiated) and its parts "box", "obj", "cls" per
+        image, detached. Computes in float32 whatever the type of the maps.
         """
         parts = self._parts(raw_maps, targets.float(), counts)
         loss = (parts["box"] + parts["obj"] + parts["cls"]) * len(raw_maps[0])
@@ -76,7 +76,7 @@ class DetectionLoss:
         return assign(targets, self.model.anchors, self.model.strides, shapes, self.ratio, near)
 
     def _predictions(self, raw_maps: Sequence[Tensor], found: Assignment) -> tuple[Tensor, Tensor]:
-        """What the maps say at the candidates: boxes cx, cy, w, h in pixels, and logits of objectness and classes.
+        """The predictions at the candidates: boxes cx, cy, w, h in pixels, and logits of objectness and classes.
 
         Shapes (L, S, A, T, 4) and (L, S, A, T, 1+K).
         """
@@ -109,7 +109,7 @@ class DetectionLoss:
         return total
 
     def _classes(self, raw: Tensor, class_index: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
-        """Mean cross-entropy per level, summed; 0 for a single class, which objectness already tells."""
+        """Mean cross-entropy per level, summed; 0 for a single class, where objectness says it all."""
         if self.model.num_classes == 1:
             return raw.new_zeros(())
         classes = torch.arange(self.model.num_classes, device=raw.device)
@@ -147,8 +147,8 @@ class SimOTALoss(DetectionLoss):
 class LeadGuidedLoss(SimOTALoss):
     """SimOTA for a model with auxiliary heads: coarse-to-fine lead guided assignment (arXiv 2207.02696, section 4.2).
 
-    The lead heads' predictions choose for both: few cells for the lead heads, more for the auxiliary heads, whose
-    loss counts a quarter.
+    Both sets of heads are assigned by the lead heads' predictions: few cells for the lead heads, more for the auxiliary
+    heads, whose loss is weighted by a quarter.
     """
 
     def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None) -> Parts:
@@ -161,15 +161,15 @@ class LeadGuidedLoss(SimOTALoss):
 
 
 def targets_per_image(targets: Tensor, images: int) -> list[int]:
-    """How many of the targets (T, 6) belong to each image of a batch; waits where the targets are on an accelerator."""
+    """Number of targets (T, 6) of each image of a batch; waits for the device where the targets are on one."""
     return torch.bincount(targets[:, 0].long(), minlength=images).tolist()
 
 
 def _take(raw_map: Tensor, rows: Tensor) -> Tensor:
     """Predictions (N, 5+K) at `rows` of a map flattened to (B A H W, 5+K).
 
-    An embedding look-up, because its backward adds the gradients of a row taken twice in a fixed order, on every
-    device; plain indexing adds them in the order threads happen to finish.
+    An embedding look-up, because its backward pass adds the gradients of a row taken twice in a fixed order, on every
+    device; plain indexing adds them in the order in which threads happen to finish.
     """
     return F.embedding(rows, raw_map.reshape(-1, raw_map.shape[-1]))
 
@@ -182,8 +182,8 @@ def _mean_of_valid(values: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
 def _spread(values: Tensor, rows: Tensor, valid: Tensor, size: int) -> Tensor:
     """(N,) values at their rows of a vector of `size` zeros.
 
-    When candidates share a row the last one in the order cell, anchor, target holds it, on every device: as the
-    original's assignment does on a CPU. Invalid candidates and those that lost write into one extra row.
+    When candidates share a row the last one in the order cell, anchor, target wins, on every device, as in the original
+    code on a CPU. Invalid candidates and those that lost are written to one extra row.
     """
     order = torch.arange(len(rows), device=rows.device)
     last = order.new_full((size + 1,), -1).scatter_reduce(0, rows.where(valid, size), order, "amax")

@@ -1,12 +1,12 @@
-"""SimOTA assignment: an image's targets compete for its candidates by how well the predictions already fit.
+"""SimOTA assignment: an image's targets compete for its candidates by how well their predictions already fit.
 
 arXiv 2107.08430, section 2.1 (SimOTA), on the candidates by anchor ratio of `yolo_core.losses.assign`, as YOLOv7
 trains (arXiv 2207.02696, section 4.2). A target takes its k cheapest candidates of all in the image, k being the sum
 of its best overlaps; a candidate that several targets take goes to the target of the image to which it is cheapest.
-A prediction that several targets asked for is a candidate several times, as in the authors' training.
+A prediction that is a candidate of several targets takes part several times, as in the authors' training.
 
 Images are matched in padded groups, the most crowded first, so that a group is as wide as its images need.
-Shapes: B images of a group, M targets of its most crowded image, Q = L S A candidates that a target asked,
+Shapes: B images of a group, M targets of its most crowded image, Q = L S A candidates of a target,
 C = Q M candidates of an image, in the order of the assignment; T targets of the batch.
 """
 
@@ -30,14 +30,14 @@ _TOUCH = 1e-8  # added to the IoU: the cost of boxes that are apart stays finite
 def match(
     found: Assignment, boxes_cxcywh: Tensor, logits: Tensor, targets: Tensor, counts: Sequence[int], top: int
 ) -> Assignment:
-    """The candidates that are taken, each answering for the target that takes it.
+    """The candidates that are taken, each assigned to the target that takes it.
 
     found: candidates (L, S, A, T); boxes_cxcywh: (L, S, A, T, 4) their predicted boxes in pixels;
     logits: (L, S, A, T, 1+K) their objectness and classes before the sigmoid;
     targets: (T, 6) image, class, cx, cy, w, h in pixels, those without area take nothing;
-    counts: targets of each image of the batch, known here so that nothing waits for the device;
+    counts: targets of each image of the batch, on the host so that nothing waits for the device;
     top: how many of a target's best overlaps sum to its k.
-    Equal costs: the first candidate in the order of `found` is taken, and the first target takes it.
+    Of equal costs the first candidate in the order of `found` is taken, by the first target.
     """
     shape = found.valid.shape
     valid, boxes, logits = (x.flatten(0, 2) for x in (found.valid, boxes_cxcywh, logits))  # (Q, T, ...)
@@ -58,9 +58,9 @@ def match(
 
 
 def _groups(image: Tensor, counts: Sequence[int], per_target: int, outputs: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Targets of a group's images: (B, M) indices, and where they are real and not padding.
+    """Targets of a group's images: (B, M) indices, and a mask that is false for padding.
 
-    image: (T,) index of each target's image. The host follows by `counts` the order that the device sorts into.
+    image: (T,) index of each target's image. The host knows the order that the device sorts into from `counts`.
     """
     order = image.argsort(stable=True)
     per_image = (image == torch.arange(len(counts), device=image.device)[:, None]).sum(1)
@@ -86,7 +86,7 @@ def _of_images(values: Tensor, members: Tensor) -> Tensor:
 def _overlaps(seekers: Tensor, boxes_cxcywh: Tensor) -> Tensor:
     """IoU (B, M, C) of targets (B, M, 6) with predicted boxes (B, C, 4)."""
     wanted, offered = cxcywh_to_xyxy(seekers[:, :, None, 2:]), cxcywh_to_xyxy(boxes_cxcywh[:, None])
-    # One coordinate after the other in memory, so that the candidates are what a vector instruction runs over.
+    # One coordinate after the other in memory, so that vector instructions run over the candidates.
     wanted, offered = (corners.movedim(-1, 0).contiguous().movedim(0, -1) for corners in (wanted, offered))
     return iou(wanted, offered)
 
@@ -94,8 +94,8 @@ def _overlaps(seekers: Tensor, boxes_cxcywh: Tensor) -> Tensor:
 def _class_costs(class_index: Tensor, logits: Tensor) -> Tensor:
     """(B, M, C): cross-entropy of sqrt(class probability x objectness), summed over the classes.
 
-    class_index: (B, M); logits: (B, C, 1+K). The cost with every class wrong, once per candidate, less that of the
-    target's own class wrong, plus that of it right: no tensor has both targets and classes.
+    class_index: (B, M); logits: (B, C, 1+K). Computed as the cost with every class wrong, once per candidate, less that
+    of the target's own class wrong, plus that of it right: no tensor has both targets and classes.
     """
     probability = logits.transpose(1, 2).contiguous().sigmoid()  # (B, 1+K, C)
     score = (probability[:, :1] * probability[:, 1:]).sqrt()
@@ -121,7 +121,7 @@ def _takers(overlap: Tensor, cost: Tensor, top: int) -> Tensor:
 def _cheapest(cost: Tensor, k: Tensor, top: int) -> Tensor:
     """(B, M, C): the k (B, M, 1) cheapest candidates of each target, at most `top`; of equal ones the first.
 
-    Taken by the value of the k-th, for which of equal elements `topk` returns depends on the device.
+    Chosen by the value of the k-th, because which of equal elements `topk` returns depends on the device.
     """
     limit = cost.topk(top, largest=False).values.gather(-1, k.long() - 1)
     below, equal = cost < limit, cost == limit

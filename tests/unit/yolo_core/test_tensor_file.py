@@ -34,7 +34,7 @@ def test_a_refused_write_is_an_oserror_with_its_number(tmp_path: Path, room_for_
 
 
 def test_a_full_disk_is_one_line_and_other_errors_stay() -> None:
-    with pytest.raises(UserError, match=r"^/there: No space left on device; make room there"), full_disk_told():
+    with pytest.raises(UserError, match=r"^/there: No space left on device; free some space"), full_disk_told():
         raise OSError(errno.ENOSPC, "No space left on device", "/there")
     with pytest.raises(PermissionError), full_disk_told():
         raise PermissionError(errno.EACCES, "no")
