@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.exceptions import RayTaskError
@@ -211,17 +211,13 @@ class Driver:
 @contextmanager
 def started(folder: Path, open_run: OpenRun, stop: threading.Event) -> Iterator[Driver]:
     """An actor on this process's node while the block runs; the workers are told to stop when `stop` is set."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = (
-        ray.remote(DriverActor)
-        .options(
-            num_cpus=0,
-            max_concurrency=8,
-            scheduling_strategy=here,
-            runtime_env={"env_vars": connection.environment()},
-        )
-        .remote(folder, open_run)
-    )
+    options = {
+        "num_cpus": 0,
+        "max_concurrency": 8,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+        "runtime_env": {"env_vars": connection.environment()},
+    }
+    actor = cast("ActorHandle", ray.remote(DriverActor).options(**options).remote(folder, open_run))
     driver = Driver(actor)
 
     def forward_stop() -> None:
