@@ -85,8 +85,11 @@ def _serve(contender: Contender, pipe: Connection) -> None:
         pipe.send(("ready", None))
         while pipe.recv():
             pipe.send(("figures", once()))
-    except (Missing, ImportError) as error:
+    except Missing as error:
         pipe.send(("missing", str(error)))
+    except ImportError as error:
+        fix = "; run make bench-peers and set PEERS" if contender.make.startswith("benchmarks.peers.") else ""
+        pipe.send(("missing", f"{error}{fix}"))
     except EOFError:
         pass
     except Exception:

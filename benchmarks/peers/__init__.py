@@ -17,8 +17,9 @@ CHECKOUTS = {
     "yolov7": ("https://github.com/WongKinYiu/yolov7", "a207844b1ce82d204ab36d87d496728d3d2348e7"),
     "YOLOX": ("https://github.com/Megvii-BaseDetection/YOLOX", "6ddff4824372906469a7fae2dc3206c7aa4bbaee"),
 }
-# Installed without their dependencies into one folder: what they need of torch, NumPy and OpenCV is ours.
-PACKAGES = ("ultralytics==8.4.190", "faster-coco-eval==1.8.0", "vernier==0.5.4")
+# Installed into one folder without their dependencies: torch, NumPy, OpenCV and pandas come from this environment.
+# seaborn: yolov7 imports it with its model. torchvision is replaced, see `torchvision_stand_in`.
+PACKAGES = ("ultralytics==8.4.190", "faster-coco-eval==1.8.0", "vernier==0.5.4", "seaborn==0.13.2")
 SITE = "site"
 
 

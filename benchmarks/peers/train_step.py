@@ -7,15 +7,18 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import peers
 from benchmarks.contender import Round
+from benchmarks.peers import torchvision_stand_in
 from benchmarks.train_step import CLASSES, batch_of, model_of, stepping
 from yolo_core.models.blocks import BN_EPS
 from yolo_core.models.official_weights import PYTORCH_NAMES
@@ -26,6 +29,7 @@ Losses = Callable[[Any, Tensor, Tensor], Tensor]  # of predictions, targets and 
 def yolov7(model: str, size: int, batch: int, steps: int, device: str) -> Round:
     """`Model` and `ComputeLossOTA` of WongKinYiu/yolov7."""
     root = peers.require("yolov7")
+    torchvision_stand_in.install()
     _accept_float_bounds()
     with contextlib.redirect_stdout(io.StringIO()):
         from models.yolo import Model  # pyright: ignore[reportMissingImports]
@@ -42,6 +46,7 @@ def yolov7(model: str, size: int, batch: int, steps: int, device: str) -> Round:
 def scaled_yolov4(model: str, size: int, batch: int, steps: int, device: str) -> Round:
     """`Darknet` and `compute_loss` of the branch yolov4-csp of WongKinYiu/ScaledYOLOv4."""
     root = peers.require("yolov4-csp")
+    torchvision_stand_in.install()
     _accept_float_bounds()
     with contextlib.redirect_stdout(io.StringIO()):
         from models.models import Darknet  # pyright: ignore[reportMissingImports]
@@ -54,7 +59,8 @@ def scaled_yolov4(model: str, size: int, batch: int, steps: int, device: str) ->
     network.yolo_layers = network.yolo_layers[coarsest_first]
 
     def compute(maps: Any, targets: Tensor, images: Tensor) -> Tensor:
-        return compute_loss(maps[coarsest_first], targets, network)[0]
+        with ranges_on(targets.device):
+            return compute_loss(maps[coarsest_first], targets, network)[0]
 
     return _round(network, size, batch, steps, device, compute)
 
@@ -73,6 +79,16 @@ def _tiny(darknet: Callable[[str], nn.Module]) -> Any:
         path = Path(folder) / "yolov4-tiny.cfg"  # the name tells it which strides
         path.write_text(text)
         return darknet(os.fspath(path))
+
+
+@contextlib.contextmanager
+def ranges_on(device: torch.device) -> Iterator[None]:
+    """Within the block, `torch.arange` without a device makes its tensor on this one.
+
+    `build_targets` numbers the anchors on the CPU and picks from them with a mask on the GPU, which PyTorch refuses.
+    """
+    with patch.object(torch, "arange", partial(torch.arange, device=device)):
+        yield
 
 
 def _accept_float_bounds() -> None:
