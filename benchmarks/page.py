@@ -1,7 +1,7 @@
-"""`python -m benchmarks.page`: put the newest figures of every row into docs/performance.md.
+"""`python -m benchmarks.page`: write the newest figures of every row into docs/performance.md.
 
-The page's text is written by hand. A table stands between `<!-- row: NAME -->` and `<!-- end -->`, and is made from
-the line of that row in `benchmarks/results.jsonl`; `<!-- machine -->` is the place of what they were measured on.
+The page's text is written by hand. Between `<!-- row: NAME -->` and `<!-- end -->` stands a table generated from that
+row's line in `benchmarks/results.jsonl`.
 """
 
 import json
@@ -21,14 +21,14 @@ def main() -> None:
     shown = {match["row"] for match in TABLE.finditer(text)}
     if shown != lines.keys():
         unknown, absent = sorted(shown - lines.keys()), sorted(lines.keys() - shown)
-        raise SystemExit(f"error: {PAGE.name}: rows without figures {unknown}, figures without a place {absent}")
+        raise SystemExit(f"error: {PAGE.name}: rows without figures {unknown}, figures without a row {absent}")
     PAGE.write_text(
-        TABLE.sub(lambda match: f"<!-- row: {match['row']} -->\n{_part(lines[match['row']])}<!-- end -->", text)
+        TABLE.sub(lambda match: f"<!-- row: {match['row']} -->\n{_section(lines[match['row']])}<!-- end -->", text)
     )
 
 
-def _part(line: dict[str, Any]) -> str:
-    """The table of one row, its goals, and the command that measured it."""
+def _section(line: dict[str, Any]) -> str:
+    """The table of one row, its goals and the command that measured it."""
     names = list(line["ours"])
     rows = [["", *names], ["---"] * (len(names) + 1)]
     for peer, figures in {line.get("contender", "ours"): line["ours"], **line["peers"]}.items():
@@ -46,19 +46,19 @@ KNOWN = {"row", "command", "contender", "ours", "peers", "goals", "machine"}
 
 
 def _goal(goal: dict[str, Any]) -> str:
-    """One goal in words: what was reached of what was asked."""
-    bar = {"more": "at least", "less": "at most"}[goal["better"]]
-    asked = [f"{bar} {_number(goal['value'])} {goal['unit']}"] if goal["value"] is not None else []
-    asked += [f"{goal['ratio']:g} times the best peer"] if goal["ratio"] is not None else []
+    """One goal in words, and whether it was reached."""
+    bound = {"more": "at least", "less": "at most"}[goal["better"]]
+    wanted = [f"{bound} {_number(goal['value'])} {goal['unit']}"] if goal["value"] is not None else []
+    wanted += [f"{goal['ratio']:g} times the best peer"] if goal["ratio"] is not None else []
     times = f", {goal['times']:.2f} times {goal['against']}" if goal["times"] is not None else ""
     found = f"{goal['figure']}: {_number(goal['ours'])} {goal['unit']}{times}"
-    if not asked:
+    if not wanted:
         return found
-    return f"{found}; asked {' and '.join(asked)}: {'reached' if goal['reached'] else '**not reached**'}"
+    return f"{found}; goal: {' and '.join(wanted)}; {'reached' if goal['reached'] else '**not reached**'}"
 
 
 def _fact(value: Any) -> str:
-    """What belongs to a row beside its figures: a word, a number, or several under names."""
+    """A fact about a row: a word, a number, a list or several by name."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_fact(inner)}" for name, inner in value.items())
     if isinstance(value, list):
