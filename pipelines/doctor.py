@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from components.doctor.machine import Check, Finding, check_bucket, check_image
 from pipelines.rayjob.api import CONNECT_SECONDS, READ_SECONDS, connect
-from pipelines.rayjob.manifest import GROUP, PLURAL, VERSION
+from pipelines.rayjob.resource import GROUP, PLURAL, VERSION
 from yolo_core.errors import UserError
 
 KUEUE = ("kueue.x-k8s.io", "v1beta2")

@@ -1,4 +1,4 @@
-"""The exit codes of a step are those of the command line: 1 a fault, 2 something the user can mend, 3 try again."""
+"""Exit codes of the pipeline's steps, the same as the command line's."""
 
 import sys
 from collections.abc import Iterator
@@ -6,12 +6,15 @@ from contextlib import contextmanager
 
 from yolo_core.errors import TryAgain, UserError
 
-USER_ERROR, TRY_AGAIN = 2, 3
+DONE = 0
+FAULT = 1
+USER_ERROR = 2  # the user can fix it
+TRY_AGAIN = 3  # it may succeed later
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """End the process with one line and the code of a UserError."""
+    """Turn a UserError into one line on stderr and its exit code."""
     try:
         yield
     except UserError as error:

@@ -1,6 +1,6 @@
-"""The Kubernetes secret with the addresses and keys of S3 and MLflow."""
+"""The Kubernetes secret with addresses and credentials of S3 and MLflow."""
 
-SECRET = "scaled-yolov4"  # in the pipeline's namespace; may be absent
+SECRET = "scaled-yolov4"  # in the pipeline's namespace; optional
 SECRET_KEYS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",

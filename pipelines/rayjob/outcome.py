@@ -1,35 +1,36 @@
-"""What the status of a RayJob means for whoever started it: an exit code and one line."""
+"""How a RayJob ended, read from its status: an exit code and one line."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-DONE, FAULT, USER_ERROR, TRY_AGAIN = 0, 1, 2, 3
-KILLED = {-15, -9, 128 + 15, 128 + 9}  # SIGTERM, SIGKILL: as Python and as a shell tell of them
+from pipelines.exit_codes import DONE, FAULT, TRY_AGAIN, USER_ERROR
+from pipelines.rayjob.resource import Status
 
-# KubeRay's reasons of a job that failed otherwise than by its command.
+KILLED = {-15, -9, 128 + 15, 128 + 9}  # SIGTERM, SIGKILL: as Python and as a shell report them
+
+# KubeRay's reasons for a failure other than the command's own.
 REASONS = {
-    "SubmissionFailed": (TRY_AGAIN, "the command could not be handed over to Ray"),
+    "SubmissionFailed": (TRY_AGAIN, "the command could not be submitted to Ray"),
     "PreRunningDeadlineExceeded": (TRY_AGAIN, "its pods did not start in time"),
-    "JobStatusCheckTimeoutExceeded": (TRY_AGAIN, "its head could not be reached any more"),
+    "JobStatusCheckTimeoutExceeded": (TRY_AGAIN, "its head could no longer be reached"),
     "JobDeploymentStatusTransitionGracePeriodExceeded": (TRY_AGAIN, "its head was lost"),
-    "DeadlineExceeded": (FAULT, "it took longer than it may"),
-    "ValidationFailed": (FAULT, "KubeRay refused it"),
+    "DeadlineExceeded": (FAULT, "it exceeded its deadline"),
+    "ValidationFailed": (FAULT, "KubeRay rejected it"),
 }
-ENDED = {"Complete", "Failed", "ValidationFailed"}  # of jobDeploymentStatus; the others go on to one of these
+ENDED = {"Complete", "Failed", "ValidationFailed"}  # final values of jobDeploymentStatus
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """code: 0 done, 1 a fault, 2 something the user can mend, 3 worth trying again. line: why, for people."""
-
     code: int
+    """0 done, 1 a fault, 2 something the user can fix, 3 worth retrying."""
+
     line: str
+    """Why, for people."""
 
 
-def outcome(status: Mapping[str, Any]) -> Outcome | None:
-    """The outcome by `status` of a RayJob; None while it has not ended.
+def outcome(status: Status) -> Outcome | None:
+    """The outcome, or None while the job has not ended.
 
     KubeRay passes on Ray's message, which names the exit code of the command (ray/dashboard/modules/job).
     """
@@ -45,8 +46,8 @@ def outcome(status: Mapping[str, Any]) -> Outcome | None:
     if exited:
         return _of_exit_code(int(exited[1]))
     code, why = REASONS.get(status.get("reason") or deployment, (FAULT, "it failed"))
-    said = message.strip().splitlines()
-    return Outcome(code, f"{why}: {said[-1]}" if said else why)
+    lines = message.strip().splitlines()
+    return Outcome(code, f"{why}: {lines[-1]}" if lines else why)
 
 
 def _of_exit_code(code: int) -> Outcome:

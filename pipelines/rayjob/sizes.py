@@ -1,7 +1,7 @@
-"""What the training of each model asks of a cluster: one row a model, used by RayJobs and by the steps of the pipeline.
+"""Nodes that each model's training needs: one row per model, used by RayJobs and by the steps of the pipeline.
 
-Sized for the published recipes in half precision. A test holds the rows to the recipes of params/coco.yaml and to the
-activation memory that `yolo_core.models.cost` counts.
+Sized for the published recipes in half precision. A test checks the rows against the recipes of params/coco.yaml and
+the activation memory that `yolo_core.models.cost` computes.
 """
 
 import math
@@ -14,27 +14,33 @@ GPU = "nvidia.com/gpu"
 
 @dataclass(frozen=True)
 class JobSize:
-    """A group of equal GPU nodes.
-
-    nodes, gpus: how many nodes, and GPUs of each; gpu_memory: GiB that each GPU has.
-    batch: images that a GPU trains at once. cpus, memory, shm: of each node, GiB; /dev/shm counts as memory.
-    """
+    """A group of equal GPU nodes."""
 
     nodes: int
     gpus: int
+    """Per node."""
+
     gpu_memory: int
+    """GiB per GPU."""
+
     batch: int
+    """Images per GPU and step."""
+
     cpus: int
+    """Per node."""
+
     memory: int
+    """GiB per node, /dev/shm included."""
+
     shm: int
+    """GiB of /dev/shm per node."""
 
     @property
     def all_gpus(self) -> int:
         return self.nodes * self.gpus
 
 
-# The nodes are those that clouds rent: 1, 4 or 8 GPUs of 24 GiB (L4, A10G), 8 of 40 GiB (A100), less what the node
-# itself needs.
+# Nodes that clouds offer: 1, 4 or 8 GPUs of 24 GiB (L4, A10G), 8 of 40 GiB (A100), less what the node itself needs.
 TINY = JobSize(nodes=1, gpus=1, gpu_memory=24, batch=128, cpus=6, memory=24, shm=8)
 CSP = JobSize(nodes=1, gpus=4, gpu_memory=24, batch=16, cpus=40, memory=120, shm=16)
 P5 = JobSize(nodes=1, gpus=8, gpu_memory=24, batch=8, cpus=80, memory=240, shm=32)
@@ -63,7 +69,7 @@ JOB_SIZES: dict[str, JobSize] = {
     "yolov7-d6": E6,
     "yolov7-e6e": E6,
 }
-# The ablations of the Scaled-YOLOv4 paper, by how their names begin.
+# The ablations of the Scaled-YOLOv4 paper, by name prefix.
 FAMILIES: dict[str, JobSize] = {"d53-": CSP, "cd53s-": CSP, "tinycd53s": TINY, "cosa-": TINY}
 
 
@@ -71,20 +77,20 @@ def job_size(model: str) -> JobSize:
     """The size of this model's training. Raises UserError for an unknown model."""
     if model in JOB_SIZES:
         return JOB_SIZES[model]
-    for beginning, size in FAMILIES.items():
-        if model.startswith(beginning):
+    for prefix, size in FAMILIES.items():
+        if model.startswith(prefix):
             return size
-    from yolo_core.models import get_spec  # brings torch, which the pipeline's own code does without
+    from yolo_core.models import get_spec  # imports torch, which the pipeline's own code does without
 
-    get_spec(model)  # a name that is none ends here, with the near ones
-    raise UserError(f"{model}: pipelines/job_sizes.py gives no size for its training; add a row")
+    get_spec(model)  # raises for an unknown name, with similar ones
+    raise UserError(f"{model}: pipelines/rayjob/sizes.py has no row for its training; add one")
 
 
 def training_workers(size: JobSize, batch: int) -> int:
-    """Training processes, one a GPU: the most that share `batch` images evenly."""
+    """Training processes, one per GPU: the most that divide `batch` evenly."""
     return max(workers for workers in range(1, size.all_gpus + 1) if batch % workers == 0)
 
 
 def with_gpus(size: JobSize, gpus: float) -> JobSize:
-    """As many of these nodes as hold `gpus` GPUs, at least one; for work that is many small trainings."""
+    """As many of these nodes as provide `gpus` GPUs, at least one; for many small trainings."""
     return replace(size, nodes=max(1, math.ceil(gpus / size.gpus)))

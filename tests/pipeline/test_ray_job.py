@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from schemas import rayjob_problems
 
+from pipelines.exit_codes import DONE, FAULT, TRY_AGAIN, USER_ERROR
 from pipelines.rayjob.manifest import MAX_NAME, RayJob, identity, job_name, manifest
-from pipelines.rayjob.outcome import DONE, FAULT, TRY_AGAIN, USER_ERROR, outcome
+from pipelines.rayjob.outcome import outcome
 from pipelines.rayjob.sizes import job_size
 
 P7 = RayJob(

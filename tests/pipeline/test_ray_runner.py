@@ -18,10 +18,10 @@ from loopback import Fault
 from schemas import FOLDER, rayjob_problems
 
 from components.monitoring.metrics import GATEWAY_VARIABLE
+from pipelines.exit_codes import FAULT, TRY_AGAIN, USER_ERROR
 from pipelines.rayjob.api import RayJobsApi
 from pipelines.rayjob.manifest import RayJob
-from pipelines.rayjob.outcome import FAULT, TRY_AGAIN, USER_ERROR
-from pipelines.rayjob.runner import CANCELLED, Patience, delete_all, run
+from pipelines.rayjob.runner import CANCELLED, RunnerSettings, delete_all, run
 from pipelines.rayjob.sizes import job_size
 from yolo_core.errors import TryAgain, UserError
 
@@ -34,7 +34,7 @@ JOB = RayJob(
     ray_version="2.60.0",
     namespace="ml",
 )
-QUICK = Patience(window=0.3, heartbeat=30, cancel=5, backoff=0.05, attempts=3, over=1)
+QUICK = RunnerSettings(poll=0.3, heartbeat=30, delete_timeout=5, backoff=0.05, attempts=3, overrun=1)
 RUNNING = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
 SUCCEEDED = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
 
@@ -54,20 +54,20 @@ def server() -> Iterator[KubernetesServer]:
 class Run:
     """`ray_runner.run` in a thread: its lines, its exit code, its exception."""
 
-    def __init__(self, server: KubernetesServer, job: RayJob = JOB, patience: Patience = QUICK, wait: float = 10):
+    def __init__(self, server: KubernetesServer, job: RayJob = JOB, settings: RunnerSettings = QUICK, wait: float = 10):
         configuration = Configuration(host=server.url)
         configuration.retries = False  # pyright: ignore[reportAttributeAccessIssue]
         self.client = ApiClient(configuration)
-        self.api = RayJobsApi("ml", self.client, patience=wait)
+        self.api = RayJobsApi("ml", self.client, retry_for=wait)
         self.lines: list[str] = []
         self.code: int | None = None
         self.error: Exception | None = None
-        self.thread = threading.Thread(target=self._run, args=(job, patience), daemon=True)
+        self.thread = threading.Thread(target=self._run, args=(job, settings), daemon=True)
         self.thread.start()
 
-    def _run(self, job: RayJob, patience: Patience) -> None:
+    def _run(self, job: RayJob, settings: RunnerSettings) -> None:
         try:
-            self.code = run(job, self.api, patience=patience, say=self.lines.append)
+            self.code = run(job, self.api, settings=settings, report=self.lines.append)
         except Exception as error:
             self.error = error
 
@@ -179,7 +179,7 @@ def test_a_job_deleted_by_another_is_a_fault(server: KubernetesServer, finalizer
     name = server.wait_for_job()
     server.status(name, **RUNNING)
     until(lambda: any("running" in line for line in following.lines))
-    RayJobsApi("ml", following.client).delete(name, patience=5)
+    RayJobsApi("ml", following.client).delete(name, retry_for=5)
     assert following.ended() == FAULT
     assert "deleted" in following.lines[-1]
     assert posts(server) == 1
@@ -285,13 +285,13 @@ def test_a_manifest_that_kubernetes_refuses_is_a_fault() -> None:
 
 def test_a_job_that_never_starts_is_given_up(server: KubernetesServer) -> None:
     job = RayJob(**{**vars(JOB), "start_within": 1})
-    following = Run(server, job, Patience(window=0.1, over=-0.9, attempts=1))
+    following = Run(server, job, RunnerSettings(poll=0.1, overrun=-0.9, attempts=1))
     assert following.ended() == TRY_AGAIN
     assert server.jobs == {}
 
 
 def test_a_sign_of_life_while_nothing_happens(server: KubernetesServer) -> None:
-    following = Run(server, patience=Patience(window=0.1, heartbeat=0.3))
+    following = Run(server, settings=RunnerSettings(poll=0.1, heartbeat=0.3))
     name = server.wait_for_job()
     server.status(name, **RUNNING)
     until(lambda: sum("Running" in line for line in following.lines) >= 3)
@@ -316,9 +316,9 @@ from pathlib import Path
 from pipelines.rayjob.sizes import job_size
 from pipelines.rayjob.manifest import RayJob
 from pipelines.rayjob.api import RayJobsApi, connect
-from pipelines.rayjob.runner import Patience, run
+from pipelines.rayjob.runner import RunnerSettings, run
 job = RayJob("run-1", "train-yolov4-tiny", ["true"], "image", job_size("yolov4-tiny"), "2.60.0", "ml")
-sys.exit(run(job, RayJobsApi("ml", connect()), patience=Patience(window=0.3)))
+sys.exit(run(job, RayJobsApi("ml", connect()), settings=RunnerSettings(poll=0.3)))
 """
 
 

@@ -1,0 +1,35 @@
+"""A RayJob as the Kubernetes API returns it: the fields that are read here, under their names in KubeRay's schema."""
+
+from typing import NotRequired, TypedDict
+
+GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
+
+
+class Metadata(TypedDict):
+    name: str
+    labels: dict[str, str]
+    resourceVersion: str
+    creationTimestamp: str
+    deletionTimestamp: NotRequired[str]
+
+
+class ClusterStatus(TypedDict, total=False):
+    desiredWorkerReplicas: int
+    readyWorkerReplicas: int
+
+
+class Status(TypedDict, total=False):
+    jobDeploymentStatus: str
+    """Of KubeRay: Initializing, Running, Suspended, Complete, Failed and others; empty before KubeRay saw the job."""
+
+    jobStatus: str
+    """Of Ray: PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED."""
+
+    reason: str
+    message: str
+    rayClusterStatus: ClusterStatus
+
+
+class RayJobResource(TypedDict):
+    metadata: Metadata
+    status: NotRequired[Status]
