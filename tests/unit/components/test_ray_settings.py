@@ -1,0 +1,13 @@
+"""Ray's settings are made when a search starts, and leave alone what the user has set."""
+
+import os
+
+import pytest
+
+from components.evolution import ray_settings
+
+
+def test_settings_fill_the_environment_and_keep_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"TUNE_WARN_THRESHOLD_S": "5", "HOME": "/root"})
+    ray_settings.apply()
+    assert os.environ == {**ray_settings.SETTINGS, "TUNE_WARN_THRESHOLD_S": "5", "HOME": "/root"}
