@@ -1,9 +1,13 @@
-"""Services that the tests of one process share. They start when a test first asks for them."""
+"""What all tests share: an empty MLflow database, and services that start when asked for."""
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from s3_server import s3_server, weed_binary
 
 KEY, SECRET, BUCKET = "tester", "not-a-real-secret", "mlops"
@@ -40,3 +44,27 @@ def store(running_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     for name, value in running_store.variables.items():
         monkeypatch.setenv(name, value)
     return running_store
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Put an MLflow database without runs into a folder, as `mlflow.db`; gives its address.
+
+    Making one takes seconds, so one is made for all processes of a test run and copied.
+    """
+    place = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        place = place.parent  # which the workers share
+    made = place / "empty-mlflow.db"
+    with FileLock(place / "empty-mlflow.lock"):
+        if not made.exists():
+            from mlflow import MlflowClient
+
+            MlflowClient(f"sqlite:///{place}/making-mlflow.db").search_experiments()
+            shutil.copy(place / "making-mlflow.db", made)
+
+    def put(folder: Path) -> str:
+        shutil.copy(made, folder / "mlflow.db")
+        return f"sqlite:///{folder / 'mlflow.db'}"
+
+    return put

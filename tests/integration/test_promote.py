@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class Registry(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Registry]:
+def filled(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> tuple[Path, Registry]:
     """The store with the versions registered and nothing judged."""
     folder = tmp_path_factory.mktemp("registry")
     data, other = make_dataset(folder / "data"), make_dataset(folder / "other", seed=1)
@@ -41,7 +42,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Registry]:
         make_outputs(folder / "5", other, seed=4, device="another"),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_database(folder))
         patch.chdir(folder)
         for outputs in versions:
             register.run(load_params(), model=MODEL, **outputs.paths)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from components.tracking.lineage import SOURCE_VARIABLE
 
 
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CocoFolder:
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Callable[[Path], str]) -> CocoFolder:
     """A source, and a champion of a run that resolved it first."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
     source = CocoFolder(tmp_path / "source")
     source.save()
     monkeypatch.setenv(SOURCE_VARIABLE, resolved()["fingerprint"])

@@ -1,6 +1,7 @@
 """`retrain` against a real registry: what a change of the data leads to, and what it leaves."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ CLASSES = ["dog", "cat"]  # by ascending category id
 
 
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CocoFolder:
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Callable[[Path], str]) -> CocoFolder:
     """A source, prepared in the working folder, and a champion that was trained on it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
     source = CocoFolder(tmp_path / "source")
     prepared(source)
     outputs = make_outputs(tmp_path / "champion", Path("data/prepared"), classes=CLASSES, right=2)
@@ -102,9 +103,11 @@ def test_force_trains_whatever_changed(source: CocoFolder):
     assert record["diff"]["fraction"] == 0  # what it was compared with stands beside it
 
 
-def test_without_a_champion_it_starts_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_champion_it_starts_from_scratch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Callable[[Path], str]
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
     prepared(CocoFolder(tmp_path / "source"))
     record = decision()
     assert (record["action"], record["reason"]) == ("scratch", "there is no champion yet")

@@ -1,5 +1,6 @@
 """The checks of the machine: what passes, what fails, and that each failure names its mend."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,13 @@ def test_a_missing_remote_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "dvc remote add" in finding.mend
 
 
-def test_every_check_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+def test_every_check_is_one_line(
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    mlflow_database: Callable[[Path], str],
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
     monkeypatch.chdir(ROOT)
     checks = list(doctor.of_machine(ROOT / "params.yaml"))
     doctor.run(checks)
