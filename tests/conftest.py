@@ -1,4 +1,4 @@
-"""What all tests share: an empty MLflow database, and services that start when asked for."""
+"""What all tests share: hypothesis's settings, an empty MLflow database, and services that start when asked for."""
 
 import os
 import shutil
@@ -6,9 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 from s3_server import s3_server, weed_binary
+
+# No limits on time: a busy machine is slow, and a first call may compile.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 KEY, SECRET, BUCKET = "tester", "not-a-real-secret", "mlops"
 

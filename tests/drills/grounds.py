@@ -14,12 +14,12 @@ import ray_nodes
 import small_training
 from faulty_proxy import FaultyProxy
 from ray_nodes import Nodes
+from waiting import LIMIT_S
 
 from infra.local import servers
 from infra.local.services import STORE, TRACKING, Services, running
 from tests.drills.report import Lost
 
-LIMIT_S = ray_nodes.LIMIT_S
 TWO = ("train.sync_bn=true", "train.amp=false", "train.workers=2", "train.stall_minutes=0.5")
 
 

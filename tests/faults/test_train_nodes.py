@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import small_training
 from faulty_proxy import FaultyProxy
-from ray_nodes import LIMIT_S, Nodes, checkpoint, driver, finish, train, until
+from ray_nodes import Nodes, checkpoint, driver, finish, train, until
+from waiting import LIMIT_S
 
 from components.storage import folder
 from components.storage.client import connect
@@ -105,7 +106,7 @@ def test_a_kill_at_any_step_does_not_change_the_bits(
             process.send_signal(signal.SIGTERM)
             finish(process, place, name, 3)
             sums = place.glob(f"{name}-work/train/*/*/checkpoints/step-*/SHA256SUMS")
-            assert sent <= max(path.stat().st_mtime for path in sums) < sent + 10
+            assert sent <= max(path.stat().st_mtime for path in sums) <= time.time()
         elif victim == "stopped worker":  # the other one waits for it in vain
             os.kill(worker, signal.SIGSTOP)
             finish(process, place, name)

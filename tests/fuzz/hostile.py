@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from waiting import LIMIT_S
 
 from yolo_core.errors import UserError
 
@@ -29,7 +30,9 @@ SHARES = {
     "annotations": 20, "labels": 8, "images": 16, "params": 12, "checkpoints": 6, "detectors": 8,
     "darknet": 5, "pickles": 12, "ledgers": 5, "manifests": 4, "archives": 4,
 }  # fmt: skip
-SECONDS, MEMORY_BYTES, LONGEST_LINE = 20, 1 << 30, 2000
+CPU_SECONDS, MEMORY_BYTES, LONGEST_LINE = 20, 1 << 30, 2000
+# Work is measured in CPU time, which a busy machine does not change; the other timer is for what only waits.
+TIMERS = ((signal.SIGPROF, signal.ITIMER_PROF, CPU_SECONDS), (signal.SIGALRM, signal.ITIMER_REAL, LIMIT_S))
 DEEP = 100_000  # brackets in brackets
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -48,7 +51,6 @@ def fuzz(kind: str, cases: st.SearchStrategy) -> Callable[[Callable[[Any, Path],
                 max_examples=count,
                 derandomize=count == counts[0],
                 database=None,
-                deadline=None,
                 phases=[Phase.generate, Phase.shrink],
                 suppress_health_check=list(HealthCheck),
             )
@@ -86,19 +88,21 @@ def harmless(folder: Path) -> Iterator[None]:
     """Fail where the block takes too long or too much, writes outside `folder`, or begins a process or connection."""
     before = _peak_bytes(reset=True)
     _watch.begin(folder)
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    for number, timer, seconds in TIMERS:
+        signal.signal(number, _too_long)
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for _, timer, _ in TIMERS:
+            signal.setitimer(timer, 0)
         seen = _watch.end()
     assert not seen, seen
     assert _peak_bytes() - before < MEMORY_BYTES
 
 
 def _too_long(*_: object) -> None:
-    pytest.fail(f"took more than {SECONDS} s")
+    pytest.fail(f"took more than {CPU_SECONDS} s of CPU time, or did not end within {LIMIT_S:.0f} s")
 
 
 def _peak_bytes(reset: bool = False) -> int:

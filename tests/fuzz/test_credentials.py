@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from stage_outputs import MODEL, load_params
+from waiting import LIMIT_S
 
 from components.tracking import connection
 from yolo_core.errors import UserError
@@ -54,7 +55,7 @@ def command(folder: Path, given: dict[str, str], *words: str, codes: tuple[int, 
         env={**os.environ, **given, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=LIMIT_S,
         check=False,
     )
     shown = done.stdout + done.stderr

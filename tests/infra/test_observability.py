@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from waiting import LIMIT_S
 
 from components.monitoring.metrics import METRICS, PREFIX
 
@@ -120,7 +121,7 @@ def promtool(*words: str) -> subprocess.CompletedProcess[str]:
     program = shutil.which("promtool")
     if not program:
         pytest.skip("no promtool; apt-get install prometheus")
-    return subprocess.run([program, *words], cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([program, *words], cwd=FOLDER, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
 def test_the_rules_pass_their_tests() -> None:

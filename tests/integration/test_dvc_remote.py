@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import LIMIT_S
 
 from components import params as parameters
 from components.stages import prepare
@@ -18,7 +19,7 @@ COCO128 = ROOT.parent / "shared" / "data" / "coco128"
 
 def dvc(project: Path, *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words], cwd=project, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "dvc", *words], cwd=project, capture_output=True, text=True, timeout=LIMIT_S
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,7 +39,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     summary = run(folder, prepared, *SEARCH)
     assert summary["trials"] == "4 of 4"
+    (folder / "processes").write_text("\n".join(actors()))
     return folder
+
+
+def actors() -> list[str]:
+    """The names of the actors for which the last Ray cluster of this process started processes of their own."""
+    last = max(Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").glob(f"session_*_{os.getpid()}"))
+    logs = [path.read_text() for path in last.glob("logs/worker-*.out")]
+    return [name for log in logs for name in re.findall(r"^:actor_name:(\w+)", log, re.MULTILINE)]
 
 
 def test_a_search_runs_its_budget_and_writes_its_results(finished):
@@ -72,18 +81,14 @@ def test_trials_end_at_the_rung_where_they_are_not_among_the_best(finished):
 
 
 def test_later_trials_find_a_warm_worker(finished):
-    ledger = records(finished / "out" / "ledger.jsonl")
-    starts = {trial: record.elapsed - record.seconds for trial, record in ledger.items()}
-    for trial in (2, 3):  # of two at a time: each begins when those before the one beside it have ended
-        ended = max(record.elapsed for earlier, record in ledger.items() if earlier <= trial - 2)
-        assert starts[trial] - ended < starts[0] / 4  # the first waits for Ray and for a process that imports PyTorch
+    """Starting a process that imports PyTorch takes longer than a short training."""
+    assert (finished / "processes").read_text().split() == ["Trial", "Trial"]  # two at a time, four in all
 
 
-def test_a_finished_search_is_not_run_again(finished, prepared):
+def test_a_finished_search_is_not_run_again(finished, prepared, monkeypatch):
     before = (finished / "out" / "ledger.jsonl").read_bytes()
-    began = time.monotonic()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray is
     run(finished, prepared, *SEARCH)
-    assert time.monotonic() - began < 5  # neither Ray nor a training
     assert (finished / "out" / "ledger.jsonl").read_bytes() == before
 
 
@@ -217,7 +222,7 @@ class TestTrial:
 
         def with_values(deadline: float | None = None, limits: Sequence[float] = (), **values: float) -> dict:
             hyp = dataclasses.asdict(plan.config.phases[0].hyp) | values
-            return run_trial(plan, lambda: (splits[0], splits[1]), hyp, deadline or time.time() + 600, limits)
+            return run_trial(plan, lambda: (splits[0], splits[1]), hyp, deadline or math.inf, limits)
 
         return with_values
 
@@ -257,6 +262,13 @@ class TestTrial:
 
 class TestProposals:
     """The search as Ray Tune sees it, without a cluster."""
+
+    @pytest.fixture(autouse=True)
+    def clock(self, monkeypatch):
+        """A clock that stands still; its last item is the time."""
+        times = [time.time()]
+        monkeypatch.setattr(time, "time", lambda: times[-1])
+        return times
 
     @pytest.fixture
     def ledger(self, tmp_path):
@@ -316,10 +328,10 @@ class TestProposals:
         assert search.may_end("d", self.done(0.3))  # none is left
         assert sorted(ledger.records) == [0, 1, 3]
 
-    def test_lets_go_of_a_trial_that_the_budget_stopped(self, ledger, proposals):
+    def test_lets_go_of_a_trial_that_the_budget_stopped(self, ledger, proposals, clock):
         search = proposals(ledger, seconds=0.2)
         search.suggest("a")
-        time.sleep(0.2)
+        clock.append(clock[-1] + 0.2)
         assert search.may_end("a", {"ended": False})
         assert not ledger.records
 
@@ -359,13 +371,12 @@ class TestProposals:
         search = proposals(ledger, gpu_seconds=10)
         asked = search.suggest("a")
         assert isinstance(asked, dict)
-        assert asked["deadline"] - time.time() == pytest.approx(
-            10 / (0.5 * 2), abs=0.1
-        )  # two at a time, half a GPU each
+        # two at a time, half a GPU each
+        assert asked["deadline"] - time.time() == pytest.approx(10 / (0.5 * 2), abs=1e-3)
         search.on_trial_complete("a", self.done() | {"seconds": 8.0})
         asked = search.suggest("b")
         assert isinstance(asked, dict)
-        assert asked["deadline"] - time.time() == pytest.approx((10 - 8 * 0.5) / (0.5 * 2), abs=0.1)
+        assert asked["deadline"] - time.time() == pytest.approx((10 - 8 * 0.5) / (0.5 * 2), abs=1e-3)
         search.on_trial_complete("b", self.done() | {"seconds": 12.0})
         assert search.suggest("c") == Searcher.FINISHED
         assert proposals(ledger, gpu_seconds=10).suggest("x") == Searcher.FINISHED  # another process counts them, too

@@ -4,7 +4,7 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import get_model_info
 from mlflow.pyfunc import PyFuncModel, load_model
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
+from waiting import LIMIT_S
 
 from components.datasets.manifest import validation_digest
 from components.stages import register
@@ -35,10 +36,10 @@ EVERYTHING = {"conf": 0.001, "iou": 0.65, "max_detections": 300}  # an untrained
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_database(folder))
         patch.chdir(folder)
         yield folder
 
@@ -222,7 +223,7 @@ model = mlflow.pyfunc.load_model("models:/{NAME}/{record["version"]}")
 import yolo_core
 print(len(model.predict(open({str(image)!r}, "rb").read(), params={EVERYTHING!r})[0]), yolo_core.__file__)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
     count, module = done.stdout.split()
     assert int(count) > 0

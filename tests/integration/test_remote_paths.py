@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from boto3.session import Session
 from faulty_proxy import FaultyProxy
+from typer.testing import CliRunner, Result
+from waiting import LIMIT_S
 
 from components import params as parameters
+from components.cli.main import app
 from components.stages import prepare
 from components.storage import client as storage_client
 from components.storage import folder, stage_paths
@@ -39,11 +42,23 @@ def place(store, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: py
     return Location(store.bucket, f"runs/{request.node.name}")
 
 
-def command(*words: object, code: int = 0) -> subprocess.CompletedProcess:
-    """A stage at the shell, in the working folder."""
+def arguments(*words: object) -> list[str]:
+    """Those of a stage, with small settings."""
     changes = [word for key, value in SMALL.items() for word in ("-S", f"{key}={value}")]
-    program = [sys.executable, "-m", "components.cli", *map(str, words), *(changes if words[0] != "sync" else [])]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=400, check=False)
+    return [*map(str, words), *(changes if words[0] != "sync" else [])]
+
+
+def command(*words: object, code: int = 0) -> Result:
+    """A stage at the shell, in the working folder, without a process of its own."""
+    done = CliRunner().invoke(app, arguments(*words), prog_name="scaled-yolov4")
+    assert done.exit_code == code, done.output
+    return done
+
+
+def process(*words: object, code: int = 0) -> subprocess.CompletedProcess:
+    """The same in a process of its own."""
+    program = [sys.executable, "-m", "components.cli", *arguments(*words)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == code, done.stderr
     return done
 
@@ -110,7 +125,7 @@ def test_sync_sends_what_waits(place: Location, store, monkeypatch: pytest.Monke
         with pytest.raises(TryAgain):
             run(place, stage=stage)
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
-    assert command("sync").stdout.strip() == f"sync: results -> {place}"
+    assert process("sync").stdout.strip() == f"sync: results -> {place}"
     assert "manifest.json" in there(place)
     assert command("sync").stdout == ""
 
@@ -183,16 +198,16 @@ def test_a_training_from_the_store_to_the_store(place: Location, tmp_path: Path,
     model = parameters.load(Path("params.yaml")).models[0]
     Path("hyp.yaml").write_text("hyp: {}\n")
     connect().put_object(Bucket=place.bucket, Key=(place / "hyp.yaml").key, Body=b"hyp: {}\n")
-    command("prepare", "--out", f"{place}/data")
-    command("anchors", "--data", f"{place}/data", "--out", f"{place}/anchors")
+    process("prepare", "--out", f"{place}/data")
+    process("anchors", "--data", f"{place}/data", "--out", f"{place}/anchors")
     fitted = f"{place}/anchors/{model}.json"
     first = ["train", "--data", f"{place}/data", "--anchors", fitted, "--hyp", f"{place}/hyp.yaml"]
-    command(*first, "--out", f"{place}/train", "--work", f"{place}/work")
+    process(*first, "--out", f"{place}/train", "--work", f"{place}/work")
     assert there(place / "train") == {"model.safetensors", "curves.csv", "train.json"}
     assert not [path for path in there(place / "work") if "step-" in path]  # finished work is gone there too
-    command(*first, "--out", "tuned", "--start-from", f"{place}/train/model.safetensors")
+    process(*first, "--out", "tuned", "--start-from", f"{place}/train/model.safetensors")
     started = json.loads(Path("tuned/train.json").read_text())["started_from"]
     assert started["file"].endswith("train/model.safetensors")
     weights = ["--weights", f"{place}/train/model.safetensors"]
-    command("evaluate", "--data", f"{place}/data", *weights, "--out", f"{place}/evaluate")
+    process("evaluate", "--data", f"{place}/data", *weights, "--out", f"{place}/evaluate")
     assert "metrics.json" in there(place / "evaluate")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
+from waiting import LIMIT_S, until_healthy
 
 from components.stages import promote, register
 from yolo_core.data.image import load_image
@@ -50,28 +50,16 @@ def address(outputs: Outputs) -> Iterator[str]:
             command, stdout=file, stderr=file, env={**os.environ, "PATH": path}, start_new_session=True
         )
     try:
-        wait_for(f"http://127.0.0.1:{port}/health", server, log)
+        until_healthy(f"http://127.0.0.1:{port}/health", server, log)
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
-
-
-def wait_for(health: str, server: subprocess.Popen, log: Path, seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert server.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(health, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(f"not healthy after {seconds} s:\n{log.read_text()}")
+        server.wait(LIMIT_S)
 
 
 def ask(address: str, **payload: Any) -> Any:
     request = urllib.request.Request(address, json.dumps(payload).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
         return json.load(answer)["predictions"]
 
 

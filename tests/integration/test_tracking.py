@@ -6,14 +6,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from stage_outputs import MODEL, load_params, make_dataset, make_outputs
+from waiting import LIMIT_S, until_healthy
 
 from components.stages import promote, register
 from components.tracking import connection
@@ -62,7 +61,7 @@ def test_stages_that_start_at_once_share_one_root(data: Path):
     params, together = load_params("seed=2"), threading.Barrier(4)
 
     def stage(number: int) -> str:
-        together.wait()
+        together.wait(LIMIT_S)
         with tracking.stage_run(params, data, "train", f"model-{number}") as run:
             run.log({"loss": 1.0}, 1)
         return run.root.run_id
@@ -107,14 +106,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproce
         )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     try:
-        end = time.monotonic() + 240
-        while True:
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
-                break
-            except OSError:
-                assert running.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()  # noqa: PT018
-                time.sleep(0.5)
+        until_healthy(f"{uri}/health", running, tmp_path / "log")
         yield running
     finally:
         stop(running)
@@ -123,7 +115,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproce
 def stop(server: subprocess.Popen) -> None:
     if server.poll() is None:
         os.killpg(server.pid, signal.SIGKILL)
-        server.wait(30)
+        server.wait(LIMIT_S)
 
 
 @pytest.mark.slow

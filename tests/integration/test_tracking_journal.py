@@ -1,17 +1,20 @@
 """Records of a training that reach MLflow once each and in order, whatever happens to MLflow or to the training."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 from faulty_proxy import Fault, FaultyProxy
 from stage_outputs import MODEL, load_params, make_dataset
+from waiting import LIMIT_S
 
 from components.tracking import connection, journal
 from components.tracking import journaled_run as tracking_journal
@@ -31,8 +34,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+def database(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> str:
+    return mlflow_database(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture
@@ -119,6 +122,8 @@ def test_without_mlflow_the_work_goes_on_and_the_records_wait(
 
 # Over a server with accounts, through a proxy
 
+REQUEST_S = 20  # after which a request that hangs is given up
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.Services]:
@@ -132,7 +137,7 @@ def proxy(server: services.Services, tmp_path: Path, monkeypatch: pytest.MonkeyP
     with FaultyProxy(variables["MLFLOW_TRACKING_URI"]) as proxy:
         for name, value in {**variables, "MLFLOW_TRACKING_URI": proxy.url}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_S))
         monkeypatch.setattr(journal, "FIRST_WAIT_S", 0.2)
         monkeypatch.chdir(tmp_path)
         yield proxy
@@ -149,9 +154,20 @@ def logged(run: tracking_journal.JournaledRun, steps: range, pause_s: float = 0.
     return longest
 
 
+@contextlib.contextmanager
+def requesting(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
+    """Gives the threads that send requests while the block runs."""
+    threads, send = set(), HTTPConnection.putrequest
+    with monkeypatch.context() as patch:
+        patch.setattr(HTTPConnection, "putrequest", lambda *a, **k: threads.add(threading.get_ident()) or send(*a, **k))
+        yield threads
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["refuse", "503", "slow", "cut up", "cut down", "damage up", "damage down", "hang"])
-def test_a_server_in_trouble_costs_no_record_and_no_time(proxy: FaultyProxy, data: Path, harm: str):
+def test_a_server_in_trouble_costs_no_record_and_no_time(
+    proxy: FaultyProxy, data: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+):
     seed = ["refuse", "503", "slow", "cut up", "cut down", "damage up", "damage down", "hang"].index(harm) + 10
     with journaled_run(load_params(f"seed={seed}"), data, "train", MODEL) as run:
         logged(run, range(1, 11))
@@ -164,7 +180,9 @@ def test_a_server_in_trouble_costs_no_record_and_no_time(proxy: FaultyProxy, dat
         else:
             kind, direction = harm.split()
             proxy.faults.append(Fault(kind, direction, at=100, times=3))
-        assert logged(run, range(11, 31)) < 1
+        with requesting(monkeypatch) as threads:
+            assert logged(run, range(11, 31)) < REQUEST_S  # it does not wait for a request that hangs
+        assert threading.get_ident() not in threads
         proxy.state, proxy.delay_s = "through", 0.0
         logged(run, range(31, 41))
     assert not any(fault.times for fault in proxy.faults)
@@ -228,7 +246,7 @@ def test_a_stage_ends_with_exit_code_3_and_sync_delivers_later(
 
     def command(*words: str) -> subprocess.CompletedProcess:
         program = [sys.executable, "-m", "components.cli", *words]
-        return subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+        return subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S)
 
     for words in (["prepare"], ["anchors"]):
         done = command(*words, *small)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from waiting import LIMIT_S
 
 from yolo_core.models import build_model, get_spec
 from yolo_core.models.blocks import CspOsa, leaky, mish
@@ -172,5 +173,5 @@ before = peak()
 model = build_model("yolov4-p7")
 print((peak() - before) / sum(p.nbytes for p in model.parameters()))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LIMIT_S)
     assert float(done.stdout) < 1.3

@@ -14,6 +14,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from stage_outputs import make_outputs
+from waiting import LIMIT_S
 
 from components import params as parameters
 from components.stages import prepare, promote, register
@@ -66,7 +67,8 @@ class Here:
         environment = {name: value for name, value in os.environ.items() if name not in unset}
         environment |= {"RAY_ADDRESS": self.ray} if self.ray else {}
         command = [sys.executable, "-m", "pipelines.graph.run_local", "--root", "artifacts", *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1200)
+        options = {"cwd": self.folder, "env": environment, "capture_output": True, "text": True, "timeout": 2 * LIMIT_S}
+        done = subprocess.run(command, **options)
         assert done.returncode == code, done.stdout + done.stderr
         return max((self.folder / "artifacts").iterdir(), key=lambda path: path.stat().st_mtime_ns)
 

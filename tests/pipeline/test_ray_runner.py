@@ -16,7 +16,9 @@ from kubernetes.client import ApiClient, Configuration
 from kubernetes_server import KubernetesServer
 from loopback import Fault
 from schemas import FOLDER, rayjob_problems
+from waiting import LIMIT_S, join, until
 
+from components.monitoring import metrics
 from components.monitoring.metrics import GATEWAY_VARIABLE
 from pipelines.exit_codes import FAULT, TRY_AGAIN, USER_ERROR
 from pipelines.rayjob.api import RayJobsApi
@@ -34,7 +36,7 @@ JOB = RayJob(
     ray_version="2.60.0",
     namespace="ml",
 )
-QUICK = RunnerSettings(poll=0.3, heartbeat=30, delete_timeout=5, backoff=0.05, attempts=3, overrun=1)
+QUICK = RunnerSettings(poll=0.3, heartbeat=LIMIT_S, delete_timeout=LIMIT_S, backoff=0.05, attempts=3, overrun=LIMIT_S)
 RUNNING = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
 SUCCEEDED = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
 
@@ -54,7 +56,9 @@ def server() -> Iterator[KubernetesServer]:
 class Run:
     """`ray_runner.run` in a thread: its lines, its exit code, its exception."""
 
-    def __init__(self, server: KubernetesServer, job: RayJob = JOB, settings: RunnerSettings = QUICK, wait: float = 10):
+    def __init__(
+        self, server: KubernetesServer, job: RayJob = JOB, settings: RunnerSettings = QUICK, wait: float = LIMIT_S
+    ):
         configuration = Configuration(host=server.url)
         configuration.retries = False  # pyright: ignore[reportAttributeAccessIssue]
         self.client = ApiClient(configuration)
@@ -71,20 +75,15 @@ class Run:
         except Exception as error:
             self.error = error
 
+    def until_said(self, words: str) -> None:
+        until(lambda: any(words in line for line in self.lines), words)
+
     def ended(self) -> int:
-        self.thread.join(20)
-        assert not self.thread.is_alive()
+        join(self.thread)
         if self.error:
             raise self.error
         assert self.code is not None
         return self.code
-
-
-def until(true: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def posts(server: KubernetesServer) -> int:
@@ -96,10 +95,10 @@ def test_from_creation_to_the_end_with_states_and_log(server: KubernetesServer) 
     name = server.wait_for_job()
     cluster = {"desiredWorkerReplicas": 1, "readyWorkerReplicas": 0}
     server.status(name, jobDeploymentStatus="Initializing", rayClusterStatus=cluster)
-    until(lambda: any("0 of 1 GPU nodes" in line for line in following.lines))
+    following.until_said("0 of 1 GPU nodes")
     server.status(name, **RUNNING)
     server.log(name, "epoch 1", "epoch 2")
-    until(lambda: "epoch 2" in following.lines)
+    following.until_said("epoch 2")
     server.log(name, "epoch 3")
     server.status(name, **SUCCEEDED)
     assert following.ended() == 0
@@ -109,27 +108,35 @@ def test_from_creation_to_the_end_with_states_and_log(server: KubernetesServer) 
 
 
 def test_the_time_in_the_queue_is_told(server: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "PATIENCE_S", LIMIT_S)
+    waited = [time.time()]
     with KeptPushes() as gateway:
         monkeypatch.setenv(GATEWAY_VARIABLE, gateway.url)
         following = Run(server)
         name = server.wait_for_job()
         server.status(name, jobDeploymentStatus="Suspended")
-        until(lambda: any("Suspended" in line for line in following.lines))
-        time.sleep(0.5)
+        following.until_said("Suspended")
+        waited.append(time.time())
+        server.status(name, jobDeploymentStatus="Waiting")
+        following.until_said("Waiting")
+        waited.append(time.time())
         assert not gateway.pushes
         server.status(name, **RUNNING)
-        until(lambda: len(gateway.pushes) == 1)
+        until(lambda: len(gateway.pushes) == 1, "the first push")
         server.jobs[name]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+        waited.append(time.time())
         server.status(name, jobDeploymentStatus="Suspended")
-        until(lambda: following.lines[-1].endswith("Suspended, job running"))
+        following.until_said("Suspended, job running")
         server.status(name, **RUNNING)
-        until(lambda: len(gateway.pushes) == 2)
+        until(lambda: len(gateway.pushes) == 2, "the second push")
+        waited.append(time.time())
         server.status(name, **SUCCEEDED)
         assert following.ended() == 0
     told = [figures["scaled_yolov4_job_queue_seconds"] for method, _, figures in gateway.pushes if method == "PUT"]
     assert len(told) == 2
-    assert 0.5 <= told[0] <= 10  # since the job was made
-    assert told[1] <= told[0] + 5  # since it was taken back, not since it was made
+    asked, queued, admitted, taken_back, ended = waited
+    assert admitted - queued <= told[0] <= taken_back - asked  # since the job was made
+    assert told[1] <= ended - taken_back  # since it was taken back, not since it was made
     assert {path for _, path, _ in gateway.pushes} == {"/metrics/job/scaled_yolov4_jobs/stage/train-yolov4-tiny"}
     assert gateway.pushes[-1][0] == "DELETE"
 
@@ -178,19 +185,19 @@ def test_a_job_deleted_by_another_is_a_fault(server: KubernetesServer, finalizer
     following = Run(server)
     name = server.wait_for_job()
     server.status(name, **RUNNING)
-    until(lambda: any("running" in line for line in following.lines))
-    RayJobsApi("ml", following.client).delete(name, retry_for=5)
+    following.until_said("running")
+    RayJobsApi("ml", following.client).delete(name, retry_for=LIMIT_S)
     assert following.ended() == FAULT
     assert "deleted" in following.lines[-1]
     assert posts(server) == 1
 
 
-@pytest.mark.parametrize("seconds", [0, 0.5])  # before the job is there, and while it runs
-def test_cancelling_deletes_the_job(server: KubernetesServer, seconds: float) -> None:
+@pytest.mark.parametrize("runs", [False, True])  # before the job is there, and while it runs
+def test_cancelling_deletes_the_job(server: KubernetesServer, runs: bool) -> None:
     following = Run(server)
-    if seconds:
+    if runs:
         server.status(server.wait_for_job(), **RUNNING)
-        time.sleep(seconds)
+        following.until_said("running")
     following.api.cancelled.set()
     assert following.ended() == CANCELLED
     assert server.jobs == {}
@@ -212,9 +219,9 @@ def test_a_job_that_is_still_being_deleted_is_waited_for(server: KubernetesServe
     cancelled.api.cancelled.set()
     assert cancelled.ended() == CANCELLED
     again = Run(server)
-    until(lambda: any("being deleted" in line for line in again.lines))
+    again.until_said("being deleted")
     server.let_go(name)
-    until(lambda: posts(server) == 2)
+    until(lambda: posts(server) == 2, "a second job")
     server.status(server.wait_for_job(), **SUCCEEDED)
     assert again.ended() == 0
 
@@ -243,7 +250,8 @@ def test_failures_of_the_server_pass(server: KubernetesServer, fault: Fault) -> 
     name = server.wait_for_job()
     server.status(name, **RUNNING)
     server.log(name, "one")
-    until(lambda: "one" in following.lines and fault.times == 0)  # it did happen
+    following.until_said("one")
+    until(lambda: fault.times == 0, "the fault")
     server.log(name, "two")
     server.status(name, **SUCCEEDED)
     assert following.ended() == 0
@@ -255,7 +263,7 @@ def test_a_watch_that_the_server_has_forgotten_starts_anew(server: KubernetesSer
     following = Run(server)
     name = server.wait_for_job()
     server.status(name, **RUNNING)
-    until(lambda: any("running" in line for line in following.lines))
+    following.until_said("running")
     server.forget()
     server.status(name, **SUCCEEDED)
     assert following.ended() == 0
@@ -285,7 +293,7 @@ def test_a_manifest_that_kubernetes_refuses_is_a_fault() -> None:
 
 def test_a_job_that_never_starts_is_given_up(server: KubernetesServer) -> None:
     job = RayJob(**{**vars(JOB), "start_within": 1})
-    following = Run(server, job, RunnerSettings(poll=0.1, overrun=-0.9, attempts=1))
+    following = Run(server, job, RunnerSettings(poll=0.1, overrun=-0.9, attempts=1, delete_timeout=LIMIT_S))
     assert following.ended() == TRY_AGAIN
     assert server.jobs == {}
 
@@ -294,8 +302,8 @@ def test_a_sign_of_life_while_nothing_happens(server: KubernetesServer) -> None:
     following = Run(server, settings=RunnerSettings(poll=0.1, heartbeat=0.3))
     name = server.wait_for_job()
     server.status(name, **RUNNING)
-    until(lambda: sum("Running" in line for line in following.lines) >= 3)
-    assert re.search(r"Running, job running \(0:00:0\d\)", following.lines[-1])
+    until(lambda: sum("Running" in line for line in following.lines) >= 3, "two signs of life")
+    assert re.search(r"Running, job running \(0:\d\d:\d\d\)", following.lines[-1])
     server.status(name, **SUCCEEDED)
     assert following.ended() == 0
 
@@ -342,16 +350,16 @@ def follower(server: KubernetesServer, tmp_path: Path) -> Iterator[Callable[[], 
 
 def test_a_killed_follower_is_followed_by_another(server: KubernetesServer, follower: Callable) -> None:
     first = follower()
-    name = server.wait_for_job(30)
+    name = server.wait_for_job()
     server.status(name, **RUNNING)
     server.log(name, "epoch 1")
     assert any("epoch 1" in line for line in first.stdout)
     first.send_signal(signal.SIGKILL)
-    first.wait(10)
+    first.wait(LIMIT_S)
     second = follower()
     assert any("epoch 1" in line for line in second.stdout)  # the log from its beginning
     server.status(name, **failed(USER_ERROR))
-    assert second.wait(20) == USER_ERROR
+    assert second.wait(LIMIT_S) == USER_ERROR
     assert posts(server) == len(server.jobs) == 1
 
 
@@ -364,8 +372,8 @@ def test_a_result_is_reported_as_often_as_asked(server: KubernetesServer) -> Non
 
 def test_sigterm_deletes_the_job(server: KubernetesServer, follower: Callable) -> None:
     process = follower()
-    server.status(server.wait_for_job(30), **RUNNING)
+    server.status(server.wait_for_job(), **RUNNING)
     assert any("running" in line for line in process.stdout)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == CANCELLED
+    assert process.wait(LIMIT_S) == CANCELLED
     assert server.jobs == {}

@@ -13,6 +13,7 @@ import yaml
 from kfp import dsl
 from kubernetes_server import KubernetesServer
 from schemas import FOLDER, rayjob_problems
+from waiting import join
 
 from pipelines.graph.ray_components import evolve, train
 from pipelines.graph.ray_step import Platform, evolve_job, train_job
@@ -139,7 +140,7 @@ def test_a_step_shows_what_its_job_left_in_the_store(
 
     playing = in_background(play)
     metrics = run_train(params)
-    playing.join(10)
+    join(playing)
     assert metrics.metadata == {"AP": 0.25}
     assert "Training of yolov4-tiny" in Path("report").read_text()
     [job] = server.jobs.values()
@@ -155,7 +156,7 @@ def test_a_step_ends_like_its_job(params: dsl.Artifact, server: KubernetesServer
     playing = in_background(lambda: server.status(server.wait_for_job(), **status))
     with pytest.raises(SystemExit) as ended:
         run_train(params)
-    playing.join(10)
+    join(playing)
     assert ended.value.code == 2
 
 

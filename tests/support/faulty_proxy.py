@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import math
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
+
+from waiting import EVERY_S, LIMIT_S, until
 
 Direction = Literal["up", "down"]  # to the server, from the server
 UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -32,7 +34,7 @@ class FaultyProxy:
 
     state: "through", "refuse" (connections end as soon as they begin) or "503" (that answer to everything); entering
     the last two ends the open connections. delay_s: before each chunk; rate: bytes/s of each direction of a connection.
-    passed: bytes so far in each direction; connections: how many began.
+    passed: bytes so far in each direction; hold: after how many no more pass; connections: how many began.
     """
 
     target: str
@@ -40,6 +42,7 @@ class FaultyProxy:
     rate: float | None = None
     faults: list[Fault] = field(default_factory=list)
     passed: dict[str, int] = field(default_factory=lambda: {"up": 0, "down": 0})
+    hold: dict[str, float] = field(default_factory=lambda: {"up": math.inf, "down": math.inf})
     connections: int = 0
 
     def __enter__(self) -> "FaultyProxy":
@@ -72,15 +75,12 @@ class FaultyProxy:
         if state != "through":
             self._do(self._close_all())
 
-    def wait_for(self, direction: Direction, count: int, within_s: float = 30) -> None:
+    def wait_for(self, direction: Direction, count: int) -> None:
         """Until that many bytes have passed."""
-        deadline = time.monotonic() + within_s
-        while self.passed[direction] < count:
-            assert time.monotonic() < deadline, f"only {self.passed[direction]} bytes went {direction}"
-            time.sleep(0.01)
+        until(lambda: self.passed[direction] >= count, f"{count} bytes {direction}")
 
     def _do(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(LIMIT_S)
 
     async def _end(self) -> None:
         self._server.close()
@@ -124,6 +124,8 @@ class FaultyProxy:
         done, since = 0, {}  # since: where the last harm of each fault was
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
+                while self.passed[direction] >= self.hold[direction]:
+                    await asyncio.sleep(EVERY_S)
                 data, ends = await self._befallen(data, done, direction, since)
                 writer.write(data)
                 await writer.drain()

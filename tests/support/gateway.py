@@ -4,7 +4,6 @@ import contextlib
 import shutil
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from loopback import LoopbackServer, Request
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import LIMIT_S, until
 
 Figures = dict[str, float]
 
@@ -33,7 +33,7 @@ def figures(text: str) -> Figures:
 
 
 def fetched(address: str) -> Figures:
-    with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=LIMIT_S) as answer:
         return figures(answer.read().decode())
 
 
@@ -49,16 +49,14 @@ def pushgateway() -> Iterator[str]:
     listen = f"--web.listen-address=127.0.0.1:{port}"
     process = subprocess.Popen([program, listen], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait(port)
+        until(lambda: _listens(port), "the Pushgateway listens", process)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(LIMIT_S)
 
 
-def _wait(port: int) -> None:
-    for _ in range(100):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    raise AssertionError("the Pushgateway did not start")
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), LIMIT_S):
+        return True
+    return False

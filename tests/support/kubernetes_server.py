@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from loopback import LoopbackServer, Request
+from waiting import LIMIT_S
 
 JOBS = re.compile(r"/apis/ray\.io/v1/namespaces/(?P<namespace>[^/]+)/rayjobs(/(?P<name>[^/]+))?")
 PODS = re.compile(r"/api/v1/namespaces/(?P<namespace>[^/]+)/pods(/(?P<name>[^/]+)/log)?")
@@ -51,12 +52,10 @@ class KubernetesServer(LoopbackServer):
 
     # KubeRay's part
 
-    def wait_for_job(self, seconds: float = 10, number: int = 1) -> str:
+    def wait_for_job(self, number: int = 1) -> str:
         """The name of the newest job, once there are so many."""
-        deadline = time.monotonic() + seconds
         with self.changed:
-            while len(self.jobs) < number:
-                assert self.changed.wait(deadline - time.monotonic()), "no job was created"
+            assert self.changed.wait_for(lambda: len(self.jobs) >= number, LIMIT_S), "no job was created"
             return list(self.jobs)[-1]
 
     def status(self, name: str, **status: Any) -> None:

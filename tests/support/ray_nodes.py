@@ -3,17 +3,16 @@
 import contextlib
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import waiting
 from faulty_proxy import FaultyProxy
 from small_training import MODEL, command
+from waiting import LIMIT_S
 
 from components.training.nodes import NODE_VARIABLE
-
-LIMIT_S = 600.0  # against waiting for ever; a busy machine is slow
 
 
 class Nodes:
@@ -87,12 +86,7 @@ def train(place: Path, name: str, *changes: str, code: int = 0, **options: objec
 
 def until(true: Callable[[], Any], process: subprocess.Popen, place: Path, name: str) -> Any:
     """What `true` gives, once it is something."""
-    deadline = time.monotonic() + LIMIT_S
-    while not (value := true()):
-        assert process.poll() is None, "it ended early:\n" + (place / f"{name}.log").read_text()[-5000:]
-        assert time.monotonic() < deadline, "nothing in time:\n" + (place / f"{name}.log").read_text()[-5000:]
-        time.sleep(0.02)
-    return value
+    return waiting.until(true, f"what the test waits for in {name}", process, place / f"{name}.log")
 
 
 def checkpoint(place: Path, name: str) -> dict[str, Any]:

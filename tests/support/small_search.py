@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import time
 from pathlib import Path
 
 from small_training import ROOT
+from waiting import until
 
 from components.evolution.ledger import Record
 from components.params import Params, load
@@ -75,11 +75,8 @@ def words(folder: Path, prepared: Path, *overrides: str) -> list[str]:
 
 def wait_for_a_trial(driver: subprocess.Popen, work: Path) -> Path:
     """Until a search has a finished trial; returns its ledger."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        for ledger in work.glob("evolve/*/ledger.jsonl"):
-            if ledger.read_bytes().count(b"\n") > 1:
-                return ledger
-        assert driver.poll() is None, "the search ended before it could be killed"
-        time.sleep(0.05)
-    raise AssertionError("no trial ended within 300 s")
+
+    def with_a_trial() -> list[Path]:
+        return [path for path in work.glob("evolve/*/ledger.jsonl") if path.read_bytes().count(b"\n") > 1]
+
+    return until(with_a_trial, "a finished trial", driver)[0]

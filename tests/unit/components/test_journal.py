@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import LIMIT_S, until
 
 from components.tracking import journal
 from components.tracking.journal import Courier, Entry, Journal, opened
@@ -46,8 +48,10 @@ class Service:
     def __init__(self, *outcomes: str, refuses: frozenset[int] = frozenset()) -> None:
         self.outcomes, self.refuses = list(outcomes), refuses
         self.order: list[int] = []
+        self.called: list[float] = []  # when, on the monotonic clock
 
     def __call__(self, entries: list[Entry]) -> None:
+        self.called.append(time.monotonic())
         outcome = self.outcomes.pop(0) if self.outcomes else "well"
         if outcome == "away":
             raise Away("no answer")
@@ -73,7 +77,7 @@ def test_every_entry_arrives_once_and_in_order(tmp_path_factory: pytest.TempPath
         for value in range(count):
             book.append({"value": value})
             postman.notice()
-        assert postman.finish(10)
+        assert postman.finish(LIMIT_S)
     assert service.order == list(range(1, count + 1))
 
 
@@ -88,7 +92,7 @@ def test_what_was_not_delivered_waits_for_the_next_process(path: Path):
     with opened(path, {"about": "something else"}) as book:
         assert (book.header["about"], [entry["value"] for entry in book.history]) == ("x", ["a", "b", "c"])
         book.append({"value": "d"})
-        assert courier(book, service).finish(5)
+        assert courier(book, service).finish(LIMIT_S)
     assert service.order == [1, 2, 3, 4]
     assert journal.look(path)[1] == 0
 
@@ -98,7 +102,7 @@ def test_a_refused_entry_is_set_aside_with_its_reason_and_the_others_arrive(path
     with opened(path) as book:
         for value in "abcd":
             book.append({"value": value})
-        assert courier(book, service).finish(10)
+        assert courier(book, service).finish(LIMIT_S)
     assert service.order == [1, 3, 4]
     aside = json.loads(path.with_suffix(".refused.jsonl").read_text())
     assert (aside["value"], aside["reason"]) == ("b", "not like this")
@@ -175,17 +179,18 @@ def test_a_full_disk_costs_nothing_while_the_service_is_there(path: Path, caplog
         assert journal.look(path)[1] == 1
         book.append({"value": "after"})  # there is room again
         assert journal.look(path)[1] == 3
-        assert courier(book, service).finish(5)
+        assert courier(book, service).finish(LIMIT_S)
     assert service.order == [1, 2, 3]
 
 
 def test_waits_grow_and_end(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(journal, "FIRST_WAIT_S", 0.02)
+    waits = [0.02, 0.04, 0.08, 0.16]
+    monkeypatch.setattr(journal, "FIRST_WAIT_S", waits[0])
     service = Service(*["away"] * 1000)
     with opened(path) as book:
         book.append({})
         postman = courier(book, service)
-        time.sleep(0.5)
-        attempts = 1000 - len(service.outcomes)
-        assert 3 <= attempts <= 6  # at 0, 0.02, 0.06, 0.14, 0.30 s
+        until(lambda: len(service.called) > len(waits), "five attempts")
         postman.finish(0)
+    gaps = [later - earlier for earlier, later in pairwise(service.called)]
+    assert all(gap >= wait for gap, wait in zip(gaps, waits, strict=False)), gaps

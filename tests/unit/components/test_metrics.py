@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from gateway import KeptPushes, fetched, pushgateway
+from waiting import LIMIT_S, until
 
 from components.monitoring import metrics
 from components.monitoring.metrics import GATEWAY_VARIABLE, METRICS, PREFIX
@@ -20,22 +21,24 @@ TRAINING = "/metrics/job/scaled_yolov4_training/model/yolov4-tiny"
 
 @pytest.fixture
 def pushes(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeptPushes]:
+    monkeypatch.setattr(metrics, "PATIENCE_S", LIMIT_S)
     with KeptPushes() as kept:
         monkeypatch.setenv(GATEWAY_VARIABLE, kept.url)
         yield kept
 
 
 def test_a_stage_tells_its_start_and_its_end(pushes: KeptPushes) -> None:
-    before = time.time()
+    before, clock = time.time(), time.monotonic()
     with metrics.stage("train", "yolov4-tiny"):
         time.sleep(0.05)
+    after, whole = time.time(), time.monotonic() - clock
     (how, where, start), (_, _, end) = pushes.pushes
     assert (how, where) == ("PUT", STAGE)
     assert start.keys() == {"scaled_yolov4_stage_started_timestamp_seconds"}
     assert end.keys() == {PREFIX + name for name in METRICS if name.startswith("stage_")}
     began = start["scaled_yolov4_stage_started_timestamp_seconds"]
-    assert before <= began <= time.time()
-    assert 0.05 <= end["scaled_yolov4_stage_duration_seconds"] < 5
+    assert before <= began <= after
+    assert 0.05 <= end["scaled_yolov4_stage_duration_seconds"] <= whole
     assert end["scaled_yolov4_stage_ended_timestamp_seconds"] > began
     assert end["scaled_yolov4_stage_exit_code"] == end["scaled_yolov4_stage_diverged"] == 0
 
@@ -68,15 +71,13 @@ def test_a_training_adds_up_what_it_does_and_leaves_nothing_behind(
     pushes: KeptPushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "PERIOD_S", 0.05)
+    before = time.time()
     with metrics.training("yolov4-tiny") as look:
         look(10, {"loss": 3.5}, Pace(images=40, seconds=2.0, waiting=0.5))
         look(20, {"loss": 3.0}, Pace(images=40, seconds=1.0, waiting=0.25))
-        deadline = time.monotonic() + 10
-        while not pushes.pushes[-1:] or pushes.pushes[-1][2].get("scaled_yolov4_train_step") != 20:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: pushes.pushes and pushes.pushes[-1][2].get("scaled_yolov4_train_step") == 20, "a push of step 20")
         told = pushes.pushes[-1][2]
-    assert abs(told.pop("scaled_yolov4_train_last_step_timestamp_seconds") - time.time()) < 10
+    assert before <= told.pop("scaled_yolov4_train_last_step_timestamp_seconds") <= time.time()
     assert told == {
         "scaled_yolov4_train_images_total": 80,
         "scaled_yolov4_train_step_seconds_total": 3.0,
@@ -107,7 +108,7 @@ with metrics.stage("train", "yolov4-tiny"):
     pass
 sys.exit(any(name in sys.modules for name in ("prometheus_client", "ray", "torch")))
 """
-    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=LIMIT_S, check=False).returncode == 0
 
 
 def test_a_pushgateway_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import threading
 
+from waiting import LIMIT_S
+
 from components.monitoring.periodic import periodically
 
 
@@ -14,7 +16,7 @@ def test_work_is_repeated_while_the_block_runs():
             thrice.set()
 
     with periodically(work, 0.001, "mirror"):
-        assert thrice.wait(60)
+        assert thrice.wait(LIMIT_S)
     ended = len(calls)
     assert set(calls) == {"mirror"}
     assert len(calls) == ended

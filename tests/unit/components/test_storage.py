@@ -1,6 +1,7 @@
 """Transfers to and from a real S3 store (SeaweedFS) on loopback, through a proxy that harms them."""
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -150,6 +151,7 @@ def test_a_store_that_is_away_is_one_line_that_says_try_again(
 
 def killed_at(proxy: FaultyProxy, direction, count: int, code: str) -> None:
     """Run code in a process that is killed when so many bytes have passed the proxy."""
+    proxy.hold[direction] = count
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ)
     try:
         proxy.wait_for(direction, count)
@@ -157,6 +159,7 @@ def killed_at(proxy: FaultyProxy, direction, count: int, code: str) -> None:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+        proxy.hold[direction] = math.inf
 
 
 def test_a_killed_upload_goes_on(proxy: FaultyProxy, place: Location, tmp_path: Path):

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coco_folder import write_split
+from processes import FORKS
+from waiting import LIMIT_S, until
 
 from yolo_core.data.cache import CacheSettings, RamCache
 from yolo_core.data.coco import DetectionDataset, load_split
@@ -22,7 +24,7 @@ from yolo_core.errors import UserError
 from yolo_core.hyperparameters import Hyperparameters
 
 SIZES = [(80, 60), (60, 80), (64, 64), (48, 20)]
-SPAWN = multiprocessing.get_context("spawn")
+SPAWN = multiprocessing.get_context("spawn")  # for what is to write to the standard error of this process
 
 
 @pytest.fixture
@@ -132,7 +134,7 @@ def test_a_file_that_cannot_be_written_ends_in_no_cache(folder, tmp_path, capfd)
     """The system refuses files over 20,000 bytes, as it does on a full disk."""
     process = SPAWN.Process(target=_with_small_files, args=(folder, tmp_path / "cache"))
     process.start()
-    process.join(60)
+    process.join(LIMIT_S)
     assert process.exitcode == 0
     assert "cannot hold decoded images (File too large)" in capfd.readouterr().err
     assert files(tmp_path / "cache") == []
@@ -167,7 +169,7 @@ class Builder:
 
     def __init__(self, folder: Path, place: Path, pause: float):
         self.pipe, there = multiprocessing.Pipe()
-        self.process = SPAWN.Process(target=_build, args=(folder, place, there, pause))
+        self.process = FORKS.Process(target=_build, args=(folder, place, there, pause))
         self.process.start()
         assert self.pipe.recv() == "ready"
 
@@ -178,20 +180,18 @@ def test_of_two_builders_one_builds_and_both_use_it(folder, tmp_path):
         builder.pipe.send("go")
     decoded = [builder.pipe.recv() for builder in builders]
     for builder in builders:
-        builder.process.join(60)
+        builder.process.join(LIMIT_S)
     assert sorted(decoded) == [[], [0, 1, 2, 3]]
     assert_same_pixels(opened(folder, tmp_path / "cache"))
 
 
 def test_a_builder_killed_on_the_way_leaves_nothing_that_is_taken_for_whole(folder, tmp_path):
     place = tmp_path / "cache"
-    killed = Builder(folder, place, pause=30)
+    killed = Builder(folder, place, pause=LIMIT_S)
     killed.pipe.send("go")
-    deadline = time.monotonic() + 30
-    while not (place.exists() and files(place)) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: place.exists() and files(place), "a file of the cache")
     os.kill(killed.process.pid, signal.SIGKILL)
-    killed.process.join(60)
+    killed.process.join(LIMIT_S)
     (leftover,) = files(place)
     assert leftover.name.startswith(".")
     assert_same_pixels(opened(folder, place))
@@ -251,7 +251,7 @@ def test_two_ranks_hold_the_images_once(tmp_path):
         for _ in range(ranks):
             here, there = multiprocessing.Pipe()
             pipes.append(here)
-            processes.append(SPAWN.Process(target=_rank, args=(folder, tmp_path / "cache", there)))
+            processes.append(FORKS.Process(target=_rank, args=(folder, tmp_path / "cache", there)))
             processes[-1].start()
         for _ in range(2):  # all draw, then all look
             for pipe in pipes:
@@ -259,7 +259,7 @@ def test_two_ranks_hold_the_images_once(tmp_path):
             answers = [pipe.recv() for pipe in pipes]
         taken[ranks] = sum(answers)
         for process in processes:
-            process.join(60)
+            process.join(LIMIT_S)
     assert taken[1] > 80e6
     assert taken[2] < 1.15 * taken[1]
 
@@ -283,9 +283,9 @@ def _epochs(folder, settings, pipe):
 def test_twenty_epochs_take_no_more_memory_than_five(folder, tmp_path, kind):
     """120 batches of 197 kB would be 24 MB."""
     here, there = multiprocessing.Pipe()
-    process = SPAWN.Process(target=_epochs, args=(folder, CacheSettings(kind, folder=tmp_path / "cache"), there))
+    process = FORKS.Process(target=_epochs, args=(folder, CacheSettings(kind, folder=tmp_path / "cache"), there))
     process.start()
     (memory, handles), (later_memory, later_handles) = here.recv(), here.recv()
-    process.join(60)
+    process.join(LIMIT_S)
     assert later_handles <= handles
     assert later_memory - memory < 4 << 20

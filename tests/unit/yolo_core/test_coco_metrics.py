@@ -89,7 +89,7 @@ def cases(draw: st.DrawFn) -> tuple[list[Truth], list[float], list[Found], list[
     return truths, areas, found, draw(st.sampled_from([None, None, [1, 5], [2, 3, 4], [5], []]))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(cases())
 def test_the_judges_agree_to_the_last_digit(case):
     truths, areas, found, images = case

@@ -2,7 +2,6 @@
 
 import gc
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import torch
 from coco_folder import write_split
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import join, until
 
 from yolo_core.data.coco import DetectionDataset, load_split
 from yolo_core.data.letterbox import letterbox
@@ -135,8 +135,7 @@ def test_an_abandoned_iterator_ends_its_thread(data):
     (loading,) = set(threading.enumerate()) - before
     del iterator
     gc.collect()
-    loading.join(10)
-    assert not loading.is_alive()
+    join(loading)
 
 
 def test_loading_goes_on_while_a_batch_is_used(data, monkeypatch):
@@ -146,9 +145,7 @@ def test_loading_goes_on_while_a_batch_is_used(data, monkeypatch):
     monkeypatch.setattr(type(wanted), "load", lambda self, step: loaded.append(step) or load(self, step))
     iterator = iter(wanted)
     next(iterator)
-    deadline = time.monotonic() + 5
-    while len(loaded) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: len(loaded) >= 3, "three batches")
     assert loaded == [0, 1, 2]  # two ahead, and no more
     iterator.close()
 

@@ -10,19 +10,19 @@ from yolo_core.errors import TryAgain, UserError
 from yolo_core.locks import exclusive
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from yolo_core.locks import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(600)
+    sys.stdin.read()
 """
 
 
 @pytest.fixture
 def holder(tmp_path: Path):
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "a" / "lock")], stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLD, str(tmp_path / "a" / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == b"held\n"

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from coco_folder import write_split
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from yolo_core.data.coco import CacheSettings, DetectionDataset, load_split
@@ -314,7 +314,6 @@ def test_jitter_equals_tables_of_hue_saturation_and_value(drawn):
         assert (difference > 18).mean() < 1e-3  # next to red, where the gain of hue tears the circle
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
 def test_gains_of_one_keep_colours_but_for_the_rounding_of_hsv(r, g, b):
     """Hue is kept to 2 degrees of 360: the channel between the other two is off by up to 255 / 60 and rounding."""

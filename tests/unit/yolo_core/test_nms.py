@@ -53,7 +53,7 @@ def decoded(draw: st.DrawFn) -> torch.Tensor:
     return torch.from_numpy(table)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     rows=decoded(),
     iou=st.sampled_from(["0.25", "0.5", "0.65"]),

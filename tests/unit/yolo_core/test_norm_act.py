@@ -41,7 +41,7 @@ def at_once(y: Tensor) -> bool:
     return "NormAct" in str(y.grad_fn)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.tuples(st.integers(1, 3), st.sampled_from([1, 3, 16, 40]), st.integers(1, 40), st.integers(2, 20)),
     st.sampled_from(ACTIVATIONS),

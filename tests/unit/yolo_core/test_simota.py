@@ -239,7 +239,7 @@ def by_definition(found: Assignment, boxes: Tensor, logits: Tensor, targets: Ten
     return result
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     images=st.integers(1, 3),

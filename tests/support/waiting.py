@@ -1,0 +1,50 @@
+"""Waiting in tests. The one limit only ends a test that would hang: no test passes or fails by how long it took."""
+
+import contextlib
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+LIMIT_S = 600.0
+EVERY_S = 0.02  # between two looks
+SAID_CHARACTERS = 5000  # of a log's end in a message
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], what: str, process: subprocess.Popen | None = None, log: Path | None = None) -> T:
+    """What `condition` returns, once that is true.
+
+    Fails after LIMIT_S, or as soon as `process`, which is to bring it about, has ended. `log` is quoted then.
+    """
+    end = time.monotonic() + LIMIT_S
+    while not (value := condition()):
+        assert process is None or process.poll() is None, f"the process ended before: {what}{_said(log)}"
+        assert time.monotonic() < end, f"not within {LIMIT_S:.0f} s: {what}{_said(log)}"
+        time.sleep(EVERY_S)
+    return value
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait for the end of a thread."""
+    thread.join(LIMIT_S)
+    assert not thread.is_alive(), f"thread {thread.name} has not ended within {LIMIT_S:.0f} s"
+
+
+def until_healthy(url: str, process: subprocess.Popen, log: Path) -> None:
+    """Wait for a server to answer at `url`."""
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=LIMIT_S):
+            return True
+        return False
+
+    until(answers, f"an answer at {url}", process, log)
+
+
+def _said(log: Path | None) -> str:
+    return f"\n{log.read_text()[-SAID_CHARACTERS:]}" if log else ""
