@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Two processes with one thread each: on few cores, more threads only wait for each other.
-PARALLEL := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --max-worker-restart=0
+PARALLEL := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 KUBERAY := https://raw.githubusercontent.com/ray-project/kuberay/master
 KFP := https://raw.githubusercontent.com/kubeflow/pipelines/master

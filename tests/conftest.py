@@ -15,6 +15,17 @@ from s3_server import s3_server, weed_binary
 hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("tests")
 
+# The files that take longest come first, so that no worker is left with one of them in the end.
+LONGEST = [
+    "pipeline/test_end_to_end.py",
+    "integration/test_train.py",
+    "integration/test_evolve.py",
+    "models/test_contract.py",
+    "unit/yolo_core/test_cache.py",
+    "integration/test_promote.py",
+    "integration/test_retrain.py",
+]
+
 KEY, SECRET, BUCKET = "tester", "not-a-real-secret", "mlops"
 
 
@@ -73,3 +84,8 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path]
         return f"sqlite:///{folder / 'mlflow.db'}"
 
     return put
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
