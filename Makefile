@@ -63,6 +63,7 @@ check: setup  ## lint, types, import rule, compiled pipeline, scorecard
 	hadolint Dockerfile
 	pyright
 	lint-imports
+	python -m components.stage_files --check
 	python -m pipelines.graph.compile --check
 	python -m yolo_core.scorecard --check
 
@@ -91,6 +92,11 @@ image:  ## build the container image; DEVICE=cuda|cpu IMAGE=NAME
 	docker build --build-arg DEVICE=$(DEVICE) --build-arg TORCH_INDEX=$(TORCH_INDEX) --build-arg 'PACKAGES=$(PACKAGES)' \
 		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag $(IMAGE):$(TAG) --tag $(IMAGE):latest .
 	@echo $(IMAGE):$(TAG)
+
+generated: setup  ## write the files that follow from the code: dvc.yaml, docs, pipeline
+	python -m components.stage_files
+	python -m pipelines.graph.compile
+	python -m yolo_core.scorecard
 
 pipeline: setup  ## compile the Kubeflow pipeline
 	python -m pipelines.graph.compile
@@ -122,5 +128,5 @@ lock: setup  ## upgrade requirements.lock; TORCH=2.13.0 pins torch
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-annotate \
 		--no-header --upgrade $(if $(TORCH),--upgrade-package torch==$(TORCH)) pyproject.toml -o requirements.lock
 
-.PHONY: help setup run retrain test test-slow drills check check-infra bench bench-peers format format-infra image pipeline schemas scorecard ui lock \
+.PHONY: generated help setup run retrain test test-slow drills check check-infra bench bench-peers format format-infra image pipeline schemas scorecard ui lock \
 	services-up services-status services-down two-nodes

@@ -1,4 +1,4 @@
-"""The command `resolve`: where the data stand now, and whether that is known to bring nothing new.
+"""The command `check-source`: where the data stand now, and whether that is known to bring nothing new.
 
 It runs before anything is fetched. A revision that may move on, such as a branch, becomes the commit it stands for now.
 Where the source, the parameters, the code and the image are those of a version that has been judged already, nothing
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from components.datasets import sources
+from components.lineage.record import judged_alike, lineage, source_fingerprint
 from components.params import Params
 from components.tracking.connection import connect, reaching
-from components.tracking.lineage import judged_alike, lineage, source_fingerprint
 from components.tracking.model_versions import CHALLENGER, CHAMPION, version_of
 from components.tracking.runs import stage_run
 from components.workspace import OUTPUTS
@@ -20,7 +20,7 @@ from yolo_core.progress import Progress, silent
 
 
 def run(
-    params: Params, *, out: Path = OUTPUTS / "resolve.json", force: bool = False, progress: Progress = silent
+    params: Params, *, out: Path = OUTPUTS / "check_source.json", force: bool = False, progress: Progress = silent
 ) -> dict[str, Any]:
     """Write <out>: the source, its fingerprint, the parameters that name it, and what is unchanged, by model.
 

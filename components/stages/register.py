@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from components.datasets import manifest
 from components.datasets.digest import dataset_digest
 from components.files import read_json, require, sha256
+from components.lineage.record import LINEAGE_TAG, SOURCE_TAG, SOURCE_VARIABLE, Lineage, lineage
 from components.params import Params
 from components.tracking.connection import connect, reaching, shown_uri
-from components.tracking.lineage import LINEAGE_TAG, SOURCE_TAG, SOURCE_VARIABLE, Lineage, lineage
 from components.tracking.model_versions import (
     EVIDENCE,
     PIPELINE_RUN_TAG,

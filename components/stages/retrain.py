@@ -21,9 +21,9 @@ from components.datasets.difference import DatasetDiff, compare
 from components.evaluation import measurement
 from components.evaluation.inputs import load_inputs
 from components.files import read_json, require
+from components.lineage.record import SOURCE_TAG, SOURCE_VARIABLE, Lineage, judged_alike, lineage, of_version
 from components.params import Params, RetrainParams, hyperparameters
 from components.tracking.connection import connect, reaching
-from components.tracking.lineage import SOURCE_TAG, SOURCE_VARIABLE, Lineage, judged_alike, lineage, of_version
 from components.tracking.model_versions import CHALLENGER, CHAMPION, EVIDENCE, version_of, version_weights
 from components.tracking.runs import stage_run
 from components.workspace import DATA, OUTPUTS

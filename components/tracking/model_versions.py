@@ -1,7 +1,7 @@
 """Versions of a model in MLflow's registry: their names, tags and aliases, and the detector file of one.
 
 The stage `register` creates versions; the gate (`promote`) moves the aliases between them.
-A version's digests of data, parameters and code are in `components.tracking.lineage`, the copies of champions outside
+A version's digests of data, parameters and code are in `components.lineage.record`, the copies of champions outside
 MLflow in `components.tracking.champions`.
 """
 

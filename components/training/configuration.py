@@ -1,6 +1,8 @@
 """From the parameters and the results of earlier stages to the configuration of a training."""
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -19,13 +21,28 @@ from yolo_core.train import Evaluation, Phase, TrainConfig
 def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path | None) -> TrainConfig:
     """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones."""
     require(data / "manifest.json", "prepare")
-    settings, spec = params.train_settings(model), get_spec(model)
-    spec.checked_size(settings.size, "train.size")
-    first = hyperparameters(spec.hyp, settings.hyp, _evolved(hyp))
+    settings = params.train_settings(model)
+    get_spec(model).checked_size(settings.size, "train.size")
+    weights = _start_weights(settings.weights)
+    return dataclasses.replace(
+        resolved(params, model, _evolved(hyp)),
+        anchors=_anchors(anchors, model, settings.size),
+        data=dataset_digest(data),
+        start_from=str(Path(weights).absolute()) if weights else "",
+        start_digest=_file_digest(weights) if weights else "",
+    )
+
+
+def resolved(params: Params, model: str, evolved: Mapping[str, float] = {}) -> TrainConfig:
+    """The configuration as far as parameters and recipe decide it, without the files of earlier stages.
+
+    evolved: hyperparameters found by evolution.
+    """
+    settings, judged = params.train_settings(model), params.evaluate
+    first = hyperparameters(get_spec(model).hyp, settings.hyp, dict(evolved))
     phases = [Phase(settings.epochs, first)]
     if second := settings.second_stage:
         phases.append(Phase(second.epochs, hyperparameters(first, second.hyp)))
-    judged, weights = params.evaluate, _start_weights(settings.weights)
     return TrainConfig(
         model=model,
         phases=tuple(phases),
@@ -33,12 +50,9 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
         batch=settings.batch,
         nominal_batch=settings.nominal_batch,
         seed=params.seed,
-        anchors=_anchors(anchors, model, settings.size),
         width=settings.width,
         depth=settings.depth,
         checkpointing=settings.checkpointing,
-        start_from=str(Path(weights).absolute()) if weights else "",
-        start_digest=_file_digest(weights) if weights else "",
         freeze=tuple(settings.freeze),
         multi_scale=settings.multi_scale,
         sync_bn=settings.sync_bn,
@@ -47,7 +61,6 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
         eval_every=params.train.eval_every,
         evaluation=Evaluation(judged.batch, judged.suppression),
         judge=judged.judge,
-        data=dataset_digest(data),
         device=params.train.device,
         precision="auto" if params.train.amp else "fp32",
         compile=params.train.compile,

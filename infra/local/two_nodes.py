@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.workspace import default_paths
+from components.stage_table import default_paths
 from infra.local import servers
 from infra.local.process import ServiceError
 from infra.local.services import FOLDER, Services

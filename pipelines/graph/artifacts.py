@@ -1,8 +1,21 @@
-"""Where KFP's artifacts lie for those that KFP does not hand them to."""
+"""KFP's artifacts: their names by the stage table, and where they lie for those that KFP does not hand them to."""
 
 from kfp import dsl
 
+from components.stage_row import Input, Stage
+from components.stage_table import get_stage
 from yolo_core.errors import UserError
+
+
+def is_collected(stage: Stage, given: Input) -> bool:
+    """Whether an input of a stage is the results of all models."""
+    return get_stage(given.stage).per_model and not stage.per_model
+
+
+def artifact_of(stage: Stage, given: Input) -> str:
+    """The name of the artifact that an input is read from."""
+    name = get_stage(given.stage).result.artifact
+    return f"{name}s" if is_collected(stage, given) else name
 
 
 def address(artifact: dsl.Artifact) -> str:

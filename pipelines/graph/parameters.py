@@ -7,9 +7,9 @@ from pathlib import Path
 import yaml
 from kfp import dsl
 
+from components.lineage.record import ASKED_VARIABLE, IMAGE_VARIABLE, SOURCE_VARIABLE, parameters_digest
 from components.params import Params, load
 from components.tracking.connection import PIPELINE_VARIABLE
-from components.tracking.lineage import ASKED_VARIABLE, IMAGE_VARIABLE, SOURCE_VARIABLE, parameters_digest
 from pipelines.exit_codes import exit_codes
 from pipelines.graph.artifacts import address
 
@@ -52,12 +52,12 @@ def write_params(
     return params.models
 
 
-def write_pinned(params: dsl.Artifact, resolved: dsl.Artifact, out: dsl.Artifact) -> str:
+def write_pinned(params: dsl.Artifact, found: dsl.Artifact, out: dsl.Artifact) -> str:
     """Write the parameters that name just the data that were found; "prepare", or "rest" where all is unchanged.
 
-    resolved: the file that `resolve` wrote. The fingerprint of the source goes with the parameters to every stage.
+    found: the file that `check-source` wrote. The fingerprint of the source goes with the parameters to every stage.
     """
-    record = json.loads(Path(resolved.path).read_text(encoding="utf-8"))
+    record = json.loads(Path(found.path).read_text(encoding="utf-8"))
     write_params(Path(params.path).read_text(encoding="utf-8"), record["changes"], [], out)
     out.metadata.update(params.metadata | {SOURCE_VARIABLE: record["fingerprint"]})
     return "rest" if record["nothing_to_do"] else "prepare"

@@ -1,8 +1,8 @@
-"""What a step does that runs its stage as a RayJob: describe the job, run it, fetch what is shown of its results."""
+"""What the step of a stage does where it runs as a RayJob: describe the job, run it, show its results."""
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -10,13 +10,16 @@ from pathlib import Path
 from kfp import dsl
 
 from components.params import load
+from components.stage_row import Stage
+from components.stage_table import get_stage
 from components.storage.stage_paths import local_copy
 from pipelines.exit_codes import exit_codes
-from pipelines.graph.artifacts import store_address
+from pipelines.graph.artifacts import artifact_of, store_address
 from pipelines.graph.outcome import note_failure
+from pipelines.graph.step import describe
 from pipelines.rayjob.api import RayJobsApi, connect, own_namespace
 from pipelines.rayjob.manifest import RayJob
-from pipelines.rayjob.runner import run
+from pipelines.rayjob.runner import run as run_job
 from pipelines.rayjob.sizes import job_size, training_workers, with_gpus
 
 
@@ -49,74 +52,81 @@ class Platform:
         )
 
 
-def train_job(
-    platform: Platform,
-    params: dsl.Artifact,
+def run_ray_step(
+    name: str,
     *,
-    model: str,
-    data: dsl.Artifact,
-    anchors: dsl.Artifact,
-    hyp: dsl.Artifact,
-    out: dsl.Artifact,
+    run: str,
+    image: str,
+    queue: str,
+    account: str,
+    node_selector: Mapping[str, str],
+    params: dsl.Artifact,
+    metrics: dsl.Metrics,
+    report: dsl.HTML,
+    model: str = "",
+    **artifacts: dsl.Artifact,
+) -> None:
+    """Run a stage as a RayJob on its artifacts, by their names in the stage table, and describe its result.
+
+    Where the job fails, this process ends with its exit code.
+    """
+    stage = get_stage(name)
+    result = artifacts[stage.result.artifact]
+    with exit_codes():
+        platform = Platform(run, image, queue, account, node_selector=node_selector)
+        job = stage_job(name, platform, params, model, **artifacts)
+        code = run_job(job, RayJobsApi(job.namespace, connect()))
+        if code:
+            note_failure(params, job.step, f"its RayJob ended with exit code {code}")
+            sys.exit(code)
+        shown = Path(local_copy(f"{store_address(result)}/{stage.result.shown}"))
+    describe(stage, model, shown, result, metrics, report)
+
+
+def stage_job(
+    name: str, platform: Platform, params: dsl.Artifact, model: str = "", **artifacts: dsl.Artifact
 ) -> RayJob:
-    """The training of one model: its row of `job_sizes`, less the GPUs that its batch cannot be shared with."""
+    """The RayJob of a stage on its artifacts."""
+    return JOBS[name](platform, params, model, command(get_stage(name), params, model, artifacts))
+
+
+def command(stage: Stage, params: dsl.Artifact, model: str, artifacts: Mapping[str, dsl.Artifact]) -> list[str]:
+    """The stage's command on addresses in the object store, which all pods of the job share."""
+    result = artifacts[stage.result.artifact]
+    options = {"params": store_address(params), **({"model": model} if model else {})}
+    for option, given in stage.inputs.items():
+        place = store_address(artifacts[artifact_of(stage, given)])
+        options[option] = f"{place}/{given.file.format(model=model)}" if given.file else place
+    options |= {"out": store_address(result), "work": _beside(result, "work")}
+    return ["scaled-yolov4", stage.name, *(text for name, value in options.items() for text in (f"--{name}", value))]
+
+
+def train_job(platform: Platform, params: dsl.Artifact, model: str, command: Sequence[str]) -> RayJob:
+    """The training of one model: its row of the job sizes, less the GPUs that its batch cannot be shared with."""
     size = job_size(model)
     workers = training_workers(size, load(Path(params.path)).train_settings(model).batch)
-    command = _command(
-        "train",
-        params,
-        model=model,
-        data=store_address(data),
-        anchors=f"{store_address(anchors)}/{model}.json",
-        hyp=f"{store_address(hyp)}/hyp.yaml",
-        out=store_address(out),
-        work=_beside(out, "work"),
-    )
     changes = {"train.workers": workers, "train.gpus_per_worker": 1, "train.loader_workers": size.cpus // size.gpus - 2}
     nodes = math.ceil(workers / size.gpus)
     return platform.job(f"train-{model}", params, size=replace(size, nodes=nodes), command=_with(command, changes))
 
 
-def evolve_job(
-    platform: Platform, params: dsl.Artifact, *, data: dsl.Artifact, anchors: dsl.Artifact, out: dsl.Artifact
-) -> RayJob:
+def evolve_job(platform: Platform, params: dsl.Artifact, model: str, command: Sequence[str]) -> RayJob:
     """The evolution: nodes of its model for all trials at once, from one node up as trials ask for them."""
     settings = load(Path(params.path)).evolve
     gpus = settings.gpus_per_trial or 1  # these nodes are there for their GPUs
     size = with_gpus(job_size(settings.model), settings.concurrent * gpus)
-    command = _command(
-        "evolve",
-        params,
-        data=store_address(data),
-        anchors=store_address(anchors),
-        out=store_address(out),
-        work=_beside(out, "work"),
-    )
     return platform.job(
         "evolve", params, size=size, min_nodes=1, command=_with(command, {"evolve.gpus_per_trial": gpus})
     )
 
 
-def run_ray_stage(describe: Callable[[], RayJob], params: dsl.Artifact, out: dsl.Artifact, shown: str) -> Path:
-    """Run the job and return a copy of the file `shown` of its results; where it fails, this process ends like it."""
-    with exit_codes():
-        job = describe()
-        code = run(job, RayJobsApi(job.namespace, connect()))
-        if code:
-            note_failure(params, job.step, f"its RayJob ended with exit code {code}")
-            sys.exit(code)
-        return Path(local_copy(f"{store_address(out)}/{shown}"))
+JOBS = {"train": train_job, "evolve": evolve_job}
 
 
-def _command(stage: str, params: dsl.Artifact, **options: str) -> list[str]:
-    given = [text for name, value in options.items() for text in (f"--{name}", value)]
-    return ["scaled-yolov4", stage, "--params", store_address(params), *given]
-
-
-def _with(command: list[str], changes: Mapping[str, object]) -> list[str]:
+def _with(command: Sequence[str], changes: Mapping[str, object]) -> list[str]:
     return [*command, *(text for key, value in changes.items() for text in ("-S", f"{key}={value}"))]
 
 
 def _beside(artifact: dsl.Artifact, name: str) -> str:
-    """Unfinished work: beside the result, so that another attempt goes on with it."""
+    """Unfinished work: beside the result, so that another attempt resumes it."""
     return f"{store_address(artifact).rpartition('/')[0]}/{name}"

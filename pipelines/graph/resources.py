@@ -1,63 +1,48 @@
-"""What each step may use on the cluster: one row a step."""
+"""What each step may use of the cluster: the stages by their rows of the stage table, the pipeline's own steps here."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from kfp import dsl, kubernetes
 
+from components.stage_row import Resources
+from components.stage_table import STAGES
 from pipelines.graph.target import Target
 from pipelines.rayjob.sizes import GPU, job_size
 from pipelines.secret import SECRET, SECRET_KEYS
 
-
-@dataclass(frozen=True)
-class Resources:
-    """One step's share. `shm` is a memory-backed /dev/shm, which loader processes and NCCL need; it counts as memory.
-
-    `retries` are Kubeflow's, which tries again after any failure: they stand only where a lost node costs hours. A
-    service that is away is waited for inside each step (`stage.run_stage`).
-    """
-
-    cpu: str
-    memory: str
-    shm: str | None = None
-    gpu: bool = False
-    retries: int = 0
+OWN_STEPS = {
+    "parameters": Resources("250m", "1Gi"),
+    "check-source": Resources("500m", "2Gi"),
+    "retrain": Resources("2", "8Gi", gpu=True),
+}
+FINISH = Resources("250m", "2Gi")
+FOLLOWING = Resources("500m", "4Gi")  # a RayJob
 
 
 def resources(target: Target) -> dict[str, Resources]:
-    """The share of every step by its name. What trains gets one node of its model, or only follows a RayJob."""
+    """The share of every step by its name. A training step gets one node of its model, or only follows a RayJob.
+
+    Kubeflow's retries follow any failure, so only steps whose node costs hours to lose have them, and the last one. A
+    service that is unavailable is waited for inside each step (`step.run_stage`).
+    """
     size = job_size(target.sized_for)
-    training = Resources(str(size.cpus), f"{size.memory}Gi", shm=f"{size.shm}Gi", gpu=True, retries=target.retries)
-    following = Resources("500m", "4Gi", retries=target.retries)
-    return {
-        "parameters": Resources("250m", "1Gi"),
-        "resolve": Resources("500m", "2Gi"),
-        "prepare": Resources("2", "4Gi"),
-        "retrain": Resources("2", "8Gi", gpu=True),
-        "anchors": Resources("1", "4Gi"),
-        "evolve": following if target.ray_jobs else training,
-        "train": following if target.ray_jobs else training,
-        "evaluate": Resources("2", "8Gi", gpu=True),
-        "export": Resources("2", "8Gi", gpu=True),
-        "benchmark": Resources("2", "8Gi", gpu=True),
-        "register": Resources("500m", "4Gi"),
-        "promote": Resources("500m", "4Gi"),
-        "compare": Resources("500m", "2Gi"),
-        "finish": Resources("250m", "2Gi", retries=target.retries),
-    }
+    node = Resources(str(size.cpus), f"{size.memory}Gi", shm=f"{size.shm}Gi", gpu=True)
+    training = replace(FOLLOWING if target.ray_jobs else node, retries=target.retries)
+    stages = {stage.name: stage.resources or training for stage in STAGES}
+    return {**OWN_STEPS, **stages, "finish": replace(FINISH, retries=target.retries)}
 
 
 def fit(task: dsl.PipelineTask, target: Target) -> dsl.PipelineTask:
     """Give a task the image and what its row asks for.
 
     KFP's own cache is off: its key sees neither the content of the data nor the code in the image, and one of our own
-    would have to be known when the graph is compiled. What need not run again, the steps `resolve` and `retrain` decide
-    by content.
+    would have to be known when the graph is compiled. The steps `check-source` and `retrain` decide by content what
+    need not run again.
     """
     row = resources(target)[task.name]
     task.set_container_image(target.image).set_caching_options(False)
     task.set_cpu_request(row.cpu).set_memory_request(row.memory).set_memory_limit(row.memory)
-    # For every step: one that fails says why in MLflow.
+    # For every step: one that fails records why in MLflow.
     kubernetes.use_secret_as_env(task, SECRET, {key: key for key in SECRET_KEYS}, optional=True)
     if row.shm:
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=row.shm)

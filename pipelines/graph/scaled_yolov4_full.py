@@ -1,28 +1,52 @@
 """The Kubeflow pipeline `scaled-yolov4-full`: from data to a promoted model, for several models at once.
 
-The same stages and edges as `dvc.yaml`, and a few steps of its own: the first stands for `params.yaml`, which it checks
-and hands on; `resolve` finds out which data there are, before they are fetched; `retrain` stands for `make retrain`: it
-says which models are trained, if any; the last, which runs however the others end, records the outcome and cleans up.
+The same stages and edges as `dvc.yaml`, from the same table, and a few steps of its own: `parameters` stands for
+`params.yaml`, which it checks and hands on; `check-source` finds out what data the source holds before they are
+fetched; `retrain` stands for `make retrain` and decides which models are trained, if any; `finish`, which runs however
+the others end, records the outcome and cleans up.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from kfp import dsl
 
-from pipelines.graph import components as steps
-from pipelines.graph import ray_components as ray_steps
+from components.stage_row import Stage
+from components.stage_table import STAGES, get_stage
+from pipelines.graph import own_components as steps
 from pipelines.graph import resources
+from pipelines.graph.artifacts import artifact_of, is_collected
+from pipelines.graph.stage_components import RAY_COMPONENTS, STAGE_COMPONENTS
 from pipelines.graph.target import Target
+
+PREPARE, *REST = STAGES
+AFTER_MODELS = [stage for stage in REST if any(is_collected(stage, given) for given in stage.inputs.values())]
+PER_MODEL = [stage for stage in REST if stage.per_model]
+BEFORE_MODELS = [stage for stage in REST if stage not in PER_MODEL and stage not in AFTER_MODELS]
+
+
+def stage_steps(target: Target) -> Callable[..., Any]:
+    """What makes the task of a stage, given its row and the artifacts so far, and adds its result to them."""
+    platform = {"run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "image": target.image, "queue": target.queue}
+    platform |= {"account": target.account, "node_selector": dict(target.node_selector)}
+
+    def add(stage: Stage, artifacts: dict[str, Any], **given: Any) -> None:
+        as_ray_job = target.ray_jobs and stage.name in RAY_COMPONENTS
+        component = partial(RAY_COMPONENTS[stage.name], **platform) if as_ray_job else STAGE_COMPONENTS[stage.name]
+        for one in stage.inputs.values():
+            made = artifacts[get_stage(one.stage).result.artifact]
+            given[artifact_of(stage, one)] = dsl.Collected(made) if is_collected(stage, one) else made
+        task = resources.fit(component(**given), target=target)
+        artifacts[stage.result.artifact] = task.outputs[stage.result.artifact]
+
+    return add
 
 
 def scaled_yolov4_full(target: Target = Target()):
     """The pipeline for one target, settled when it is compiled; what may differ from run to run are its parameters."""
     fit = partial(resources.fit, target=target)
-    train, evolve = steps.train, steps.evolve
-    if target.ray_jobs:
-        own = {"run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "image": target.image}
-        own |= {"queue": target.queue, "account": target.account, "node_selector": dict(target.node_selector)}
-        train, evolve = partial(ray_steps.train, **own), partial(ray_steps.evolve, **own)
+    add = stage_steps(target)
 
     @dsl.pipeline(
         name="scaled-yolov4-full",
@@ -58,42 +82,21 @@ def scaled_yolov4_full(target: Target = Target()):
                 )
             ).outputs["params"]
             # KFP's local runner knows a condition only on an output of this name.
-            resolved = fit(steps.resolve(params=asked, force=force))
-            with dsl.If(resolved.outputs["Output"] == "prepare", name="perhaps something new"):
-                asked = resolved.outputs["pinned"]
-                dataset = fit(steps.prepare(params=asked)).outputs["dataset"]
+            checked = fit(steps.check_source(params=asked, force=force))
+            with dsl.If(checked.outputs["Output"] == "prepare", name="perhaps something new"):
+                asked = checked.outputs["pinned"]
+                artifacts: dict[str, Any] = {}
+                add(PREPARE, artifacts, params=asked)
+                dataset = artifacts[PREPARE.result.artifact]
                 decided = fit(steps.retrain(params=asked, dataset=dataset, force=force))
                 with dsl.If(decided.outputs["Output"] == "train", name="something to train"):
                     params = decided.outputs["chosen"]
-                    anchors = fit(steps.anchors(params=params, dataset=dataset)).outputs["anchors"]
-                    hyp = fit(evolve(params=params, dataset=dataset, anchors=anchors)).outputs["hyp"]
-
+                    for stage in BEFORE_MODELS:
+                        add(stage, artifacts, params=params)
                     with dsl.ParallelFor(decided.outputs["models"], name="each model") as model:
-                        common = {"model": model, "params": params, "dataset": dataset}
-                        detector = fit(train(**common, anchors=anchors, hyp=hyp)).outputs["detector"]
-                        evaluation = fit(steps.evaluate(**common, detector=detector)).outputs["evaluation"]
-                        exported = fit(steps.export(**common, detector=detector)).outputs["exported"]
-                        speed = fit(steps.benchmark(**common, detector=detector, exported=exported)).outputs["speed"]
-                        registered = fit(
-                            steps.register(
-                                **common,
-                                anchors=anchors,
-                                hyp=hyp,
-                                detector=detector,
-                                evaluation=evaluation,
-                                exported=exported,
-                                speed=speed,
-                            )
-                        ).outputs["registered"]
-                        decision = fit(steps.promote(**common, registered=registered)).outputs["decision"]
-
-                    fit(
-                        steps.compare(
-                            params=params,
-                            evaluations=dsl.Collected(evaluation),
-                            speeds=dsl.Collected(speed),
-                            decisions=dsl.Collected(decision),
-                        )
-                    )
+                        for stage in PER_MODEL:
+                            add(stage, artifacts, params=params, model=model)
+                    for stage in AFTER_MODELS:
+                        add(stage, artifacts, params=params)
 
     return pipeline

@@ -1,37 +1,88 @@
-"""What every step of the pipeline does: run the command of one stage, and show its results as artifacts."""
+"""What the step of a stage does: run the stage's command on the step's artifacts, and show its results.
 
-import base64
-import html
+Which artifact is which option follows from the stage table.
+"""
+
 import json
-import math
 import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
 from kfp import dsl
 
+from components.stage_row import Stage
+from components.stage_table import get_stage
 from pipelines.exit_codes import TRY_AGAIN
+from pipelines.graph.artifacts import artifact_of
 from pipelines.graph.outcome import note_failure
+from pipelines.graph.page import show
 
-MAX_ENTRIES = 100  # of a mapping or list that is shown; a longer one is to be read in its file
-WAITS_S = (30.0, 60.0)  # before a stage is tried again that ended with exit code 3
-LINGERING_S = 5.0  # for what a stage said last; a process that it left behind may hold the pipe open
-MIME = {".png": "image/png", ".jpg": "image/jpeg"}
+WAITS_S = (30.0, 60.0)  # before each retry of a stage that ended with exit code 3
+LINGERING_S = 5.0  # for the last words of a stage; a process that it left behind may hold the pipe open
+
+Given = dsl.Artifact | Sequence[dsl.Artifact]
+
+
+def run_step(
+    name: str,
+    *,
+    params: dsl.Artifact,
+    metrics: dsl.Metrics,
+    report: dsl.HTML,
+    model: str = "",
+    confusion: dsl.ClassificationMetrics | None = None,
+    **artifacts: Given,
+) -> None:
+    """Run a stage on its artifacts, by their names in the stage table, and fill those that describe its result."""
+    stage = get_stage(name)
+    result = artifacts[stage.result.artifact]
+    assert isinstance(result, dsl.Artifact)
+    options: dict[str, str | Path] = {"model": model} if model else {}
+    for option, given in stage.inputs.items():
+        options[option] = _path(artifacts[artifact_of(stage, given)], given.file.format(model=model))
+    work = {"work": work_folder(result)} if stage.work else {}
+    run_stage(name, params, **options, out=result.path, **work)
+    if confusion:
+        matrix = Path(result.path, stage.result.confusion).read_text(encoding="utf-8")
+        confusion.log_confusion_matrix(**json.loads(matrix))
+    describe(stage, model, Path(result.path, stage.result.shown), result, metrics, report)
+
+
+def describe(
+    stage: Stage, model: str, shown: Path, result: dsl.Artifact, metrics: dsl.Metrics, report: dsl.HTML
+) -> None:
+    """Give the result its metadata, and show the file or folder `shown` as metrics and a page."""
+    if stage.result.metadata:
+        result.metadata.update(model=model, **stage.result.metadata)
+    show(stage.title.format(model=model), shown, metrics, report)
+
+
+def _path(artifact: Given, file: str) -> Path:
+    """A file of an artifact, all of it where `file` is empty; for several artifacts a folder with an entry for each."""
+    if isinstance(artifact, dsl.Artifact):
+        return Path(artifact.path, file)
+    folder = Path(tempfile.mkdtemp())
+    for number, one in enumerate(artifact):
+        (folder / str(number)).symlink_to(Path(one.path).absolute())
+    return folder
+
+
+def work_folder(out: dsl.Artifact) -> Path:
+    """Where a stage keeps unfinished work: beside its result, so that a retry on the same volume resumes it."""
+    return Path(out.path).parent / "work"
 
 
 def run_stage(stage: str, params: dsl.Artifact, *flags: str, **options: str | Path) -> None:
     """Run `scaled-yolov4 <stage> --params FILE --option value ... --flag ...`.
 
-    The metadata of `params` are the variables that the run gives to each of its stages. A command that ends with exit
-    code 3 is run again, after longer and longer waits; nothing else is.
-    Where the command fails, it has said why in its last line, and this process ends with the same exit code.
+    The metadata of `params` are the environment variables that the run gives to each of its stages. A command that ends
+    with exit code 3 is retried, with growing backoff; nothing else is. A command that fails has said why in its last
+    line, and this process ends with the same exit code.
     """
     given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "components.cli", stage, "--params", params.path, *given, *flags]
@@ -40,7 +91,7 @@ def run_stage(stage: str, params: dsl.Artifact, *flags: str, **options: str | Pa
     for wait in WAITS_S:
         if code != TRY_AGAIN:
             break
-        print(f"{stage}: trying again in {wait:g} s", flush=True)
+        print(f"{stage}: retrying in {wait:g} s", flush=True)
         time.sleep(wait)
         code, last = _run(command, environment)
     if code:
@@ -64,68 +115,3 @@ def _pass_on(lines: Iterable[str], said: list[str]) -> None:
         sys.stderr.write(line)
         sys.stderr.flush()
         said[0] = line.strip() or said[0]
-
-
-def work_folder(out: dsl.Artifact) -> Path:
-    """Where a stage keeps unfinished work: beside its result, so that a retry on the same volume goes on."""
-    return Path(out.path).parent / "work"
-
-
-def gathered(artifacts: list[dsl.Artifact]) -> Path:
-    """A folder in which each artifact is an entry, whatever it is called where it lies."""
-    folder = Path(tempfile.mkdtemp())
-    for number, artifact in enumerate(artifacts):
-        (folder / str(number)).symlink_to(Path(artifact.path).absolute())
-    return folder
-
-
-def show(title: str, results: Path, metrics: dsl.Metrics, report: dsl.HTML) -> None:
-    """Log the numbers of a JSON or YAML file as metrics, and show all of it with the pictures beside it as a page.
-
-    For a folder, every JSON file in it is shown under its name.
-    """
-    if results.is_dir():
-        document = {path.stem: _parsed(path) for path in sorted(results.glob("*.json"))}
-        pictures = []
-    else:
-        document = _parsed(results)
-        pictures = sorted(path for path in results.parent.iterdir() if path.suffix in MIME)
-    for name, value in numbers(document):
-        metrics.log_metric(name, value)
-    Path(report.path).write_text(page(title, document, pictures), encoding="utf-8")
-
-
-def _parsed(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
-    return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-
-
-def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """The finite numbers of a parsed document with dotted names; lists and long tables are left out."""
-    if isinstance(value, Mapping) and len(value) <= MAX_ENTRIES:
-        for key, inner in value.items():
-            yield from numbers(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, int | float) and math.isfinite(value):
-        yield name, float(value)
-
-
-def page(title: str, document: Any, pictures: list[Path]) -> str:
-    """An HTML page that needs no other file: pictures are inlined."""
-    images = "".join(f"<h2>{html.escape(path.stem)}</h2><img src='{_inline(path)}'>" for path in pictures)
-    return f"<!doctype html><meta charset='utf-8'><h1>{html.escape(title)}</h1>{_cell(document)}{images}"
-
-
-def _cell(value: Any) -> str:
-    """A value of a parsed document: a table for a mapping, a line per item for a list, else its text."""
-    if isinstance(value, Mapping | list) and len(value) > MAX_ENTRIES:
-        return f"{len(value)} entries"
-    if isinstance(value, Mapping):
-        rows = (f"<tr><th>{html.escape(str(key))}</th><td>{_cell(inner)}</td></tr>" for key, inner in value.items())
-        return f"<table>{''.join(rows)}</table>"
-    if isinstance(value, list):
-        return "<br>".join(_cell(inner) for inner in value)
-    return html.escape(f"{value:.6g}" if isinstance(value, float) else str(value))
-
-
-def _inline(path: Path) -> str:
-    return f"data:{MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from kubernetes.client import ApiClient
 
+from components.lineage.record import IMAGE_VARIABLE
 from components.monitoring.metrics import GATEWAY_VARIABLE
-from components.tracking.lineage import IMAGE_VARIABLE
 from pipelines.rayjob.sizes import GPU, job_size
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ import pytest
 from coco_source import CocoFolder, encoded, pixels
 from stage_outputs import MODEL, load_params, make_outputs
 
+from components.lineage.record import IMAGE_VARIABLE
 from components.stages import prepare, promote, register, retrain
 from components.tracking import connection
-from components.tracking.lineage import IMAGE_VARIABLE
 
 CLASSES = ["dog", "cat"]  # by ascending category id
 

@@ -17,8 +17,8 @@ from stage_outputs import make_outputs
 from waiting import LIMIT_S
 
 from components import params as parameters
+from components.lineage.record import IMAGE_VARIABLE
 from components.stages import prepare, promote, register
-from components.tracking.lineage import IMAGE_VARIABLE
 from pipelines.graph.target import IMAGE
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ TINY = [
 ]
 
 
-UNCHANGED = {"parameters", "resolve", "finish"}  # the steps of a run whose source is known to have nothing new
+UNCHANGED = {"parameters", "check-source", "finish"}  # the steps of a run whose source is known to have nothing new
 PREPARED = UNCHANGED | {"prepare", "retrain"}  # of one that has to look at the data to know so
 
 
@@ -135,7 +135,7 @@ def test_a_run_that_fails_is_recorded_with_its_reason(tmp_path: Path) -> None:
     here.run("-S", "prepare.source=coco-dir", "-S", f"prepare.location={tmp_path}/nowhere", code=1)
     outcome, reason = here.outcome()
     assert outcome == "failed"
-    assert reason.startswith("resolve: error: ")
+    assert reason.startswith("check-source: error: ")
     assert "nowhere" in reason
     assert here.stages("pipeline")[0].info.status == "FAILED"
 

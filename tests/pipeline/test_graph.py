@@ -1,6 +1,5 @@
 """DVC's graph and the KFP graph are one graph, and the compiled file is the current one. Nothing is run here."""
 
-import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ import yaml
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
-from components import params
-from components.workspace import default_paths
+from components import params, stage_files
+from components.stage_table import default_paths
 from pipelines.graph import compile as pipeline_compile
 from pipelines.graph.resources import resources
 from pipelines.graph.target import Target
@@ -20,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PER_MODEL = ["train", "evaluate", "export", "benchmark", "register", "promote"]
 STAGES = ["prepare", "anchors", "evolve", *PER_MODEL, "compare"]
 # Which parameters and data, whether at all, and what is left: no results of models.
-OWN = {"parameters", "resolve", "retrain", "finish"}
+OWN = {"parameters", "check-source", "retrain", "finish"}
 Edges = set[tuple[str, str]]  # (producer, consumer)
 
 
@@ -116,69 +115,8 @@ def test_dvc_declares_the_paths_that_the_stages_use(dvc_repo: Repo) -> None:
             assert any(dep.is_relative_to(path) for path in paths.values()), f"{stage.name} does not read {dep}"
 
 
-def imported_code(path: Path, seen: set[Path]) -> set[Path]:
-    """The project's own modules that a module imports, directly or through others, at any place in its code."""
-    if path in seen:
-        return seen
-    seen.add(path)
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        for name in names:
-            place = ROOT.joinpath(*name.split("."))
-            for module in (place.with_suffix(".py"), place / "__init__.py"):
-                if name.startswith(("components", "yolo_core")) and module.exists():
-                    imported_code(module, seen)
-    return seen
-
-
-# Code that decides no figure: how stages are called, watched, recorded, drawn and told their parameters.
-UNDECIDING = {
-    "components/__init__.py",
-    "components/datasets/digest.py",
-    "components/files.py",
-    "components/params.py",
-    "components/workspace.py",
-    "components/yaml_text.py",
-    "components/reports/fitness_plot.py",
-    "components/reports/plots.py",
-    "components/training/driver.py",
-    "components/training/nodes.py",
-    "components/training/ray_cluster.py",
-    "yolo_core/evaluate/suppression.py",
-    "yolo_core/locks.py",
-}
-UNDECIDING |= {str(path.relative_to(ROOT)) for path in ROOT.glob("components/*/__init__.py")}
-UNDECIDING |= {
-    f"yolo_core/{n}.py"
-    for n in ("__init__", "atomic", "compiled", "device", "errors", "hyperparameters", "progress", "tensor_file")
-}
-UNDECIDING |= {
-    str(path.relative_to(ROOT))
-    for room in ("storage", "monitoring", "tracking")
-    for path in ROOT.glob(f"components/{room}/*.py")
-}
-
-
-def test_stages_depend_on_the_code_that_decides_their_result(dvc_repo: Repo) -> None:
-    for stage in dvc_stages(dvc_repo):
-        declared = [Path(dep.def_path) for dep in stage.deps]
-        code = imported_code(ROOT / "components" / "stages" / f"{base_name(stage)}.py", set())
-        undeclared = {
-            str(path.relative_to(ROOT))
-            for path in code
-            if not any(path.relative_to(ROOT).is_relative_to(dep) for dep in declared)
-        }
-        assert undeclared <= UNDECIDING, stage.name
-
-
-def test_every_code_dependency_exists(dvc_repo: Repo) -> None:
-    for stage in dvc_stages(dvc_repo):
-        code = [dep.def_path for dep in stage.deps if dep.def_path.startswith(("components", "yolo_core"))]
-        assert f"components/stages/{base_name(stage)}.py" in code
-        assert not [path for path in code if not (ROOT / path).exists()]
+def test_the_files_that_follow_from_the_table_are_current() -> None:
+    assert stage_files.main(["--check"]) == 0
 
 
 def test_the_compiled_pipeline_is_current() -> None:
@@ -232,7 +170,7 @@ def test_the_end_runs_however_the_rest_ends_and_nothing_is_trained_unasked() -> 
     assert root["finish"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     [rest] = [name for name in root if name != "finish"]
     body = spec["components"][root[rest]["componentRef"]["name"]]["dag"]["tasks"]
-    assert unguarded(body) == {"parameters", "resolve"}
+    assert unguarded(body) == {"parameters", "check-source"}
     looked_at = guarded(spec, body)
     assert unguarded(looked_at) == {"prepare", "retrain"}
     assert {"anchors", "evolve", "compare"} < set(guarded(spec, looked_at))

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from components import params as parameters
 from components.tracking import runs as tracking
 from pipelines.graph import step as stage
-from pipelines.graph.components import finish
 from pipelines.graph.outcome import note_failure
+from pipelines.graph.own_components import finish
 from pipelines.graph.parameters import variables
 from pipelines.graph.step import run_stage
 from pipelines.rayjob import api
@@ -164,7 +164,7 @@ def test_a_service_that_is_away_is_waited_for(
         run_stage("promote", params, registered=place / "registered", data=place, out=place / "out")
     assert end.value.code == 3
     said = capfd.readouterr()
-    assert said.out.splitlines() == ["promote: trying again in 0.01 s", "promote: trying again in 0.02 s"]
+    assert said.out.splitlines() == ["promote: retrying in 0.01 s", "promote: retrying in 0.02 s"]
     assert said.err.count("error: MLflow at http://127.0.0.1:9 cannot be reached") == 3
 
 

@@ -15,8 +15,8 @@ from kubernetes_server import KubernetesServer
 from schemas import FOLDER, rayjob_problems
 from waiting import join
 
-from pipelines.graph.ray_components import evolve, train
-from pipelines.graph.ray_step import Platform, evolve_job, train_job
+from pipelines.graph.ray_step import Platform, stage_job
+from pipelines.graph.stage_components import RAY_COMPONENTS, STAGE_COMPONENTS
 from pipelines.rayjob import api
 
 ROOT = Path(__file__).parents[2]
@@ -57,13 +57,13 @@ def options(command: list[str]) -> dict[str, str]:
 
 
 def inputs() -> dict[str, Any]:
-    return {"data": artifact(dsl.Dataset, "dataset"), "anchors": artifact(dsl.Artifact, "anchors")}
+    return {"dataset": artifact(dsl.Dataset, "dataset"), "anchors": artifact(dsl.Artifact, "anchors")}
 
 
 def test_training_reads_and_writes_the_store(params: dsl.Artifact) -> None:
     hyp, out = artifact(dsl.Artifact, "hyp"), artifact(dsl.Model, "train/detector")
     platform = Platform("run-1", "image:1", namespace="ml")
-    job = train_job(platform, params, model="yolov4-p7", **inputs(), hyp=hyp, out=out)
+    job = stage_job("train", platform, params, model="yolov4-p7", **inputs(), hyp=hyp, detector=out)
     assert list(job.command[:2]) == ["scaled-yolov4", "train"]
     assert options(list(job.command)) == {
         "--params": f"{RUN}/params",
@@ -86,7 +86,9 @@ def test_a_small_batch_takes_fewer_nodes(params: dsl.Artifact) -> None:
     text = Path(params.path).read_text().replace("batch: 16                   # images, over", "batch: 7  #")
     Path(params.path).write_text(text)
     out = artifact(dsl.Model, "train/detector")
-    job = train_job(Platform("r", "i", namespace="ml"), params, model="yolov4-p7", **inputs(), hyp=out, out=out)
+    job = stage_job(
+        "train", Platform("r", "i", namespace="ml"), params, model="yolov4-p7", **inputs(), hyp=out, detector=out
+    )
     assert options(list(job.command))["train.workers"] == "7"
     assert job.size.nodes == 1
 
@@ -95,7 +97,8 @@ def test_evolution_grows_from_one_node(params: dsl.Artifact) -> None:
     settings = yaml.safe_load(Path(params.path).read_text())
     settings["evolve"] |= {"concurrent": 3, "model": "yolov4-tiny"}
     Path(params.path).write_text(yaml.safe_dump(settings))
-    job = evolve_job(Platform("r", "i", namespace="ml"), params, **inputs(), out=artifact(dsl.Artifact, "evolve/hyp"))
+    hyp = artifact(dsl.Artifact, "evolve/hyp")
+    job = stage_job("evolve", Platform("r", "i", namespace="ml"), params, **inputs(), hyp=hyp)
     assert options(list(job.command))["evolve.gpus_per_trial"] == "1"
     assert (job.min_nodes, job.size.nodes) == (1, 3)  # one GPU a node, one a trial
 
@@ -109,7 +112,7 @@ def in_background(act: Callable[[], None]) -> threading.Thread:
 def run_train(params: dsl.Artifact, **changes: str) -> dsl.Metrics:
     """The component's own function; returns its metrics."""
     metrics, report = dsl.Metrics(uri="metrics"), dsl.HTML(uri="report")
-    train.python_func(  # pyright: ignore[reportFunctionMemberAccess]
+    RAY_COMPONENTS["train"].python_func(  # pyright: ignore[reportFunctionMemberAccess]
         run="run-1",
         image="image:1",
         queue="gpus",
@@ -172,15 +175,17 @@ def test_results_outside_an_object_store_are_refused(
 
 def test_kfps_own_store_speaks_s3(params: dsl.Artifact) -> None:
     out = dsl.Model(uri="minio://mlpipeline/v2/detector")
-    job = train_job(Platform("r", "i", namespace="ml"), params, model="yolov4-tiny", **inputs(), hyp=out, out=out)
+    job = stage_job(
+        "train", Platform("r", "i", namespace="ml"), params, model="yolov4-tiny", **inputs(), hyp=out, detector=out
+    )
     assert options(list(job.command))["--out"] == "s3://mlpipeline/v2/detector"
 
 
 def test_both_steps_are_components_of_the_same_interface() -> None:
     """What the graph wires is the same with RayJobs and without."""
-    from pipelines.graph import components as plain
-
-    for ray, usual in ((train, plain.train), (evolve, plain.evolve)):
+    assert set(RAY_COMPONENTS) == {"train", "evolve"}
+    for name, ray in RAY_COMPONENTS.items():
+        usual = STAGE_COMPONENTS[name]
         own = {"run", "image", "queue", "account", "node_selector"}
         spec, other = ray.component_spec, usual.component_spec  # pyright: ignore[reportFunctionMemberAccess]
         assert set(spec.inputs) - own == set(other.inputs)

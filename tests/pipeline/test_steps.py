@@ -10,8 +10,9 @@ from kfp import dsl
 
 from components import params
 from pipelines.graph import run_local
+from pipelines.graph.page import numbers, page, show
 from pipelines.graph.parameters import write_params
-from pipelines.graph.step import numbers, page, run_stage, show
+from pipelines.graph.step import run_stage
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "params.yaml").read_text()

@@ -8,12 +8,37 @@ A source checks what concerns its layout; images and boxes are checked afterward
 without fetching them, whether the data are those of another time.
 """
 
-import importlib
-from typing import Any
+from pathlib import Path
+from typing import Protocol
 
-_MODULES = {"coco-dir": "coco_dir", "yolo-dir": "yolo_dir", "dvc": "dvc_repo"}  # named otherwise than their source
+from components.datasets.raw import RawDataset, Resolved
+from components.params import Params
+from yolo_core.progress import Progress
 
 
-def module(source: str) -> Any:
+class Source(Protocol):
+    """The functions of a source's module."""
+
+    def load(self, params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset: ...
+
+    def resolve(self, params: Params) -> Resolved: ...
+
+
+def module(source: str) -> Source:
     """The module of a value of `prepare.source`; imported when chosen: boto3, DVC and scikit-learn take seconds."""
-    return importlib.import_module(f"{__name__}.{_MODULES.get(source, source)}")
+    match source:
+        case "digits":
+            from components.datasets.sources import digits as chosen
+        case "coco-dir":
+            from components.datasets.sources import coco_dir as chosen
+        case "yolo-dir":
+            from components.datasets.sources import yolo_dir as chosen
+        case "coco2017":
+            from components.datasets.sources import coco2017 as chosen
+        case "s3":
+            from components.datasets.sources import s3 as chosen
+        case "dvc":
+            from components.datasets.sources import dvc_repo as chosen
+        case _:
+            raise ValueError(f"no source {source!r}")
+    return chosen

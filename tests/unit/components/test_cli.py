@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from waiting import LIMIT_S
 
 from components.cli.main import app
-from components.workspace import default_paths
+from components.stage_table import default_paths
 
 ROOT = Path(__file__).parents[3]
 STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote", "compare"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components import params as parameters
-from components.reports import summary
+from components.cli import summary
 
 ROOT = Path(__file__).parents[3]
 

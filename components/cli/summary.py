@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from components.params import Params
-from components.workspace import DATA, OUTPUTS, default_paths
+from components.stage_table import default_paths
+from components.workspace import DATA, OUTPUTS
 
 # row -> (stage whose file is read, file below that stage's folder, keys down to the value)
 FIGURES = {

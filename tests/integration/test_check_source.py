@@ -1,4 +1,4 @@
-"""`resolve` against a real registry: what is known to bring nothing new before it is prepared."""
+"""`check-source` against a real registry: what is known to bring nothing new before it is prepared."""
 
 import json
 import os
@@ -10,20 +10,19 @@ import pytest
 from coco_source import CocoFolder
 from stage_outputs import MODEL, load_params, make_outputs
 
-from components.stages import check_source as resolve
-from components.stages import prepare, promote, register, retrain
+from components.lineage.record import SOURCE_VARIABLE
+from components.stages import check_source, prepare, promote, register, retrain
 from components.tracking import connection
-from components.tracking.lineage import SOURCE_VARIABLE
 
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Callable[[Path], str]) -> CocoFolder:
-    """A source, and a champion of a run that resolved it first."""
+    """A source, and a champion of a run that checked it first."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
     source = CocoFolder(tmp_path / "source")
     source.save()
-    monkeypatch.setenv(SOURCE_VARIABLE, resolved()["fingerprint"])
+    monkeypatch.setenv(SOURCE_VARIABLE, checked()["fingerprint"])
     params = given()
     prepare.run(params, out=Path("data/prepared"))
     outputs = make_outputs(tmp_path / "champion", Path("data/prepared"), classes=["dog", "cat"], right=2)
@@ -36,13 +35,13 @@ def given(*overrides: str) -> Any:
     return load_params("prepare.source=coco-dir", f"prepare.location={Path('source').absolute()}", *overrides)
 
 
-def resolved(*overrides: str, force: bool = False) -> dict[str, Any]:
-    resolve.run(given(*overrides), out=Path("resolve.json"), force=force)
-    return json.loads(Path("resolve.json").read_text())
+def checked(*overrides: str, force: bool = False) -> dict[str, Any]:
+    check_source.run(given(*overrides), out=Path("found.json"), force=force)
+    return json.loads(Path("found.json").read_text())
 
 
 def test_the_same_source_is_unchanged_and_that_is_recorded(source: CocoFolder) -> None:
-    record = resolved()
+    record = checked()
     assert record["unchanged"] == {MODEL: "version 1, the champion, comes of the same data, parameters, code, image"}
     assert record["nothing_to_do"]
     client = connection.connect()
@@ -54,16 +53,16 @@ def test_the_same_source_is_unchanged_and_that_is_recorded(source: CocoFolder) -
 
 def test_anything_else_is_looked_at(source: CocoFolder) -> None:
     for record in (
-        resolved("train.epochs=31"),
-        resolved("prepare.max_bad_fraction=0.5"),
-        resolved(force=True),
+        checked("train.epochs=31"),
+        checked("prepare.max_bad_fraction=0.5"),
+        checked(force=True),
     ):
         assert not record["unchanged"]
         assert not record["nothing_to_do"]
-    before = resolved()["fingerprint"]
+    before = checked()["fingerprint"]
     source.add_image("9.jpg", b"no image at all")
     source.save()
-    record = resolved()
+    record = checked()
     assert record["fingerprint"] != before
     assert not record["nothing_to_do"]
 
@@ -72,8 +71,8 @@ def test_equal_content_under_another_fingerprint_is_known_the_next_time(
     source: CocoFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.utime("source/annotations/instances_train.json", ns=(0, 0))
-    record = resolved()
+    record = checked()
     assert not record["nothing_to_do"]
     monkeypatch.setenv(SOURCE_VARIABLE, record["fingerprint"])
     assert retrain.run(given())[MODEL].startswith("unchanged")
-    assert resolved()["nothing_to_do"]
+    assert checked()["nothing_to_do"]

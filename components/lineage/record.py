@@ -5,14 +5,15 @@ It also carries the fingerprint of the source that its data were prepared from: 
 and need not be prepared to know so.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.lineage.source_code import closure, digest
 from components.params import Params
 
 if TYPE_CHECKING:
@@ -24,37 +25,11 @@ SOURCE_VARIABLE = "SCALED_YOLOV4_SOURCE"  # fingerprint of the source, where it 
 LINEAGE_TAG = "scaled_yolov4.lineage"
 SOURCE_TAG = "scaled_yolov4.source"
 
-# The code behind the weights: what the stages anchors, evolve and train depend on in dvc.yaml; a test compares.
-CODE = (
-    "components/stages/anchors.py",
-    "components/stages/evolve.py",
-    "components/evolution",
-    "components/stages/train.py",
-    "components/training",
-    "yolo_core/anchors.py",
-    "yolo_core/boxes.py",
-    "yolo_core/data",
-    "yolo_core/evaluate",
-    "yolo_core/evolution.py",
-    "yolo_core/losses",
-    "yolo_core/models",
-    "yolo_core/train",
-)
-# The code behind the data: what `prepare` depends on there.
-PREPARE_CODE = (
-    "components/datasets/checks.py",
-    "components/datasets/folder.py",
-    "components/datasets/image_check.py",
-    "components/datasets/image_index.py",
-    "components/datasets/manifest.py",
-    "components/stages/prepare.py",
-    "components/datasets/raw.py",
-    "components/datasets/sources",
-    "yolo_core/data/digits.py",
-)
-# Of the parameters of training, those that decide how fast it goes and not what comes of it.
+# The stages that weights pass through, and the one that data pass through; a test holds them to the stage table.
+BEHIND_WEIGHTS = ("anchors", "evolve", "train")
+BEHIND_DATA = ("prepare",)
+# Parameters of training that decide how fast it runs and not what comes out.
 PACE = {"loader_workers", "cache", "cache_gib", "checkpoint_every", "keep_checkpoints", "stall_minutes"}
-ROOT = Path(__file__).parents[2]
 
 Lineage = dict[str, str]
 
@@ -65,7 +40,7 @@ def lineage(params: Params, model: str, data_sha256: str) -> Lineage:
     return {
         "data": data_sha256,
         "parameters": asked.get(model) or parameters_digest(params, model),
-        "code": code_digest(CODE),
+        "code": code_digest(*BEHIND_WEIGHTS),
         "image": os.environ.get(IMAGE_VARIABLE, ""),
     }
 
@@ -73,7 +48,7 @@ def lineage(params: Params, model: str, data_sha256: str) -> Lineage:
 def source_fingerprint(params: Params, found: str) -> str:
     """SHA-256 (hex) of what decides the prepared data: parameters, code, and the source as it was `found`."""
     place = params.prepare.model_dump(mode="json", exclude={"revision"})  # `found` is of what it stands for
-    return hashlib.sha256(json.dumps([place, code_digest(PREPARE_CODE), found]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([place, code_digest(*BEHIND_DATA), found]).encode()).hexdigest()
 
 
 def judged_alike(judged: Mapping[str, "ModelVersion | None"], now: Lineage, source: str = "") -> str:
@@ -98,24 +73,30 @@ def of_version(version: "ModelVersion") -> Lineage:
 
 
 def parameters_digest(params: Params, model: str) -> str:
-    """SHA-256 (hex) of the parameters that decide the weights of one model; the data count by their content."""
+    """SHA-256 (hex) of what decides the weights of one model besides data, code and image.
+
+    Of the training that is its whole identity: every value that the recipe and the defaults supply is among them.
+    """
     sections = {
         "seed": params.seed,
         "anchors": params.anchors.model_dump(mode="json"),
         "evolve": params.evolve.model_dump(mode="json"),
         "train": params.train.model_dump(mode="json", exclude={"per_model", *PACE}),
-        "settings": [params.train_settings(name).model_dump(mode="json") for name in (model, params.evolve.model)],
+        "trainings": [_training(params, name) for name in (model, params.evolve.model)],
     }
     return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
 
 
+def _training(params: Params, model: str) -> dict[str, object]:
+    """A training's identity before anything ran. The device is as asked for: this machine may have another."""
+    from components.training.configuration import resolved  # brings torch
+
+    config = dataclasses.replace(resolved(params, model), device="cpu")
+    asked = {"device": params.train.device, "weights": params.train_settings(model).weights}
+    return {**config.identity(), **asked}
+
+
 @functools.cache
-def code_digest(places: tuple[str, ...]) -> str:
-    """SHA-256 (hex) of the files below `places` with their names."""
-    files = sorted(path for place in places for path in _python_files(ROOT / place))
-    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(ROOT)}\n" for path in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _python_files(place: Path) -> list[Path]:
-    return list(place.rglob("*.py")) if place.is_dir() else [place]
+def code_digest(*stages: str) -> str:
+    """SHA-256 (hex) of what the code behind these stages says; comments, docstrings and layout do not count."""
+    return digest(closure(*(f"components.stages.{stage}" for stage in stages)))

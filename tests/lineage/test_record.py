@@ -1,23 +1,17 @@
 """What weights come from: which parameters, and which code."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from components import params
-from components.tracking.lineage import (
-    ASKED_VARIABLE,
-    CODE,
-    IMAGE_VARIABLE,
-    PREPARE_CODE,
-    code_digest,
-    lineage,
-    parameters_digest,
-)
+from components.lineage.record import ASKED_VARIABLE, IMAGE_VARIABLE, lineage, parameters_digest
+from components.training import configuration
+from yolo_core.models import get_spec
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 MODEL = "yolov4-tiny"
 
 
@@ -40,17 +34,20 @@ def test_others_do_not(change: str) -> None:
     assert parameters_digest(load(change), MODEL) == parameters_digest(load(), MODEL)
 
 
-def test_the_code_is_that_of_the_stages_which_make_the_weights() -> None:
-    assert set(CODE) == code_of("anchors", "evolve", "train")
-    assert set(PREPARE_CODE) == code_of("prepare")
-    assert all((ROOT / place).exists() for place in (*CODE, *PREPARE_CODE))
-    assert len({code_digest(CODE), code_digest(PREPARE_CODE)}) == 2
+def test_values_that_the_recipe_supplies_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a release changes the published recipe or a default: nothing in params.yaml says so."""
+    before = parameters_digest(load(), MODEL)
+    spec = get_spec(MODEL)
+    changed = dataclasses.replace(spec, hyp=spec.hyp.replace(warmup_bias_lr=0.2))
+    assert spec.hyp.warmup_bias_lr == 0.1
+    monkeypatch.setattr(configuration, "get_spec", lambda name: changed)
+    assert parameters_digest(load(), MODEL) != before
 
 
-def code_of(*names: str) -> set[str]:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    deps = {dep for name in names for dep in stages[name]["deps"]}
-    return {dep for dep in deps if dep.startswith(("components/", "yolo_core/"))}
+def test_a_device_that_this_machine_lacks_is_no_obstacle() -> None:
+    """The step that checks the source has no GPU."""
+    digests = {parameters_digest(load(f"train.device={device}"), MODEL) for device in ("auto", "cpu", "cuda:7")}
+    assert len(digests) == 3
 
 
 def test_a_pipeline_says_its_image_and_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

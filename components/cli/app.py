@@ -1,0 +1,21 @@
+"""The command `scaled-yolov4`, to which the other modules add their commands.
+
+Exit codes: 0 done, 1 a fault, 2 something the user can fix, 3 a service is unavailable: try again.
+"""
+
+from components.cli.command import examples_of
+from components.cli.options import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Scaled-YOLOv4, from data to a promoted model. `dvc repro` runs all stages; each also runs alone.",
+    epilog=examples_of(
+        "scaled-yolov4 doctor",
+        "scaled-yolov4 prepare -S prepare.source=coco-dir -S prepare.location=/data/my-coco",
+        "scaled-yolov4 train --model yolov4-tiny -S train.epochs=100",
+        "scaled-yolov4 promote --model yolov4-tiny --rollback",
+    ),
+)

@@ -1,0 +1,12 @@
+"""The closing line of a command: what it says of its result."""
+
+from collections.abc import Mapping
+
+
+def facts(result: Mapping[str, object]) -> str:
+    """The result in a few words: name and value, separated by commas."""
+    return ", ".join(f"{key} {_short(value)}" for key, value in result.items())
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,34 @@
+"""Options that several commands share, and how their values are read.
+
+Only Typer is imported, so that `--help` stays quick.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit("error: the command line needs more than the detector; run: pip install 'scaled-yolov4[train]'")
+
+
+def path_or_address(text: str | Path) -> str | Path:
+    """A local path, or an address, which a Path would take the second slash from."""
+    return text if ":/" in str(text) else Path(text)
+
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
+StageParams = Annotated[
+    Path, typer.Option("--params", parser=path_or_address, metavar="FILE|S3", help="Parameter file.")
+]
+Overrides = Annotated[list[str], typer.Option("-S", "--set", metavar="KEY=VALUE", help="Change one parameter.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Model = Annotated[str, typer.Option(help="A name from `scaled-yolov4 models`; default: the first in the parameters.")]
+
+PARAMS = Path("params.yaml")
+
+
+def stage_path(meaning: str, default: str) -> object:
+    """The declaration of a path option that also takes an address in the object store."""
+    return typer.Option(help=meaning, show_default=default, parser=path_or_address, metavar="PATH|S3")

@@ -1,0 +1,29 @@
+"""Parameters as a command is given them: a file, local or in the object store, and what changes single values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from components.params import Params
+    from components.stage_row import Stage
+
+
+def load(path: Path | str, overrides: list[str]) -> Params:
+    """Read and check the parameters."""
+    from components import params
+
+    if ":/" in str(path):
+        from components.storage.stage_paths import local_copy
+
+        path = Path(local_copy(str(path)))
+    return params.load(Path(path), overrides)
+
+
+def overrides_of(stage: Stage, model: str, given: Mapping[str, object]) -> list[str]:
+    """What the options of a stage that stand for a parameter change."""
+    named = {option.sets.format(model=model): given.get(option.name) for option in stage.options if option.sets}
+    return [f"{key}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]

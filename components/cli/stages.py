@@ -1,0 +1,96 @@
+"""A command for each row of the stage table."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from components.cli import parameters
+from components.cli.app import app
+from components.cli.command import add_command, examples_of, option
+from components.cli.facts import facts
+from components.cli.options import PARAMS, Model, Overrides, StageParams, stage_path, typer
+from components.stage_row import Option, Stage
+from components.stage_table import STAGES, default_paths, get_stage
+from yolo_core.errors import UserError
+
+
+def options(stage: Stage) -> list[inspect.Parameter]:
+    """The options of a stage: its model, its paths, those of its row, and the parameters."""
+    model = [option("model", Model, "")] if stage.per_model else []
+    paths = {name: given.help for name, given in stage.inputs.items()} | {"out": "Where the results go."}
+    paths |= {"work": stage.work} if stage.work else {}
+    defaults = default_paths(stage.name, "MODEL")
+    return [
+        *model,
+        *(
+            option(name, Annotated[Path | None, stage_path(text, str(defaults[name]))], None)
+            for name, text in paths.items()
+        ),
+        *(option(own.name, _annotation(own), own.default) for own in stage.options),
+        option("params", StageParams, PARAMS),
+        option("overrides", Overrides, []),
+    ]
+
+
+def _annotation(own: Option) -> object:
+    if own.type is Path:
+        return Annotated[Path | None, stage_path(own.help, "none")]
+    if own.type is bool:
+        return Annotated[bool, typer.Option(f"--{own.name.replace('_', '-')}", help=own.help)]
+    kind = own.type if own.default is not None else own.type | None
+    return Annotated[kind, typer.Option(help=own.help, **own.limits)]  # pyright: ignore[reportArgumentType]
+
+
+def run_stage(name: str, params: Path, overrides: list[str], model: str = "", **given: Any) -> None:
+    """Run one stage and print its closing line."""
+    stage = get_stage(name)
+    given = {key: value for key, value in given.items() if value is not None}
+    _check_out(stage, given)
+    settings = parameters.load(params, overrides)
+    model = model or settings.models[0]
+    if changes := parameters.overrides_of(stage, model, given):
+        settings = parameters.load(params, [*overrides, *changes])
+    setters = {own.name for own in stage.options if own.sets}
+    arguments: dict[str, Any] = {**default_paths(name, model), **given}
+    arguments = {key: value for key, value in arguments.items() if key not in setters}
+    if stage.per_model:
+        from yolo_core.models import get_spec
+
+        get_spec(model)  # a wrong name ends here, with the near ones
+        arguments["model"] = model
+    _run(stage, settings, arguments)
+
+
+def _check_out(stage: Stage, given: dict[str, Any]) -> None:
+    """Refuse to put the results of a changed model in the place of the model's own."""
+    changing = [own.name for own in stage.options if own.own_result]
+    if "out" not in given and any(given.get(name) for name in changing):
+        named = " and ".join(f"--{name.replace('_', '-')}" for name in changing)
+        raise UserError(f"{named}: give --out as well; the results of the whole model keep their place")
+
+
+def _run(stage: Stage, settings: Any, arguments: dict[str, Any]) -> None:
+    from components.monitoring import metrics
+    from components.monitoring.progress import on_stderr
+    from components.tracking.journaled_run import check_delivered
+
+    model, progress = arguments.get("model", ""), on_stderr()
+    with metrics.stage(stage.name, model):
+        if any(":/" in str(value) for value in arguments.values()):
+            from components.storage import stage_paths
+
+            result = stage_paths.run(stage.name, stage.load(), settings, arguments, progress)
+        else:
+            result = stage.load()(settings, progress=progress, **arguments)
+        print(f"{stage.name}: {facts(result)} -> {arguments['out']}", flush=True)
+        check_delivered(stage.name, model or settings.models[0])
+
+
+for _stage in STAGES:
+    _text = f"{_stage.summary}.\n\n{_stage.details}".strip()
+    add_command(
+        app, _stage.name, partial(run_stage, _stage.name), options(_stage), _text, examples_of(*_stage.examples)
+    )

@@ -1,0 +1,158 @@
+"""The code behind a stage, read from the code itself: the closure of its imports, and a digest of what it says.
+
+The closure follows every import of the project's own modules, at any depth and wherever it stands, also inside
+functions; what stands under TYPE_CHECKING is never executed and does not count. It stops at the `BOUNDARIES`: modules
+behind one cannot change a result. The digest is over the syntax trees, so that comments, docstrings and layout may
+change freely. `dvc.yaml` and the lineage of registered models both come from here.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+OWN = ("components", "yolo_core")  # packages whose modules can be behind a stage
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where the closure stops."""
+
+    importer: str
+    """Package that imports; "" stands for all."""
+    imported: str
+    """Package that is not followed from there."""
+    reason: str
+    """Why nothing behind it can change a result."""
+
+
+BOUNDARIES = (
+    Boundary("", "components.monitoring", "progress hands on each item unchanged, metrics are only sent"),
+    Boundary("", "components.telemetry", "it only switches off usage statistics"),
+    Boundary("", "components.storage", "it moves bytes and checks their SHA-256: what arrives is what was named"),
+    Boundary("components.training", "components.tracking", "a training records its curves and reads nothing back"),
+    Boundary("components.stages.train", "components.tracking", "it asks only whether records still wait for MLflow"),
+)
+
+
+def closure(*roots: str, root: Path = ROOT) -> frozenset[Path]:
+    """The files behind the modules `roots`, relative to the project folder `root`; packages' __init__ files included.
+
+    Raises FileNotFoundError for a root that is no module of the project.
+    """
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        module = waiting.pop()
+        if module in found:
+            continue
+        found.add(module)
+        waiting += [name for name in _imports(module, root) if not _is_behind_boundary(module, name)]
+    return frozenset(_file(module, root).relative_to(root) for module in found)
+
+
+def digest(files: Iterable[Path], root: Path = ROOT) -> str:
+    """SHA-256 (hex) of what these files of the project say, with their names; equal for any Python version."""
+    lines = (f"{_tree_digest((root / path).read_bytes())}  {path.as_posix()}\n" for path in sorted(files))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _is_behind_boundary(importer: str, imported: str) -> bool:
+    return any(_is_within(importer, one.importer) and _is_within(imported, one.imported) for one in BOUNDARIES)
+
+
+def _is_within(module: str, package: str) -> bool:
+    return not package or module == package or module.startswith(f"{package}.")
+
+
+def _file(module: str, root: Path) -> Path:
+    """The file of a module or package; FileNotFoundError where there is none."""
+    place = root.joinpath(*module.split("."))
+    path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not path.is_file():
+        raise FileNotFoundError(f"{module}: no module of the project")
+    return path
+
+
+def _imports(module: str, root: Path) -> Iterator[str]:
+    """The project's own modules that are executed when this one, or a function in it, runs."""
+    path = _file(module, root)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    yield from _packages(module)
+    for name in _imported_names(path.read_bytes(), package):
+        if name.partition(".")[0] in OWN and _is_module(name, root):
+            yield name
+            yield from _packages(name)
+
+
+def _packages(module: str) -> Iterator[str]:
+    """The packages around a module: importing it executes their __init__ as well."""
+    while module := module.rpartition(".")[0]:
+        yield module
+
+
+def _is_module(name: str, root: Path) -> bool:
+    place = root.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+@cache
+def _imported_names(source: bytes, package: str) -> tuple[str, ...]:
+    """Dotted names that a source imports: modules, and what may be a module or a name in one."""
+    names: list[str] = []
+    for node in _executed(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(names)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all below it, without the bodies of `if TYPE_CHECKING`."""
+    yield node
+    typing_only = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+    for child in node.orelse if isinstance(node, ast.If) and typing_only else ast.iter_child_nodes(node):
+        yield from _executed(child)
+
+
+@cache
+def _tree_digest(source: bytes) -> str:
+    return hashlib.sha256("".join(_said(ast.parse(source))).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _said(value: object) -> Iterator[str]:
+    """A syntax tree as text, without docstrings and what is empty: Python versions differ in which they write."""
+    if isinstance(value, ast.AST):
+        yield f"({type(value).__name__}"
+        for name, field in ast.iter_fields(value):
+            if name == "body" and isinstance(field, list):
+                field = _without_docstring(field)
+            if isinstance(value, ast.JoinedStr):
+                field = [part for part in field if not _is_text(part, "")]  # Python 3.12 writes some
+            if field is not None and field != [] and name not in ("kind", "type_comment", "type_ignores"):
+                yield f" {name}="
+                yield from _said(field)
+        yield ")"
+    elif isinstance(value, list):
+        yield "["
+        for item in value:
+            yield from _said(item)
+        yield "]"
+    else:
+        yield repr(value)
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    """A block without the texts that stand in it as statements: docstrings, also those of fields."""
+    return [node for node in body if not (isinstance(node, ast.Expr) and _is_text(node.value))]
+
+
+def _is_text(node: ast.AST, text: str | None = None) -> bool:
+    """Whether a node is a text, this one where one is given."""
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and text in (None, node.value)

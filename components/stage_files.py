@@ -1,0 +1,148 @@
+"""The files that follow from the stage table: `python -m components.stage_files [--check]`.
+
+Writes `dvc.yaml` and the table in docs/stages.md. With --check nothing is written: a stale file gives exit code 1 and
+one line.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+
+from components.lineage.source_code import ROOT, closure
+from components.stage_row import MODEL, Stage
+from components.stage_table import STAGES, input_path
+
+DVC_MODEL = "${item.model}"
+BEGIN, END = "<!-- stages: written by `make generated` -->", "<!-- end of stages -->"
+
+HEADER = """\
+# The stages of params.yaml, once each or once per model. `dvc repro` runs what changed, `dvc dag` draws the graph.
+#
+# `make generated` writes this file from components/stage_table.py: paths, parameters and outputs follow from the rows,
+# the code that a stage depends on from the imports of its module.
+#
+# Your own data (prepare.source other than digits): add its folder, or s3://bucket/prefix, to the deps of `prepare`, so
+# that DVC notices changes in it (a branch of source dvc moves unnoticed); likewise the file of train.weights to the
+# deps of `evolve` and `train`. Otherwise `dvc repro --force --single-item prepare` looks again.
+#
+# Experiments in folders of their own (`dvc exp run --temp`, `--queue`) need MLFLOW_TRACKING_URI: without it each has
+# a registry of its own beside its copy of this file.
+"""
+LOSSES = """\
+plots:
+  # One line per model in `y` compares them.
+  - Training loss:
+      x: epoch
+      y:
+        outputs/train/${models[0]}/curves.csv: [box, obj, cls]
+      y_label: loss
+"""
+
+
+def dvc_yaml(stages: Iterable[Stage] = STAGES, root: Path = ROOT) -> str:
+    """The text of `dvc.yaml`."""
+    return "\n".join([HEADER, "stages:", *(_dvc_stage(stage, root) for stage in stages), LOSSES])
+
+
+def _dvc_stage(stage: Stage, root: Path) -> str:
+    """One stage as YAML, indented below `stages:`."""
+    each = {"matrix": {"model": "${models}"}} if stage.per_model else {}
+    code = compressed(closure(f"components.stages.{stage.name}", root=root), root)
+    read = [input_path(stage, given).replace(MODEL, DVC_MODEL) for given in stage.inputs.values()]
+    content = {
+        "desc": f"{stage.summary}.",
+        **each,
+        "cmd": f"scaled-yolov4 {stage.name}" + (f" --model {DVC_MODEL}" if stage.per_model else ""),
+        "deps": [*code, *read],
+        "params": list(stage.params),
+        **_outputs(stage),
+    }
+    text = yaml.dump({stage.name: content}, Dumper=_Indented, sort_keys=False, width=120)
+    if stage.result.persist:
+        text = text.replace("  outs:\n", f"  outs:\n    # persist: {stage.result.persist}\n")
+    return "".join(f"  {line}\n" if line else "\n" for line in text.splitlines())
+
+
+class _Indented(yaml.SafeDumper):
+    """Lists are indented below their key."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, indentless=False)
+
+
+def _outputs(stage: Stage) -> dict[str, list[object]]:
+    """The lists `outs`, `metrics` and `plots` of a stage."""
+    path = stage.result.path.replace(MODEL, DVC_MODEL)
+    if not stage.result.files:
+        return {"outs": [{path: {"persist": True}} if stage.result.persist else path]}
+    lists: dict[str, list[object]] = {}
+    for file in stage.result.files:
+        axes = {key: text.replace(MODEL, DVC_MODEL) for key, text in file.axes.items()}
+        name = f"{path}/{file.name}"
+        lists.setdefault(file.role, []).append({name: axes} if axes else name)
+    return lists
+
+
+def compressed(files: Iterable[Path], root: Path = ROOT) -> list[str]:
+    """The files, with a folder in place of its files where all Python files below it are among them."""
+    left = set(files)
+    folders = []
+    for folder in sorted({parent for path in left for parent in path.parents if parent.parts}):
+        below = {path.relative_to(root) for path in (root / folder).rglob("*.py")}
+        if below <= left and len(below) > 1:
+            folders.append(folder)
+            left -= below
+    return sorted(path.as_posix() for path in [*folders, *left])
+
+
+def stages_page(page: str, stages: Iterable[Stage] = STAGES) -> str:
+    """docs/stages.md with its table as the rows say."""
+    start, rest = page.split(BEGIN, 1)
+    _, end = rest.split(END, 1)
+    return f"{start}{BEGIN}\n{_table(stages)}\n{END}{end}"
+
+
+def _table(stages: Iterable[Stage]) -> str:
+    rows = [("stage", "does", "runs", "reads", "writes", "sections of params.yaml"), ("---",) * 6]
+    for stage in stages:
+        read = ", ".join(f"`{name}`" for name in dict.fromkeys(given.stage for given in stage.inputs.values()))
+        sections = ", ".join(f"`{key}`" for key in dict.fromkeys(key.partition(".")[0] for key in stage.params))
+        rows.append(
+            (
+                f"`{stage.name}`",
+                f"{stage.summary}. {stage.details}".strip(),
+                "per model" if stage.per_model else "once",
+                read,
+                f"`{stage.result.path.replace(MODEL, '<model>')}`",
+                sections,
+            )
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def files(root: Path = ROOT) -> Mapping[Path, str]:
+    """What each file is to hold."""
+    page = root / "docs" / "stages.md"
+    return {root / "dvc.yaml": dvc_yaml(root=root), page: stages_page(page.read_text(encoding="utf-8"))}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m components.stage_files", description="Write dvc.yaml and the table in docs/stages.md."
+    )
+    parser.add_argument("--check", action="store_true", help="only check whether the committed files are current")
+    given = parser.parse_args(arguments)
+    stale = {path: text for path, text in files().items() if path.read_text(encoding="utf-8") != text}
+    for path, text in stale.items():
+        if given.check:
+            print(f"{path}: stale; run `make generated` and commit the file", file=sys.stderr)
+        else:
+            path.write_text(text, encoding="utf-8")
+    return 1 if given.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
