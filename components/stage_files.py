@@ -55,7 +55,7 @@ def _dvc_stage(stage: Stage, root: Path) -> str:
     content = {
         "desc": f"{stage.summary}.",
         **each,
-        "cmd": f"scaled-yolov4 {stage.name}" + (f" --model {DVC_MODEL}" if stage.per_model else ""),
+        "cmd": f"scaled-yolov4 {stage.command}" + (f" --model {DVC_MODEL}" if stage.per_model else ""),
         "deps": [*code, *read],
         "params": list(stage.params),
         **_outputs(stage),
@@ -112,7 +112,7 @@ def _table(stages: Iterable[Stage]) -> str:
         sections = ", ".join(f"`{key}`" for key in dict.fromkeys(key.partition(".")[0] for key in stage.params))
         rows.append(
             (
-                f"`{stage.name}`",
+                f"`{stage.command}`",
                 f"{stage.summary}. {stage.details}".strip(),
                 "per model" if stage.per_model else "once",
                 read,

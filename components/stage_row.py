@@ -91,6 +91,7 @@ class Stage:
     """One stage."""
 
     name: str
+    """Of its module, of DVC's stage and of its parameters."""
     summary: str
     """One line: help, DVC's description, Kubeflow's description, the table in the docs."""
     title: str
@@ -110,6 +111,11 @@ class Stage:
     """What `--work` keeps; empty: the stage keeps nothing."""
     options: tuple[Option, ...] = ()
     examples: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """Its name on the command line and in Kubeflow."""
+        return self.name.replace("_", "-")
 
     @property
     def per_model(self) -> bool:

@@ -92,5 +92,5 @@ def _run(stage: Stage, settings: Any, arguments: dict[str, Any]) -> None:
 for _stage in STAGES:
     _text = f"{_stage.summary}.\n\n{_stage.details}".strip()
     add_command(
-        app, _stage.name, partial(run_stage, _stage.name), options(_stage), _text, examples_of(*_stage.examples)
+        app, _stage.command, partial(run_stage, _stage.name), options(_stage), _text, examples_of(*_stage.examples)
     )

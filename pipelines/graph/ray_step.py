@@ -98,7 +98,7 @@ def command(stage: Stage, params: dsl.Artifact, model: str, artifacts: Mapping[s
         place = store_address(artifacts[artifact_of(stage, given)])
         options[option] = f"{place}/{given.file.format(model=model)}" if given.file else place
     options |= {"out": store_address(result), "work": _beside(result, "work")}
-    return ["scaled-yolov4", stage.name, *(text for name, value in options.items() for text in (f"--{name}", value))]
+    return ["scaled-yolov4", stage.command, *(text for name, value in options.items() for text in (f"--{name}", value))]
 
 
 def train_job(platform: Platform, params: dsl.Artifact, model: str, command: Sequence[str]) -> RayJob:

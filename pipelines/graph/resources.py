@@ -28,7 +28,7 @@ def resources(target: Target) -> dict[str, Resources]:
     size = job_size(target.sized_for)
     node = Resources(str(size.cpus), f"{size.memory}Gi", shm=f"{size.shm}Gi", gpu=True)
     training = replace(FOLLOWING if target.ray_jobs else node, retries=target.retries)
-    stages = {stage.name: stage.resources or training for stage in STAGES}
+    stages = {stage.command: stage.resources or training for stage in STAGES}
     return {**OWN_STEPS, **stages, "finish": replace(FINISH, retries=target.retries)}
 
 

@@ -46,7 +46,7 @@ def run_step(
     for option, given in stage.inputs.items():
         options[option] = _path(artifacts[artifact_of(stage, given)], given.file.format(model=model))
     work = {"work": work_folder(result)} if stage.work else {}
-    run_stage(name, params, **options, out=result.path, **work)
+    run_stage(stage.command, params, **options, out=result.path, **work)
     if confusion:
         matrix = Path(result.path, stage.result.confusion).read_text(encoding="utf-8")
         confusion.log_confusion_matrix(**json.loads(matrix))
