@@ -1,1 +1,1 @@
-"""A Kubeflow Pipelines server: versions, runs and schedules, and a run as it happens."""
+"""A Kubeflow Pipelines server: versions, runs and schedules, and following a run."""

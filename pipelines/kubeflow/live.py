@@ -1,10 +1,10 @@
-"""A run of the pipeline as it goes: a live table at a terminal, a line for each change elsewhere."""
+"""A pipeline run while it runs: a live table on a terminal, one line per change elsewhere."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -13,61 +13,65 @@ from rich.table import Table
 from pipelines.kubeflow.client import ENDED, Kubeflow
 from yolo_core.errors import TryAgain
 
-AROUND = ("root", "-driver", "executor")
+if TYPE_CHECKING:
+    from kfp_server_api import V2beta1PipelineTaskDetail, V2beta1Run
+
+KFP_INTERNAL = ("root", "-driver", "executor")  # endings of the tasks that KFP adds around each step
 COLOURS = {"SUCCEEDED": "green", "FAILED": "red", "RUNNING": "cyan", "CANCELED": "yellow", "CANCELING": "yellow"}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One task of a run: its name, its state, how long it took or has been at work, and what went wrong."""
+    """One task of a run."""
 
     id: str
     name: str
     state: str
     seconds: float | None
+    """How long it took, or has been running; None before its start."""
+
     error: str = ""
 
 
-def steps(run: Any) -> list[Step]:
-    """The tasks of a run in the order of their start; the pods that KFP puts around each are left out."""
-    details = (run.run_details and run.run_details.task_details) or []
-    own = [task for task in details if not task.display_name.endswith(AROUND)]
+def steps(run: "V2beta1Run") -> list[Step]:
+    """The steps of a run in the order of their start, without the tasks that KFP adds around each."""
+    tasks: list[V2beta1PipelineTaskDetail] = (run.run_details and run.run_details.task_details) or []
+    own = [task for task in tasks if not str(task.display_name).endswith(KFP_INTERNAL)]
     own.sort(key=lambda task: (task.start_time is None, task.start_time or task.create_time))
-    return [
-        Step(task.task_id, task.display_name, task.state or "PENDING", _seconds(task), _error(task)) for task in own
-    ]
+    return [_step(task) for task in own]
 
 
 def follow(
     server: Kubeflow, run_id: str, *, limit: float, console: Console, poll: float = 3, heartbeat: float = 60
-) -> Any:
-    """Show the run until it ends, and return it as it is then. limit, poll, heartbeat: seconds.
+) -> "V2beta1Run":
+    """Show the run until it ends and return its final state. limit, poll, heartbeat: seconds.
 
-    Raises TryAgain when it has not ended within `limit`; the run goes on then.
+    Raises TryAgain when it has not ended within `limit`; the run itself continues.
     """
-    began = time.monotonic()
-    with _shown(console, heartbeat) as screen:
+    started = time.monotonic()
+    with _view(console, heartbeat) as view:
         while True:
             run = server.run(run_id)
-            screen.show(run)
+            view.show(run)
             if run.state in ENDED:
                 return run
-            if time.monotonic() - began > limit:
-                raise TryAgain(f"run {run_id}: {run.state} after {timedelta(seconds=round(limit))}; it goes on")
+            if time.monotonic() - started > limit:
+                raise TryAgain(f"run {run_id}: {run.state} after {timedelta(seconds=round(limit))}; it continues")
             time.sleep(poll)
 
 
-def table(run: Any) -> Table:
+def table(run: "V2beta1Run") -> Table:
+    """One row per step."""
     content = Table(title=f"{run.display_name}: {_coloured(run.state or 'PENDING')}", title_justify="left")
     for column in ("step", "state", "time", "error"):
         content.add_column(column, justify="right" if column == "time" else "left")
     for step in steps(run):
-        content.add_row(step.name, _coloured(step.state), _time(step.seconds), step.error)
+        content.add_row(step.name, _coloured(step.state), _duration(step.seconds), step.error)
     return content
 
 
-def overview(runs: Iterable[Any]) -> Table:
-    """A line a run."""
+def overview(runs: "Iterable[V2beta1Run]") -> Table:
+    """One row per run."""
     content = Table()
     for column in ("run", "name", "state", "started", "time"):
         content.add_column(column)
@@ -75,68 +79,71 @@ def overview(runs: Iterable[Any]) -> Table:
         started = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else ""
         end = run.finished_at if run.state in ENDED else datetime.now(UTC)
         seconds = (end - run.created_at).total_seconds() if run.created_at and end else None
-        content.add_row(run.run_id, run.display_name, _coloured(run.state or "PENDING"), started, _time(seconds))
+        content.add_row(run.run_id, run.display_name, _coloured(run.state or "PENDING"), started, _duration(seconds))
     return content
 
 
-class _Lines:
-    """A line for each change of a step, and one at times while nothing changes."""
+class _LineView:
+    """One line per change of a step, and a heartbeat while nothing changes."""
 
     def __init__(self, console: Console, heartbeat: float) -> None:
-        self.console, self.heartbeat = console, heartbeat
-        self.seen: dict[str, str] = {}
-        self.spoke = time.monotonic()
+        self._console, self._heartbeat = console, heartbeat
+        self._states: dict[str, str] = {}  # by step id
+        self._printed_at = time.monotonic()
 
-    def __enter__(self) -> "_Lines":
+    def __enter__(self) -> "_LineView":
         return self
 
     def __exit__(self, *_: object) -> None: ...
 
-    def show(self, run: Any) -> None:
+    def show(self, run: "V2beta1Run") -> None:
         now = [Step("", "run", run.state or "PENDING", None), *steps(run)]
         for step in now:
-            if self.seen.get(step.id) != step.state:
-                self._say(f"{step.name}: {step.state}{f': {step.error}' if step.error else ''}")
-                self.seen[step.id] = step.state
-        if time.monotonic() - self.spoke >= self.heartbeat:
-            self._say("still at " + ", ".join(step.name for step in now if step.state == "RUNNING"))
+            if self._states.get(step.id) != step.state:
+                self._print(f"{step.name}: {step.state}{f': {step.error}' if step.error else ''}")
+                self._states[step.id] = step.state
+        if time.monotonic() - self._printed_at >= self._heartbeat:
+            self._print("still at " + ", ".join(step.name for step in now if step.state == "RUNNING"))
 
-    def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        self.spoke = time.monotonic()
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._printed_at = time.monotonic()
 
 
-class _Screen:
+class _TableView:
+    """The table of the run, redrawn in place."""
+
     def __init__(self, console: Console) -> None:
-        self.live = Live(console=console, auto_refresh=False)
+        self._live = Live(console=console, auto_refresh=False)
 
-    def __enter__(self) -> "_Screen":
-        self.live.start()
+    def __enter__(self) -> "_TableView":
+        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.live.stop()
+        self._live.stop()
 
-    def show(self, run: Any) -> None:
-        self.live.update(table(run), refresh=True)
-
-
-def _shown(console: Console, heartbeat: float) -> _Screen | _Lines:
-    return _Screen(console) if console.is_terminal else _Lines(console, heartbeat)
+    def show(self, run: "V2beta1Run") -> None:
+        self._live.update(table(run), refresh=True)
 
 
-def _seconds(task: Any) -> float | None:
+def _view(console: Console, heartbeat: float) -> _TableView | _LineView:
+    return _TableView(console) if console.is_terminal else _LineView(console, heartbeat)
+
+
+def _step(task: "V2beta1PipelineTaskDetail") -> Step:
+    error = " ".join((task.error.message or "").split())[:200] if task.error else ""
+    return Step(str(task.task_id), str(task.display_name), task.state or "PENDING", _seconds(task), error)
+
+
+def _seconds(task: "V2beta1PipelineTaskDetail") -> float | None:
     if not task.start_time:
         return None
     end = task.end_time if task.end_time and task.end_time >= task.start_time else datetime.now(UTC)
     return (end - task.start_time).total_seconds()
 
 
-def _error(task: Any) -> str:
-    return " ".join((task.error.message or "").split())[:200] if task.error else ""
-
-
-def _time(seconds: float | None) -> str:
+def _duration(seconds: float | None) -> str:
     return "" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 

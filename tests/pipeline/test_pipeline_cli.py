@@ -20,7 +20,7 @@ from waiting import join, until
 from pipelines.cli import stages
 from pipelines.graph.compile import COMPILED
 from pipelines.kubeflow import client as kubeflow
-from pipelines.kubeflow import live
+from pipelines.kubeflow import connection, live
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
@@ -111,7 +111,7 @@ def test_a_new_version_only_when_the_graph_changed(server: KfpServer, tmp_path: 
 
 
 def test_a_pipeline_that_others_uploaded_gets_a_version_of_ours(server: KfpServer) -> None:
-    client = kubeflow._Client(host=server.url)
+    client = connection.ClientWithTimeouts(host=server.url)
     client.upload_pipeline(str(COMPILED), "scaled-yolov4-full")
     assert "uploaded" in submitted(server).stdout
     assert "unchanged" in submitted(server).stdout
@@ -170,7 +170,7 @@ def test_a_graph_without_our_parameters_is_refused(server: KfpServer, tmp_path: 
 def test_a_file_that_is_no_graph_is_refused(server: KfpServer) -> None:
     result = submitted(server, graph=PARAMS)
     assert result.exit_code == 2
-    assert "params.yaml: no compiled pipeline" in error_line(result)
+    assert "params.yaml: not a compiled pipeline" in error_line(result)
 
 
 def test_a_refused_token_is_one_line_and_exit_code_2(server: KfpServer) -> None:
@@ -205,7 +205,7 @@ def test_a_server_that_stays_away_is_exit_code_3(
 
 def test_a_server_that_does_not_answer_is_given_up(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubeflow.Kubeflow.__init__, "__kwdefaults__", {"patience": 0.1})
-    monkeypatch.setattr(kubeflow, "LIMITS", (0.2, 0.2))
+    monkeypatch.setattr(connection, "TIMEOUTS", (0.2, 0.2))
     server.faults.append(Fault("GET", "healthz", delay=1, times=1000))
     assert submitted(server).exit_code == 3
 
@@ -281,7 +281,7 @@ def test_a_run_that_did_not_succeed_is_exit_code_1(server: KfpServer, state: str
 def test_following_ends_at_its_limit_while_the_run_goes_on(server: KfpServer) -> None:
     result = while_followed(server, lambda run: server.advance(run, "RUNNING"), "--hours", "0")
     assert result.exit_code == 3
-    assert "it goes on" in error_line(result)
+    assert "it continues" in error_line(result)
 
 
 def test_the_table_of_a_run(server: KfpServer) -> None:
