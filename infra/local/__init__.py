@@ -1,1 +1,1 @@
-"""The object store and the tracking server on this machine's loopback: for development and for the tests."""
+"""An object store and a tracking server on loopback, for development and tests."""

@@ -1,4 +1,8 @@
-"""A server process that outlives the one that starts it, known by a locked file."""
+"""A server process that outlives its starter and is identified by a locked file.
+
+The lock is an inherited file descriptor: the server itself holds it until it ends. `yolo_core.locks.exclusive` would
+release it when the starter's block ends, so it does not serve here.
+"""
 
 import contextlib
 import fcntl
@@ -14,19 +18,19 @@ from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
-GRPC_OFFSET = 10_000  # SeaweedFS takes this port beside each of its own
+GRPC_OFFSET = 10_000  # SeaweedFS also opens the port this far above each of its own
 
 
 class ServiceError(Exception):
-    """A service that cannot be started; one line."""
+    """A service cannot be started; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """One server: its log and its id lie in `folder`. stop_signal: how it is asked to end."""
-
     name: str
     folder: Path
+    """Of its log and its process id."""
+
     stop_signal: signal.Signals = signal.SIGTERM
 
     @property
@@ -38,7 +42,7 @@ class Server:
         return self.folder / f"{self.name}.pid"
 
     def start(self, command: list[str], environment: dict[str, str], user: str | None = None) -> None:
-        """Run it in a session of its own; the lock on its id file is inherited, so it lasts as long as the process."""
+        """Run it in a session of its own. It inherits the lock on its id file, which lasts as long as the process."""
         with self._id.open("w") as file, private(self.log).open("ab") as log:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             process = subprocess.Popen(
@@ -67,7 +71,7 @@ class Server:
             return True
 
     def stop(self, patience_s: float = 10) -> None:
-        """Ask it to end; one that does not is killed."""
+        """Send the stop signal, and SIGKILL if it does not end."""
         for number, within in ((self.stop_signal, patience_s), (signal.SIGKILL, 10)):
             if not self.is_running():
                 return
@@ -78,38 +82,38 @@ class Server:
                 wait_until(partial(self._has_ended, process), within)
 
     def _has_ended(self, process: int) -> bool:
-        with contextlib.suppress(ChildProcessError):  # one that this process started must be collected
+        with contextlib.suppress(ChildProcessError):  # a child of this process must be reaped
             os.waitpid(process, os.WNOHANG)
         return not self.is_running()
 
     def wait_until_ready(self, is_ready: Callable[[], bool], within_s: float) -> None:
-        """Raise ServiceError with the end of its log when it ends or does not get ready."""
+        """Raises ServiceError with the last line of its log if it ends or does not become ready."""
 
-        def settled() -> bool:
+        def is_ready_or_ended() -> bool:
             if not self.is_running():
-                raise ServiceError(f"{self.name} ended at once; {self.log}: {self._last_words()}")
+                raise ServiceError(f"{self.name} ended at once; {self.log}: {self._last_line()}")
             return is_ready()
 
         try:
-            wait_until(settled, within_s)
+            wait_until(is_ready_or_ended, within_s)
         except TimeoutError:
             raise ServiceError(f"{self.name} is not ready after {within_s:g} s; see {self.log}") from None
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         return next((line for line in reversed(self.log.read_text(errors="replace").splitlines()) if line.strip()), "")
 
 
-def wait_until(is_so: Callable[[], bool], within_s: float) -> None:
+def wait_until(condition: Callable[[], bool], within_s: float) -> None:
     """Raises TimeoutError."""
     deadline = time.monotonic() + within_s
-    while not is_so():
+    while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.05)
 
 
 def answers(url: str) -> bool:
-    """Does a GET of this address succeed?"""
+    """Whether a GET of this address succeeds."""
     try:
         with urlopen(url, timeout=5):
             return True
@@ -118,14 +122,14 @@ def answers(url: str) -> bool:
 
 
 def private(path: Path) -> Path:
-    """A file that only its owner can read, made when missing."""
+    """A file that only its owner can read, created if missing."""
     path.touch(mode=0o600)
     path.chmod(0o600)
     return path
 
 
 def free_port() -> int:
-    """A port of the loopback that is free now, and so is the one at GRPC_OFFSET above it."""
+    """A loopback port that is free, as is the one GRPC_OFFSET above it."""
     while True:
         with socket.socket() as service, socket.socket() as grpc:
             service.bind(("127.0.0.1", 0))
@@ -136,6 +140,6 @@ def free_port() -> int:
 
 
 def program(name: str, *folders: Path) -> str | None:
-    """The path of a program in one of these folders, else on the PATH."""
+    """The path of a program in one of these folders, or else on the PATH."""
     own = (str(folder / name) for folder in folders if (folder / name).is_file())
     return next(own, None) or shutil.which(name)

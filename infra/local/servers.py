@@ -35,7 +35,7 @@ def start_store(server: Server, data: Path, port: int, key: str, secret: str, bu
 
 
 def _has_bucket(url: str, key: str, secret: str, bucket: str) -> bool:
-    """The bucket comes a moment after the store."""
+    """The bucket appears a moment after the store answers."""
     client = Session(key, secret, region_name="us-east-1").client("s3", endpoint_url=url)
     try:
         return any(found["Name"] == bucket for found in client.list_buckets()["Buckets"])
@@ -55,7 +55,7 @@ def start_database(server: Server, port: int, password: str) -> None:
     initdb = program("initdb", *folders)
     if initdb is None:
         raise ServiceError(
-            "PostgreSQL is not installed (Debian: apt-get install postgresql); DATABASE=sqlite goes without"
+            "PostgreSQL is not installed (Debian: apt-get install postgresql); DATABASE=sqlite does without"
         )
     programs, data, user = Path(initdb).resolve().parent, database_folder(server.folder), _database_user()
     if not (data / "PG_VERSION").exists():
@@ -77,7 +77,7 @@ def start_database(server: Server, port: int, password: str) -> None:
 
 
 def database_folder(folder: Path) -> Path:
-    """PostgreSQL refuses to run as root; its own user then needs a folder that it can reach."""
+    """PostgreSQL refuses to run as root; its own user then needs a folder that it can access."""
     if _database_user() is None:
         return folder / "postgresql"
     return Path("/var/lib/postgresql") / f"scaled-yolov4-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
@@ -92,7 +92,7 @@ def _database_user() -> str | None:
 
 
 def _make_database(programs: Path, data: Path, user: str | None, password: str) -> None:
-    shutil.rmtree(data, ignore_errors=True)  # of an attempt that was interrupted
+    shutil.rmtree(data, ignore_errors=True)  # left by an interrupted attempt
     data.mkdir(parents=True, mode=0o700)
     secret = private(data.with_name(f"{data.name}.secret"))
     secret.write_text(password)
@@ -117,12 +117,17 @@ def _make_database(programs: Path, data: Path, user: str | None, password: str) 
 
 
 def start_tracking(
-    server: Server, port: int, databases: tuple[str, str], artifacts: str, admin: tuple[str, str], environment: dict
+    server: Server,
+    port: int,
+    databases: tuple[str, str],
+    artifacts: str,
+    admin: tuple[str, str],
+    environment: dict[str, str],
 ) -> None:
     """MLflow with accounts.
 
-    databases: addresses for records and for users; these and the passwords stay off the command line. artifacts: where
-    the server keeps files; environment: the variables it reaches that place with.
+    databases: addresses for records and for users; these and the passwords stay off the command line.
+    artifacts: where the server keeps files. environment: the variables it needs to reach them.
     """
     records, users = databases
     configuration = private(server.folder / "mlflow-auth.ini")

@@ -1,9 +1,9 @@
-"""An S3 store (SeaweedFS) and an MLflow server with accounts on PostgreSQL, on this machine's loopback.
+"""An S3 store (SeaweedFS) and an MLflow server with accounts on PostgreSQL, on loopback.
 
     python -m infra.local.services up | status | down
 
-`up` makes the credentials, keeps them in the folder (.services, readable by its owner alone) and prints the variables
-that let a shell reach the services. The tests start and stop services of their own with `running`.
+`up` generates credentials, keeps them in the folder (.services, readable only by its owner) and prints the environment
+variables for the services. Tests start and stop their own services with `running`.
 """
 
 import argparse
@@ -25,10 +25,11 @@ STORE, DATABASE, TRACKING = "store", "database", "tracking"  # in the order they
 
 @dataclass(frozen=True)
 class Services:
-    """The services of one folder. sqlite: MLflow's records in files instead of PostgreSQL."""
+    """The services of one folder."""
 
     folder: Path
     sqlite: bool = False
+    """Keep MLflow's records in files instead of PostgreSQL."""
 
     @property
     def servers(self) -> dict[str, Server]:
@@ -36,7 +37,7 @@ class Services:
         return {STORE: Server("seaweedfs", self.folder), **database, TRACKING: Server("mlflow", self.folder)}
 
     def up(self, *names: str) -> None:
-        """Start what does not run, all or those named."""
+        """Start all services that are not running, or those named."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         settings = self._settings()
@@ -47,12 +48,12 @@ class Services:
         private(self.folder / "env").write_text("".join(lines))
 
     def down(self) -> None:
-        """Stop everything; what was stored stays."""
+        """Stop everything; stored data stays."""
         for server in reversed(self.servers.values()):
             server.stop()
 
     def status(self) -> dict[str, bool]:
-        """Which services run, and answer where that can be asked without an account."""
+        """Which services run, and answer if that can be tested without an account."""
         settings = self._settings()
         urls = {STORE: f"{_url(settings, STORE)}/healthz", TRACKING: f"{_url(settings, TRACKING)}/health"}
         return {
@@ -61,7 +62,7 @@ class Services:
         }
 
     def variables(self) -> dict[str, str]:
-        """What a process needs in its environment to reach the services."""
+        """The environment variables that a process needs to use the services."""
         settings = self._settings()
         return {
             **self._store_variables(settings),
@@ -71,7 +72,7 @@ class Services:
         }
 
     def remove(self) -> None:
-        """Stop everything and delete what was stored."""
+        """Stop everything and delete stored data."""
         self.down()
         shutil.rmtree(servers.database_folder(self.folder), ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -107,7 +108,7 @@ class Services:
         }
 
     def _settings(self) -> dict[str, str]:
-        """Ports and credentials, made at first use."""
+        """Ports and credentials, generated at first use."""
         path = self.folder / "settings.json"
         if not path.exists():
             made = {f"{name}_port": str(free_port()) for name in (STORE, DATABASE, TRACKING)}
@@ -119,7 +120,7 @@ class Services:
 
 @contextlib.contextmanager
 def running(folder: Path, *names: str, sqlite: bool = False) -> Iterator[Services]:
-    """Services on free ports for the time of the block, all or those named; nothing of them stays."""
+    """Services on free ports while the block runs, all or those named; everything is deleted afterwards."""
     services = Services(folder, sqlite)
     try:
         services.up(*names)
@@ -134,11 +135,11 @@ def _url(settings: dict[str, str], name: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m infra.local.services", description="The services on this machine's loopback."
+        prog="python -m infra.local.services", description="An S3 store and an MLflow server on loopback."
     )
     parser.add_argument("command", choices=("up", "status", "down"))
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where they keep everything (%(default)s)")
-    parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql", help="of MLflow")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="data, logs and credentials (%(default)s)")
+    parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql", help="for MLflow")
     given = parser.parse_args()
     services = Services(given.folder.absolute(), sqlite=given.database == "sqlite")
     if given.command == "down":

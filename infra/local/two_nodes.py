@@ -1,10 +1,10 @@
-"""From data in the object store to a registered model, trained by two Ray nodes, all on this machine's loopback.
+"""From data in the object store to a registered model, trained by two Ray nodes, all on loopback.
 
     python -m infra.local.two_nodes
 
-Starts the services of `infra.local.services` (SeaweedFS; MLflow with accounts on PostgreSQL) and leaves them running; a
-Ray head and two nodes of one processor, which share no folder, run for as long as the stages do. Every path of every
-stage lies in the store, unfinished work as well: after a kill the same command's training goes on from it.
+Starts the services of `infra.local.services` (SeaweedFS; MLflow with accounts on PostgreSQL) and leaves them running. A
+Ray head and two nodes of one processor, which share no folder, run while the stages do. Every path of every stage is in
+the store, unfinished work included: after a kill, the same command resumes the training.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from infra.local.services import FOLDER, Services
 ROOT = Path(__file__).parents[2]
 MODEL = "yolov4-tiny"
 STAGES = ("prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote")
-FOR_ALL = ("prepare", "anchors", "evolve")  # these know no --model
+FOR_ALL = ("prepare", "anchors", "evolve")  # without --model
 SMALL = (
     f"models=[{MODEL}]",
     "prepare.digits.train_images=64",
@@ -46,7 +46,7 @@ STAGE_LIMIT_S = 900
 
 @contextlib.contextmanager
 def nodes(folder: Path, count: int = 2) -> Iterator[str]:
-    """The address of a Ray cluster whose head only drives and whose nodes have one processor and a folder each."""
+    """The address of a Ray cluster whose head runs only the driver and whose nodes have a processor and a folder each."""
     from ray.cluster_utils import Cluster
 
     from components.training.nodes import NODE_VARIABLE
@@ -70,7 +70,7 @@ def command(stage: str, place: str, changes: list[str]) -> list[str]:
 
 
 def run(services: Services, place: str, changes: list[str]) -> int:
-    """All stages in their order; the exit code of the first that fails, else 0."""
+    """All stages in order; the exit code of the first that fails, else 0."""
     folder = services.folder / "two-nodes"
     folder.mkdir(exist_ok=True)
     os.environ.update(services.variables(), PYTHONPATH=str(ROOT))
