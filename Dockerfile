@@ -1,14 +1,14 @@
 # The image of every step: the command line, the pipeline's components, Ray's nodes and MLflow's server.
 #
-#   make image                  CUDA: torch as the package index has it for Linux, with CUDA's libraries beside it
+#   make image                  CUDA: torch from the package index, with CUDA's libraries
 #   make image DEVICE=cpu       CPU: a build of torch without CUDA
 #
-# The driver comes from the machine (NVIDIA's container toolkit); nothing else of CUDA has to.
+# Only the driver comes from the host (NVIDIA's container toolkit).
 
 FROM python:3.11-slim-bookworm AS build
 
-# DEVICE: cuda or cpu. TORCH_INDEX: a package index to take torch from; empty is the usual place. PACKAGES: further
-# packages, such as tensorrt-cu13, whose libraries do not come from the package index and so cannot be locked with the rest.
+# DEVICE: cuda or cpu. TORCH_INDEX: a package index for torch; empty: the default one. PACKAGES: further packages, such as
+# tensorrt-cu13, whose libraries are not on the package index and cannot be locked with the rest.
 ARG DEVICE=cuda
 ARG TORCH_INDEX=""
 ARG PACKAGES=""
@@ -22,7 +22,7 @@ ENV UV_COMPILE_BYTECODE=1 \
 RUN pip install --no-cache-dir "uv==${UV_VERSION}" && uv venv "${VIRTUAL_ENV}"
 WORKDIR /src
 
-# The dependencies alone first: a change of the code leaves this layer as it is.
+# Dependencies first: a change of the code keeps this layer cached.
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 # hadolint ignore=SC2086
 RUN case "${DEVICE}" in \
@@ -42,7 +42,7 @@ RUN uv pip install --no-deps .
 
 FROM python:3.11-slim-bookworm
 
-# The version of a system package is that of the base image's release.
+# System packages take the versions of the base image's release.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends git tini \
@@ -52,7 +52,7 @@ RUN apt-get update \
 
 COPY --from=build /opt/venv /opt/venv
 
-# NVIDIA_*: what of the machine's driver the container gets to see. The rest keeps programs from reporting usage.
+# NVIDIA_*: parts of the host's driver that the container sees. The last three disable usage reports.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all \
@@ -74,7 +74,7 @@ WORKDIR /work
 COPY --chown=10001:10001 params.yaml ./
 COPY --chown=10001:10001 params params
 
-# Kubernetes asks its own probes; elsewhere this tells a container whose program cannot start at all.
+# Kubernetes uses its own probes; elsewhere this detects a container whose program cannot start.
 HEALTHCHECK --interval=5m --timeout=20s --start-period=10s CMD ["scaled-yolov4", "--help"]
 
 ENTRYPOINT ["tini", "--"]

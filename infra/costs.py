@@ -1,6 +1,6 @@
-"""What the platform and a training on it would cost: python -m infra.costs prints the tables of docs/cluster.md.
+"""Estimated costs of the platform and of trainings: `python -m infra.costs` prints the tables of docs/cluster.md.
 
-An estimate by arithmetic, not a measurement: work in FLOPs over what the GPUs do at an assumed share of their peak.
+Training time is FLOPs over the GPUs' peak at an assumed utilisation; nothing was measured.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ ENVIRONMENTS = ROOT / "infra" / "terraform" / "envs"
 RECIPES = params.load(ROOT / "params" / "coco.yaml")
 MODELS = ("yolov4-tiny", "yolov4-csp", "yolov4-p5", "yolov4-p6", "yolov4-p7", "yolov7", "yolov7-w6", "yolov7-e6e")
 
-# Assumed list prices in US dollars, us-east-1, on demand, as remembered from 2025; nothing here could look them up.
+# Assumed list prices in US dollars, us-east-1, on demand, recalled from 2025 and not looked up.
 PER_HOUR = {
     "m7i.xlarge": 0.2016,
     "m7i.2xlarge": 0.4032,
@@ -34,27 +34,28 @@ PER_HOUR = {
     "interface endpoint": 0.01,  # in each zone
 }
 SPOT = 0.4  # of the price on demand
-HOURS_A_MONTH = 730
+HOURS_PER_MONTH = 730
 
 UTILISATION = 0.35  # of the dense float16 peak, over a whole training
-BACKWARD = 2  # FLOPs of the way back, in those of the way forth
+BACKWARD = 2  # FLOPs of the backward pass, in forward passes
 TRAIN_IMAGES, VAL_IMAGES = 118_287, 5_000  # COCO 2017
 GPUS = {"nvidia-l4": "L4", "nvidia-a100": "A100"}
 
 
 @dataclass(frozen=True)
 class Training:
-    """One model's training by the published recipe: where, how long (hours) and for how much (USD, on demand)."""
+    """One model's training by the published recipe."""
 
     model: str
     nodes: int
     instance: str
     hours: float
     dollars: float
+    """On demand, for all nodes."""
 
 
 def training(model: str) -> Training:
-    """FLOPs of all images of all epochs, forth and back, over the FLOP/s of the job's GPUs."""
+    """FLOPs of all images of all epochs, forward and backward, over the FLOP/s of the job's GPUs."""
     size, recipe = JOB_SIZES[model], RECIPES.train_settings(model)
     pool = pool_of(size, load(ENVIRONMENTS / "prod"))
     epochs = recipe.second_stage.epochs if recipe.second_stage else recipe.epochs
@@ -65,7 +66,7 @@ def training(model: str) -> Training:
 
 
 def evaluation_dollars(model: str) -> float:
-    """Every validation image once plainly and once at each size of the test-time augmentation, on the smallest pool."""
+    """Every validation image once without TTA and once at each of its scales, on the smallest pool; USD."""
     pool = load(ENVIRONMENTS / "prod").modules["platform"]["gpu_pools"]["single"]
     passes = 1 + sum(scale**2 for scale in RECIPES.evaluate.tta.scales)
     work = forward_flops(model, RECIPES.train_settings(model).size) * VAL_IMAGES * passes
@@ -73,7 +74,7 @@ def evaluation_dollars(model: str) -> float:
 
 
 def idle_dollars(environment: str) -> dict[str, float]:
-    """What stands there all month while nothing is trained, in USD a month."""
+    """USD per month for what runs while nothing is trained."""
     platform = load(ENVIRONMENTS / environment).modules["platform"]
     network = load(ROOT / "infra" / "terraform" / "modules" / "network").variables
     general, database = platform["general_pool"], platform["database"]
@@ -86,11 +87,11 @@ def idle_dollars(environment: str) -> dict[str, float]:
         "interface endpoints": zones * endpoints * PER_HOUR["interface endpoint"],
         "load balancer": PER_HOUR["load balancer"],
     }
-    return {what: dollars * HOURS_A_MONTH for what, dollars in hourly.items()}
+    return {item: dollars * HOURS_PER_MONTH for item, dollars in hourly.items()}
 
 
 def pool_of(size: JobSize, environment: Config) -> dict[str, Any]:
-    """The first pool on demand whose nodes have the GPUs that a job asks for."""
+    """The first on-demand pool whose nodes have the GPUs that a job needs."""
     return next(
         pool
         for pool in environment.modules["platform"]["gpu_pools"].values()
@@ -101,7 +102,7 @@ def pool_of(size: JobSize, environment: Config) -> dict[str, Any]:
 
 
 def forward_flops(model: str, size: int) -> float:
-    """FLOPs of one image: the printed figure of the model, scaled from its native size."""
+    """FLOPs of one image: the model's published figure, scaled from its native size."""
     spec = get_spec(model)
     assert spec.published.gflops is not None
     return spec.published.gflops * 1e9 * (size / spec.native_size) ** 2
@@ -114,10 +115,10 @@ def flops_per_second(pool: dict[str, Any]) -> float:
 def tables() -> str:
     """Both tables in Markdown."""
     idle = {environment: idle_dollars(environment) for environment in ("dev", "prod")}
-    rows = ["| a month, nothing running | dev, USD | prod, USD |", "|---|---|---|"]
-    rows += [f"| {what} | {idle['dev'][what]:.0f} | {idle['prod'][what]:.0f} |" for what in idle["dev"]]
-    rows += [f"| together | {sum(idle['dev'].values()):.0f} | {sum(idle['prod'].values()):.0f} |", ""]
-    rows += ["| model | nodes | hours of training | USD on demand | USD on spot | USD of an evaluation |"]
+    rows = ["| per month, nothing running | dev, USD | prod, USD |", "|---|---|---|"]
+    rows += [f"| {item} | {idle['dev'][item]:.0f} | {idle['prod'][item]:.0f} |" for item in idle["dev"]]
+    rows += [f"| total | {sum(idle['dev'].values()):.0f} | {sum(idle['prod'].values()):.0f} |", ""]
+    rows += ["| model | nodes | training hours | USD on demand | USD on spot | USD per evaluation |"]
     rows += ["|---|---|---|---|---|---|"]
     for one in map(training, MODELS):
         rows.append(

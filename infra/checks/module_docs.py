@@ -11,14 +11,14 @@ BEGIN, END = "<!-- inputs and outputs: make format-infra -->", "<!-- end -->"
 
 
 def documented(config: Config, readme: str) -> str:
-    """The README with what stands between its marks made anew."""
+    """The README with the tables between its marks regenerated."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{_tables(config)}{END}{after}"
 
 
 def folders() -> list[Path]:
-    """Every folder with a configuration of its own."""
+    """Every folder with its own configuration."""
     return sorted({path.parent for path in TERRAFORM.rglob("*.tf")})
 
 
@@ -66,7 +66,7 @@ def main() -> int:
                 readme.write_text(new, encoding="utf-8")
     if "--check" in sys.argv:
         for readme in stale:
-            print(f"{readme}: not current; run make format-infra", file=sys.stderr)
+            print(f"{readme}: out of date; run make format-infra", file=sys.stderr)
         return bool(stale)
     return 0
 

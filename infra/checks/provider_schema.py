@@ -1,8 +1,8 @@
 """Write tests/infra/provider_schema.json: the arguments of every provider block, resource and data source in use.
 
-Terraform itself would ask the providers, which nothing here can fetch. The CDK Terrain bindings of a provider are
-generated from its schema and come as a Python package; this reads them, keeps what the configuration names and needs
-no Terraform. Run it again after using a kind of resource for the first time, or after raising a version:
+Terraform would ask the providers, which cannot be fetched without it. The CDK Terrain bindings of a provider are
+generated from its schema and published as a Python package; this script reads them and keeps what the configuration
+uses. Run it again after using a new kind of resource or updating a version:
 
     python -m infra.checks.provider_schema
 """
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 TERRAFORM = ROOT / "infra" / "terraform"
 OUT = ROOT / "tests" / "infra" / "provider_schema.json"
 PACKAGES = {"aws": "cdktn-provider-aws==25.8.1", "helm": "cdktn-provider-helm==15.1.0"}
-NO_BLOCKS = {"helm"}  # what nests is written as an attribute there, which the bindings do not show
-BUILT_IN = {"terraform_data"}  # of Terraform itself
+NO_BLOCKS = {"helm"}  # nested values are attributes there, which the bindings do not show
+BUILT_IN = {"terraform_data"}  # part of Terraform itself
 
 # Lines of the generated JavaScript that carry the schema.
 _CLASS = re.compile(r"^class (\w+) extends cdktn\.(\w+)")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _text(schema: dict[str, Any]) -> str:
-    """JSON with a line for each kind, so that a change of one shows as one line."""
+    """JSON with one line per kind, for readable diffs."""
     lines = (
         f"{json.dumps(name)}: {json.dumps(kind, sort_keys=True)}" for name, kind in sorted(schema["kinds"].items())
     )
@@ -92,13 +92,13 @@ def _bindings(package: str, folder: Path) -> tarfile.TarFile:
 
 def _read(bindings: tarfile.TarFile, name: str) -> str:
     file = bindings.extractfile(name)
-    assert file is not None, f"{name}: not in the package"
+    assert file is not None, f"{name}: missing from the package"
     return file.read().decode()
 
 
 def _kind(source: str, provider: str) -> dict[str, Any]:
-    """The schema of one kind: name -> "required", "optional" or "computed", or for what nests
-    {"block": whether it is written as a block, "need": one of the three, "inside": the same again}."""
+    """The schema of one kind: name -> "required", "optional" or "computed", or for a nested object
+    {"block": whether it is written as a block, "need": one of the three, "inside": its schema}."""
     members, nested, blocks, top = _parse(source)
 
     def describe(owner: str) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _kind(source: str, provider: str) -> dict[str, Any]:
 def _parse(
     source: str,
 ) -> tuple[dict[str, dict[str, str]], dict[tuple[str, str], str], set[tuple[str, str]], str]:
-    """By class (the end of its name that says how it is held taken off): members, nested classes and blocks."""
+    """By class (without the suffix for its container): members, nested classes and blocks; and the top class."""
     members: dict[str, dict[str, str]] = {}
     nested: dict[tuple[str, str], str] = {}
     blocks: set[tuple[str, str]] = set()
@@ -148,7 +148,7 @@ def _parse(
             argument = match[1]
         elif _BLOCK.match(line):
             blocks.add((owner, argument))
-        elif match := _STORED.match(line):  # the only trace of what lies inside a provider's own blocks
+        elif match := _STORED.match(line):  # all that the bindings show of a provider's own blocks
             members.setdefault(owner, {}).setdefault(argument, "optional")
             nested.setdefault((owner, argument), _plain(match[1]))
     assert top, "no resource in the file"

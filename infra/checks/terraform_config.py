@@ -1,6 +1,6 @@
 """A Terraform configuration as data: what a folder declares, and what its expressions refer to.
 
-Reads syntax only (python-hcl2) and evaluates nothing: enough to tell a name that does not exist from one that does.
+Reads syntax only (python-hcl2) and evaluates nothing, which is enough to find references to names that do not exist.
 """
 
 import re
@@ -32,7 +32,7 @@ _BUILT_IN = {"each", "count", "path", "self", "terraform", "run"}
 
 @dataclass(frozen=True)
 class Reference:
-    """`module.network.subnets["a"]` in main.tf has the path ("module", "network", "subnets"): indices are left out."""
+    """`module.network.subnets["a"]` in main.tf has the path ("module", "network", "subnets"), without indices."""
 
     path: tuple[str, ...]
     file: str
@@ -43,7 +43,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Config:
-    """One folder of Terraform files. Blocks are python-hcl2's dictionaries with the quotes of their names taken off."""
+    """One folder of Terraform files. Blocks are python-hcl2's dictionaries, with unquoted names."""
 
     folder: Path
     variables: dict[str, dict[str, Any]]
@@ -63,7 +63,7 @@ class Config:
 
 @cache
 def load(folder: Path) -> Config:
-    """Read every .tf file of a folder. Raises the parser's error for one that is not HCL."""
+    """Read every .tf file of a folder. Raises the parser's error for invalid HCL."""
     parsed, trees = [], []
     for path in sorted(folder.glob("*.tf")):
         tree = hcl2.parses(path.read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def load(folder: Path) -> Config:
 
 
 def references(node: LarkElement) -> Iterator[tuple[str, ...]]:
-    """Every chain of names below a node, such as ("var", "name"); lone names are none."""
+    """Every chain of two or more names below a node, such as ("var", "name")."""
     if isinstance(node, _CHAINS):
         path, indices = _unwind(node)
         if len(path) > 1:
@@ -130,7 +130,7 @@ def unquoted(text: Any) -> str:
 
 
 def expression(text: Any) -> str:
-    """`${map(string)}` -> `map(string)`: python-hcl2 wraps expressions so."""
+    """`${map(string)}` -> `map(string)`: python-hcl2 wraps expressions like this."""
     return re.sub(r"^\$\{(.*)\}$", r"\1", str(text), flags=re.DOTALL)
 
 
@@ -151,7 +151,7 @@ def _walk(node: LarkElement) -> Iterator[LarkElement]:
 
 
 def _unwind(node: LarkElement) -> tuple[tuple[str, ...], list[LarkElement]]:
-    """The names of a chain from its root on, and the expressions in its brackets. A root that is no name gives none."""
+    """The names of a chain from its root, and the expressions in its brackets. No names if the root is not a name."""
     if isinstance(node, _CHAINS):
         inner, *rest = [child for child in node.children if child is not None]
         path, indices = _unwind(inner)
