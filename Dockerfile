@@ -7,7 +7,7 @@
 
 FROM python:3.11-slim-bookworm AS build
 
-# DEVICE: cuda or cpu. TORCH_INDEX: a package index for torch; empty: the default one. PACKAGES: further packages, such as
+# DEVICE: cuda or cpu. TORCH_INDEX: a package index for torch; empty: the default. PACKAGES: further packages, such as
 # tensorrt-cu13, whose libraries are not on the package index and cannot be locked with the rest.
 ARG DEVICE=cuda
 ARG TORCH_INDEX=""

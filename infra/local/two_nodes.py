@@ -46,7 +46,7 @@ STAGE_LIMIT_S = 900
 
 @contextlib.contextmanager
 def nodes(folder: Path, count: int = 2) -> Iterator[str]:
-    """The address of a Ray cluster whose head runs only the driver and whose nodes have a processor and a folder each."""
+    """The address of a Ray cluster: a head for the driver alone, and nodes with a processor and a folder each."""
     from ray.cluster_utils import Cluster
 
     from components.training.nodes import NODE_VARIABLE

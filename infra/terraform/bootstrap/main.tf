@@ -1,5 +1,5 @@
 # Run once in an account, before everything else: the bucket that keeps the state of the environments.
-# Its own state is a local file; losing that loses nothing, the bucket can be imported again.
+# Its own state is a local file; losing it is harmless, because the bucket can be imported again.
 
 provider "aws" {
   region = var.region

@@ -1,4 +1,4 @@
-# Development: one NAT gateway, one small database, a few GPUs, everything can be torn down.
+# Development: one NAT gateway, one small database, a few GPUs; everything can be destroyed.
 
 provider "aws" {
   region = var.region
@@ -8,7 +8,7 @@ provider "aws" {
   }
 }
 
-# A token of whoever runs Terraform, fetched when it is needed: none is stored.
+# A token of the user who runs Terraform, fetched when needed and not stored.
 provider "helm" {
   kubernetes = {
     host                   = module.platform.kubernetes.endpoint
@@ -49,7 +49,7 @@ module "platform" {
       disk_gib          = 100
       zone              = null
     }
-    # Four GPUs: training and evolution, at the price of being interrupted.
+    # Four GPUs: training and evolution, on spot instances, which may be interrupted.
     train-spot = {
       instance_types    = ["g6.12xlarge"]
       accelerator       = "nvidia-l4"

@@ -1,4 +1,4 @@
-# Production: nothing single, nothing deleted by mistake, GPUs for the whole family.
+# Production: redundant, protected from deletion, GPUs for the whole family.
 
 provider "aws" {
   region = var.region
@@ -8,7 +8,7 @@ provider "aws" {
   }
 }
 
-# A token of whoever runs Terraform, fetched when it is needed: none is stored.
+# A token of the user who runs Terraform, fetched when needed and not stored.
 provider "helm" {
   kubernetes = {
     host                   = module.platform.kubernetes.endpoint
@@ -64,7 +64,7 @@ module "platform" {
       disk_gib          = 100
       zone              = null
     }
-    # The same at the price of being interrupted: evolution, whose trials are short.
+    # The same on spot instances, which may be interrupted: evolution, whose trials are short.
     train-4-spot = {
       instance_types    = ["g6.12xlarge"]
       accelerator       = "nvidia-l4"

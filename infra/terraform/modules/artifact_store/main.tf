@@ -1,4 +1,4 @@
-# Buckets of the data (DVC), of the pipelines (KFP, with Ray's checkpoints) and of the registry (MLflow); one that logs.
+# Buckets for data (DVC), pipelines (KFP, with Ray's checkpoints), the registry (MLflow) and access logs.
 
 data "aws_caller_identity" "current" {}
 
@@ -18,7 +18,7 @@ locals {
     champions = "champions" # in mlflow: what serving reads
   }
 
-  # What ends by itself. Data versions and registered models never do.
+  # What expires. Data versions and registered models never do.
   expirations = {
     dvc    = {}
     kfp    = { "${local.prefixes.pipelines}/" = var.pipeline_artifact_days, "${local.prefixes.training}/" = var.checkpoint_days }

@@ -1,4 +1,4 @@
-# A private bucket: versioned, encrypted, reached over TLS only, with rules that end what is no longer needed.
+# A private bucket: versioned, encrypted, TLS only, with rules that delete what is no longer needed.
 
 resource "aws_s3_bucket" "this" {
   #checkov:skip=CKV_AWS_144:one region: the platform and its data are rebuilt from code and DVC, a second region is not asked for

@@ -1,10 +1,10 @@
-# Add-ons of EKS (in the version that EKS holds to be right for the cluster's), the autoscaler and the default disk.
+# EKS add-ons (in EKS's default version for the cluster), the autoscaler and the default storage class.
 
 locals {
   before_nodes = toset(["eks-pod-identity-agent", "kube-proxy", "vpc-cni"])
   after_nodes  = toset(["aws-ebs-csi-driver", "coredns", "metrics-server"])
 
-  # Add-ons that call AWS: their service account and the policy that AWS keeps for them.
+  # Add-ons that call AWS: their service account and AWS-managed policy.
   addon_policies = {
     vpc-cni            = { service_account = "aws-node", policy = "AmazonEKS_CNI_Policy" }
     aws-ebs-csi-driver = { service_account = "ebs-csi-controller-sa", policy = "service-role/AmazonEBSCSIDriverPolicy" }
@@ -88,7 +88,7 @@ resource "aws_eks_addon" "after_nodes" {
   depends_on = [aws_eks_node_group.general, aws_iam_role_policy_attachment.addon]
 }
 
-# The Cluster Autoscaler starts nodes of a pool when pods wait for them, and ends them when they are idle.
+# The Cluster Autoscaler adds nodes to a pool when pods are pending, and removes idle ones.
 
 locals {
   autoscaler = "cluster-autoscaler"
@@ -151,7 +151,7 @@ resource "helm_release" "autoscaler" {
     awsRegion     = data.aws_region.current.region
     rbac          = { serviceAccount = { name = local.autoscaler } }
     extraArgs = {
-      # Of the pools that would do, the one that wastes least; GPU pools have no nodes to balance with others.
+      # Of the suitable pools, the one that wastes least; GPU pools have no nodes to balance with others.
       expander                      = "least-waste"
       skip-nodes-with-local-storage = false
       scale-down-unneeded-time      = "10m"

@@ -1,4 +1,4 @@
-# The EKS control plane and who may enter it. Nodes stand in nodes.tf, what every cluster needs in addons.tf.
+# The EKS control plane and access to it. Nodes are in nodes.tf, add-ons in addons.tf.
 
 resource "aws_cloudwatch_log_group" "control_plane" {
   name              = "/aws/eks/${var.name}/cluster"
@@ -59,7 +59,7 @@ resource "aws_eks_cluster" "this" {
     }
   }
 
-  # No extended support: it costs six times as much by the hour.
+  # No extended support: it costs six times as much per hour.
   upgrade_policy {
     support_type = "STANDARD"
   }

@@ -1,4 +1,4 @@
-# The general pool: everything that needs no GPU. The GPU pools take the same role.
+# The general pool: everything that needs no GPU. The GPU pools use the same role.
 
 data "aws_iam_policy_document" "node_trust" {
   statement {
@@ -16,7 +16,7 @@ resource "aws_iam_role" "node" {
   assume_role_policy = data.aws_iam_policy_document.node_trust.json
 }
 
-# What a node itself needs. Pods have roles of their own by pod identity.
+# Rights of the nodes. Pods have their own roles by pod identity.
 resource "aws_iam_role_policy_attachment" "node" {
   for_each = toset(["AmazonEKSWorkerNodeMinimalPolicy", "AmazonEC2ContainerRegistryPullOnly"])
 
@@ -80,7 +80,7 @@ resource "aws_eks_node_group" "general" {
     enabled = true
   }
 
-  # The autoscaler decides how many there are.
+  # The autoscaler sets the number.
   lifecycle {
     ignore_changes = [scaling_config[0].desired_size]
   }

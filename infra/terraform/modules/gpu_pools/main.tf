@@ -1,8 +1,8 @@
-# Pools of GPU nodes that stand at zero until a pod asks for a GPU.
+# Pools of GPU nodes that scale from zero when a pod requests a GPU.
 #
 # Managed node groups with the Cluster Autoscaler, rather than Karpenter: a pool is then a plain AWS resource that is
 # planned, reviewed and checked like the rest, its quota in Kueue follows from the same row, and a job of several nodes
-# gets nodes of one kind. What Karpenter does better, choosing among many instance types, a training job must not have.
+# gets nodes of one kind. What Karpenter does better, choosing among many instance types, does not suit a training job.
 
 locals {
   gpu_taint = "nvidia.com/gpu"
@@ -16,7 +16,7 @@ locals {
     "scaled-yolov4/local-storage-gib" = tostring(pool.local_storage_gib)
   } }
 
-  # With no node to look at, the autoscaler reads from these tags what a node of the pool would be.
+  # While the pool has no nodes, the autoscaler reads their properties from these tags.
   template_tags = merge([for name, pool in var.pools : merge(
     { for label, value in local.labels[name] : "${name}/label/${label}" => {
       pool = name, key = "k8s.io/cluster-autoscaler/node-template/label/${label}", value = value
@@ -123,7 +123,7 @@ resource "aws_eks_node_group" "this" {
     enabled = true
   }
 
-  # The autoscaler decides how many there are.
+  # The autoscaler sets the number.
   lifecycle {
     ignore_changes = [scaling_config[0].desired_size]
   }

@@ -1,4 +1,4 @@
-# The way in from outside: one load balancer with TLS that asks Cognito who is there before anything reaches a pod.
+# Access from outside: one load balancer with TLS that authenticates with Cognito before a request reaches a pod.
 #
 # The load balancer and its rules are Terraform's; the controller in the cluster only keeps the pods' addresses
 # registered (TargetGroupBinding), so it needs no right to create or open anything in the account.
@@ -20,7 +20,7 @@ resource "aws_acm_certificate" "this" {
   }
 }
 
-# The domain and its wildcard are proved by one record.
+# One record validates the domain and its wildcard.
 resource "aws_route53_record" "validation" {
   for_each = { for option in aws_acm_certificate.this.domain_validation_options : option.domain_name => option if option.domain_name == var.domain }
 
@@ -36,7 +36,7 @@ resource "aws_acm_certificate_validation" "this" {
   validation_record_fqdns = [for record in aws_route53_record.validation : record.fqdn]
 }
 
-# Who may enter: users that an administrator creates, each with a second factor.
+# Users: created by an administrator, each with a second factor.
 
 resource "aws_cognito_user_pool" "this" {
   name                = var.name

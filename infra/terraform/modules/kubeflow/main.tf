@@ -1,4 +1,4 @@
-# Kubeflow Pipelines by its own manifests: there is no official Helm chart. kubectl applies them with a small overlay
+# Kubeflow Pipelines from its own manifests: there is no official Helm chart. kubectl applies them with a small overlay
 # that sends the artifacts of every run to S3; the databases and the store of compiled pipelines stay in the cluster.
 
 data "aws_region" "current" {}
@@ -15,8 +15,8 @@ locals {
   })
 }
 
-# Terraform applies the manifests again when the version or the overlay changes. Destroying the cluster ends them;
-# nothing else does, so that a mistake here cannot delete the history of all runs.
+# Terraform applies the manifests again when the version or the overlay changes. Only destroying the cluster
+# removes them, so that a mistake here cannot delete the history of all runs.
 resource "terraform_data" "manifests" {
   triggers_replace = [var.kfp_version, sha256(local.overlay), var.cluster_name]
 
@@ -32,7 +32,7 @@ resource "terraform_data" "manifests" {
   }
 }
 
-# Pipeline steps read the data, keep artifacts below their own prefix and publish champions.
+# Pipeline steps read the data, read and write artifacts below their own prefix and publish champions.
 data "aws_iam_policy_document" "runner" {
   statement {
     sid       = "FindData"
@@ -82,7 +82,7 @@ data "aws_iam_policy_document" "runner" {
     }
   }
 
-  # An upload in parts that broke off is looked for, to go on with it.
+  # An interrupted multipart upload is looked up and resumed.
   statement {
     sid       = "FindUploads"
     actions   = ["s3:ListBucketMultipartUploads"]
@@ -96,7 +96,7 @@ data "aws_iam_policy_document" "runner" {
   }
 }
 
-# The pages show artifacts, and change none.
+# The web UI only reads artifacts.
 data "aws_iam_policy_document" "ui" {
   statement {
     sid       = "ReadArtifacts"
@@ -124,8 +124,8 @@ module "identity" {
   policy_json     = each.value
 }
 
-# The secret that the steps of the compiled pipeline take their variables from. S3 needs no keys here: pods have roles.
-# The address in it is no secret; it lies there because steps and Ray pods take their variables from one place.
+# The secret with the environment variables of pipeline steps. S3 needs no keys here: pods have roles.
+# The address in it is not secret; it is here because steps and Ray pods read their variables from one place.
 resource "helm_release" "secret" {
   name      = "pipeline-secret"
   namespace = local.namespace

@@ -1,4 +1,4 @@
-# Ray jobs: the KubeRay operator runs them, Kueue admits each one whole or lets it wait, one queue for all GPU pools.
+# Ray jobs: the KubeRay operator runs them, Kueue admits all pods of a job or none, with one queue for all GPU pools.
 
 resource "helm_release" "operator" {
   name             = "kuberay-operator"
@@ -25,7 +25,7 @@ resource "helm_release" "kueue" {
 locals {
   queue = "training"
 
-  # A flavour per pool. The head of a Ray cluster needs no GPU: the general pool comes first and has none to give.
+  # A flavour per pool. The head of a Ray cluster needs no GPU, so the general pool comes first.
   flavors = concat(
     [{
       name          = "general"
@@ -90,7 +90,7 @@ resource "helm_release" "queues" {
   depends_on = [helm_release.kueue]
 }
 
-# Who the jobs are. Training reads data and pipeline artifacts and writes below its own prefix, nothing else;
+# The roles of the jobs. Training reads data and pipeline artifacts and writes below its own prefix, nothing else;
 # serving reads champions, nothing else.
 
 locals {
@@ -128,7 +128,7 @@ data "aws_iam_policy_document" "training" {
     resources = ["${var.buckets["kfp"].arn}/${var.prefixes.training}/*"]
   }
 
-  # An upload in parts that broke off is looked for, to go on with it.
+  # An interrupted multipart upload is looked up and resumed.
   statement {
     sid       = "FindUploads"
     actions   = ["s3:ListBucketMultipartUploads"]
@@ -178,7 +178,7 @@ module "identity" {
   policy_json     = each.value
 }
 
-# The service accounts themselves, and what a pipeline step needs to start a Ray job, follow it and end it.
+# The service accounts, and the rights a pipeline step needs to create, follow and delete a Ray job.
 resource "helm_release" "accounts" {
   name      = "ray-accounts"
   namespace = var.namespace

@@ -1,9 +1,9 @@
-# A VPC whose nodes have no public address: out through NAT, to AWS through endpoints.
+# A VPC whose nodes have no public address: NAT to the internet, endpoints to AWS.
 
 data "aws_region" "current" {}
 
 locals {
-  # By name: a zone that AWS adds or reorders must not move subnets.
+  # By name, so that zones that AWS adds or reorders do not move subnets.
   zones = [for letter in var.zones : "${data.aws_region.current.region}${letter}"]
 
   # Of a /16: private subnets of 4096 addresses from its start, public ones of 256 from 240 on.
@@ -21,7 +21,7 @@ resource "aws_vpc" "this" {
   tags = { Name = var.name }
 }
 
-# The group that a forgotten `security_groups` falls back on lets nothing through.
+# The default group, used where `security_groups` is forgotten, allows nothing.
 resource "aws_default_security_group" "this" {
   vpc_id = aws_vpc.this.id
 }
@@ -96,7 +96,7 @@ resource "aws_nat_gateway" "this" {
   depends_on = [aws_internet_gateway.this]
 }
 
-# A zone without a gateway of its own goes out through the first zone's.
+# A zone without its own gateway uses the first zone's.
 resource "aws_route_table" "private" {
   for_each = aws_subnet.private
 
@@ -117,7 +117,7 @@ resource "aws_route_table_association" "private" {
   route_table_id = aws_route_table.private[each.key].id
 }
 
-# Images, data and tokens do not pass the NAT gateway, which costs by the gigabyte.
+# Images, data and tokens bypass the NAT gateway, which is billed by the gigabyte.
 resource "aws_vpc_endpoint" "s3" {
   vpc_id            = aws_vpc.this.id
   service_name      = "com.amazonaws.${data.aws_region.current.region}.s3"
@@ -155,7 +155,7 @@ resource "aws_vpc_security_group_ingress_rule" "endpoints" {
   to_port           = 443
 }
 
-# Flow logs: who talked to whom, for as long as asked.
+# Flow logs, kept for the retention given.
 
 resource "aws_cloudwatch_log_group" "flow" {
   #checkov:skip=CKV_AWS_338:the retention is the environment's choice; a year in prod, less in dev

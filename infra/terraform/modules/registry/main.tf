@@ -1,4 +1,4 @@
-# The repository of the project's image: tags that never move, scanned as they arrive.
+# The repository of the project's image: immutable tags, scanned on push.
 
 module "key" {
   source = "../kms_key"
