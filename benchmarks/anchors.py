@@ -35,7 +35,7 @@ def main(boxes: int = 100_000, rounds: int = 5) -> None:
 
 
 def ours(boxes: int) -> Round:
-    """A seed a round: where refinement ends is a matter of luck, with the originals' code as well."""
+    """One seed per round: the result of the refinement depends on it, in the original as well."""
     seeds = count()
 
     def once(sides: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def ours(boxes: int) -> Round:
 
 
 def timed(once: Fit, boxes: int) -> Round:
-    """A round fits anchors once; their fitness is judged by one function, outside the time."""
+    """A round fits anchors once; their fitness is computed by one function, outside the measured time."""
     sides = box_sides(boxes)
 
     def measured() -> Figures:
@@ -60,7 +60,7 @@ def timed(once: Fit, boxes: int) -> Round:
 
 
 def box_sides(number: int, seed: int = 0) -> np.ndarray:
-    """(N, 2) px: sizes and shapes spread like those of photographs, in whole hundredths, none under 2 px."""
+    """(N, 2) px: sizes and shapes distributed like those of photographs, rounded to hundredths, at least 2 px."""
     rng = np.random.default_rng(seed)
     size, shape = rng.normal(np.log(60), 1.1, number), rng.normal(0, 0.45, number)
     return np.exp(np.stack((size + shape, size - shape), 1)).clip(2, SIZE).round(2)

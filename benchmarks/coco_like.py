@@ -1,4 +1,4 @@
-"""Writes COCO instances files like those of COCO 2017, of any length: seven boxes an image, outlines included."""
+"""Writes COCO instances files of any size that resemble those of COCO 2017, outlines included."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ CROWD = '{"counts":[272,2,4,4,4,4,2,9,1,2,16,43,143,24],"size":[480,640]}'
 def write_instances(path: Path, images: int, boxes: int, seed: int = 0, outlined: bool = True) -> None:
     """Write a file with `images` records of 640x480 px and `boxes` annotations of 80 classes, one in 80 a crowd.
 
-    outlined: as in the published files; `prepare` leaves the outlines out.
+    outlined: as in the published files; `prepare` omits outlines.
     """
     rng = np.random.default_rng(seed)
     outlines = [_outline(rng, points) for points in rng.gamma(1.6, 18, OUTLINES)]

@@ -1,4 +1,4 @@
-"""A contender: one piece of work in a process of its own, so that peers whose modules clash can run in one race."""
+"""A contender: one task in a process of its own, so that peers whose modules clash can run in one race."""
 
 import importlib
 import multiprocessing
@@ -20,23 +20,27 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Contender:
-    """make: "module:function", called once with `options` in the child; it prepares the work and returns a function
-    that does one round of it and returns its figures. It raises `Missing` (or ImportError) where it cannot run.
-
-    path: folders put before the child's own import path, such as a peer's checkout. threads: of torch and OpenMP.
-    env: further variables of the child.
-    """
-
     name: str
     make: str
+    """"module:function", called once with `options` in the child.
+
+    It prepares the work and returns a function that does one round and returns its figures. It raises Missing or
+    ImportError where it cannot run.
+    """
+
     options: dict[str, Any] = field(default_factory=dict)
     path: Sequence[str] = ()
+    """Folders put before the child's import path, such as a peer's checkout."""
+
     threads: int = 1
+    """Of torch and OpenMP."""
+
     env: dict[str, str] = field(default_factory=dict)
+    """Further environment variables of the child."""
 
 
 class Running:
-    """A contender's process. `ready` waits for the preparation; then each `round` runs once and waits for it."""
+    """A contender's process. `ready` waits for the preparation; each `round` then runs one and waits for it."""
 
     def __init__(self, contender: Contender) -> None:
         self.contender = contender
@@ -77,7 +81,7 @@ class Running:
 
 
 def _serve(contender: Contender, pipe: Connection) -> None:
-    """The child: prepare, then a round for each message until the other end is closed."""
+    """The child: prepare, then run a round per message until the other end is closed."""
     sys.path[:0] = contender.path
     try:
         module, function = contender.make.split(":")

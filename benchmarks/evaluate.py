@@ -1,8 +1,8 @@
-"""Evaluation from image files to figures: decoding, letterbox, inference, suppression, scoring; two threads.
+"""Evaluation from image files to COCO figures: decoding, letterbox, inference, NMS, scoring; two threads.
 
-Both sides run yolov7-tiny at 416 px with the same weights, batch and thresholds, folded as each folds it before it
-evaluates. The weights are random, set so that about as many rows and classes pass the lowest score as in a trained
-detector; what a detector finds in noise differs by rounding, so the numbers of detections agree nearly, not exactly.
+Both sides run yolov7-tiny at 416 px with the same weights, batch and thresholds, each fused as its own evaluation does.
+The weights are random, set so that about as many rows and classes pass the lowest score as in a trained detector.
+Rounding changes what a detector finds in noise, so the numbers of detections agree nearly, not exactly.
 """
 
 import os
@@ -53,10 +53,10 @@ def main(data: Data = PHOTOGRAPHS, rounds: int = 2) -> None:
 
 
 def lay_out(data: Path, folder: Path) -> DetectionDataset:
-    """The photographs as a prepared folder, and with labels of YOLO's format beside them."""
+    """The photographs as a prepared folder, with labels in YOLO's format as well."""
     source = data / "annotations" / f"instances_{SPLIT}.json"
     if not source.is_file():
-        raise typer.BadParameter(f"{source}: not there; give a folder of COCO photographs", param_hint="--data")
+        raise typer.BadParameter(f"{source}: missing; give a folder of COCO photographs", param_hint="--data")
     for part in ("images/val", "labels/val", "annotations"):
         (folder / part).mkdir(parents=True)
     (folder / "annotations/instances_val.json").symlink_to(source)
@@ -76,12 +76,12 @@ def lay_out(data: Path, folder: Path) -> DetectionDataset:
 
 @torch.no_grad()
 def random_weights(dataset: DetectionDataset) -> dict[str, torch.Tensor]:
-    """Weights of ours, normalised on the first batch, with heads whose logits have the wanted mean and spread."""
+    """Weights normalised on the first batch, with heads whose logits have the chosen mean and spread."""
     torch.manual_seed(0)
     model = build_model(MODEL, 80).train()
     for part in model.modules():
         if isinstance(part, nn.BatchNorm2d):
-            part.momentum = 1  # what this batch has is what evaluation expects
+            part.momentum = 1  # so that evaluation uses the statistics of this batch
     images = next(iter(val_batches(dataset, size=SIZE, batch=BATCH))).images / 255
     model(images)
     maps = model.eval()(images)
@@ -119,7 +119,7 @@ def ours(folder: str) -> Round:
 
 
 def counted(module: ModuleType, suppress: str) -> list[int]:
-    """How many detections each image is left with, noted as the evaluation goes along."""
+    """The number of detections kept per image, recorded during the evaluation."""
     counts: list[int] = []
     plain = getattr(module, suppress)
 

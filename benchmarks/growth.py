@@ -1,6 +1,6 @@
 """Growth: time and memory against images, boxes, classes and loader workers. `python -m benchmarks.growth`
 
-For each quantity the work is done at growing sizes, each in a process of its own; the exponent is the slope of
+Each task runs at growing sizes, each in a process of its own; the exponent is the slope of
 log(seconds) over log(size), 1 for linear work. `coco_*` is a file like COCO's training set, outlines included.
 """
 
@@ -24,7 +24,7 @@ from benchmarks.race import Result
 from benchmarks.report import Goal, publish
 
 BOXES_PER_IMAGE = 7
-LINKS = 1000  # names per file: file systems bound them
+LINKS = 1000  # names per file, which file systems limit
 IMAGES = (1_000, 10_000, 100_000)
 SIZES = {
     "read": IMAGES,
@@ -68,7 +68,7 @@ def _slope(points: list[tuple[int, float]]) -> float:
 
 
 def _apart(stage: str, size: int, folder: Path) -> tuple[float, float]:
-    """Seconds and peak memory (GiB) of one piece of work, in a process of its own."""
+    """Seconds and peak memory (GiB) of one task, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.growth", stage, str(size), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode:
@@ -78,7 +78,7 @@ def _apart(stage: str, size: int, folder: Path) -> tuple[float, float]:
 
 
 def one(stage: str, size: int, folder: Path) -> None:
-    """The child: prepare the inputs, then the work under the clock."""
+    """The child: prepare the inputs, then time the work."""
     work = WORK[stage](size, folder)
     began = time.perf_counter()
     work()
@@ -88,7 +88,7 @@ def one(stage: str, size: int, folder: Path) -> None:
 
 
 def _annotations(folder: Path, images: int, outlined: bool = True) -> Path:
-    """A COCO layout without pictures, written once."""
+    """A COCO layout without images, written once."""
     root = folder / f"{'coco' if outlined else 'boxes'}-{images}"
     boxes = COCO_BOXES if images == COCO_IMAGES else BOXES_PER_IMAGE * images
     if not root.exists():
@@ -100,7 +100,7 @@ def _annotations(folder: Path, images: int, outlined: bool = True) -> Path:
 
 
 def _pictures(folder: Path, images: int) -> Path:
-    """The same with pictures: few files under many names."""
+    """The same with images: few files under many names."""
     root = _annotations(folder, images)
     rng = np.random.default_rng(0)
     if any((root / "images").iterdir()):
@@ -116,12 +116,12 @@ def _pictures(folder: Path, images: int) -> Path:
                 cv2.imwrite(str(source), cv2.resize(soft, (WIDTH, HEIGHT)))
             else:
                 os.link(source, path)
-    time.sleep(2.5)  # `prepare` does not trust a file that is younger
+    time.sleep(2.5)  # `prepare` does not trust younger files
     return root
 
 
 def read(images: int, folder: Path) -> Callable[[], object]:
-    """The annotations of a source, as `prepare` takes them in."""
+    """The annotations of a source, as `prepare` reads them."""
     from components.datasets.sources import coco_dir
     from yolo_core.progress import silent
 
@@ -130,7 +130,7 @@ def read(images: int, folder: Path) -> Callable[[], object]:
 
 
 def load(images: int, folder: Path) -> Callable[[], object]:
-    """The annotations of a prepared dataset, as every later stage takes them in."""
+    """The annotations of a prepared dataset, as every later stage reads them."""
     from yolo_core.data.coco import load_split
 
     root = _annotations(folder, images, outlined=False)
@@ -138,7 +138,7 @@ def load(images: int, folder: Path) -> Callable[[], object]:
 
 
 def prepare(images: int, folder: Path, again: bool = False) -> Callable[[], object]:
-    """The whole stage; again: where no image has changed."""
+    """The whole stage; again: when no image has changed."""
     from components import params
     from components.stages import prepare as stage
 
@@ -155,7 +155,7 @@ def prepare(images: int, folder: Path, again: bool = False) -> Callable[[], obje
 
 
 def anchors(boxes: int, folder: Path) -> Callable[[], object]:
-    """Nine anchors of many boxes."""
+    """Nine anchors for many boxes."""
     from benchmarks.anchors import SETTINGS, box_sides
     from yolo_core.anchors import fit
 
@@ -166,7 +166,7 @@ def anchors(boxes: int, folder: Path) -> Callable[[], object]:
 
 
 def nms_classes(classes: int, folder: Path) -> Callable[[], object]:
-    """Suppression of 20 images with 1,000 candidates each and many classes."""
+    """NMS of 20 images with 1,000 candidates each and many classes."""
     from yolo_core.evaluate.nms import nms
     from yolo_core.evaluate.suppression import Suppression
 
@@ -180,7 +180,7 @@ def nms_classes(classes: int, folder: Path) -> Callable[[], object]:
 
 
 def loader_workers(workers: int, folder: Path) -> Callable[[], object]:
-    """One epoch of 256 pictures; the work stays, only the number of processes grows."""
+    """One epoch of 256 images; only the number of processes grows."""
     from yolo_core.data.coco import load_split
     from yolo_core.data.loader import train_batches
     from yolo_core.hyperparameters import Hyperparameters

@@ -1,7 +1,7 @@
 """Latency of one image, from a canvas to decoded boxes, in every runtime on the CPU; batch 1, two threads.
 
-Weights are random, with normalisation settled on a batch of noise so that values neither vanish nor grow. What INT8
-costs in AP is for a trained model to say: `scaled-yolov4 export` measures it.
+Weights are random, with BatchNorm statistics from a batch of noise so that values neither vanish nor grow. The AP that
+INT8 costs is measured on trained models by `scaled-yolov4 export`.
 """
 
 import copy
@@ -31,7 +31,7 @@ from yolo_core.models.fuse import for_inference
 from yolo_core.models.zoo import build_model
 
 SIZES = {"yolov4-tiny": 416, "yolov4-csp": 640, "yolov7-tiny": 416}  # px
-CALLS = {"yolov4-tiny": 8, "yolov4-csp": 2, "yolov7-tiny": 8}  # in a round, after one that is not counted
+CALLS = {"yolov4-tiny": 8, "yolov4-csp": 2, "yolov7-tiny": 8}  # per round, after one that is not counted
 THREADS, CLASSES, CALIBRATION_IMAGES = 2, 80, 2
 EAGER = {
     "yolov4-tiny": "ours, unfused (the authors' is for Darknet)",
@@ -89,7 +89,7 @@ def detector(name: str) -> Detector:
 
 
 def settled(model: nn.Module) -> Any:
-    """The model in evaluation mode, its normalisation set to what a batch of noise goes through it with."""
+    """The model in evaluation mode, with BatchNorm statistics from a batch of noise."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -110,7 +110,7 @@ def write_files(folder: Path) -> None:
 
 
 def file_of(folder: Path, model: str, precision: Precision) -> Path:
-    """OpenVINO's file; one serves float32 and bfloat16."""
+    """OpenVINO's file; float32 and bfloat16 share one."""
     return folder / f"{model}{'_int8' if precision == 'int8' else ''}.xml"
 
 
@@ -124,7 +124,7 @@ def onnx_runtime(folder: str) -> Round:
 
 
 def pytorch(precision: str) -> Round:
-    """Folded and channels last; bf16: weights and images in it."""
+    """Fused and channels-last; bf16: weights and images."""
     torch.set_num_threads(THREADS)
     if precision == "fp32":
         return _round({name: Plain(for_inference(detector(name))) for name in SIZES})
@@ -146,7 +146,7 @@ def _round(predictors: Mapping[str, Predictor]) -> Round:
 
 
 def rounds_of(predictors: Mapping[str, Callable[[Tensor], Any]], layout: torch.memory_format) -> Round:
-    """Median milliseconds of each predictor on an image of its size."""
+    """Median milliseconds per image of each predictor, at its size."""
     images = {name: torch.rand(1, 3, SIZES[name], SIZES[name]).to(memory_format=layout) for name in predictors}
 
     @torch.no_grad()
@@ -157,9 +157,9 @@ def rounds_of(predictors: Mapping[str, Callable[[Tensor], Any]], layout: torch.m
 
 
 def at_product_rate(precision: str) -> Round:
-    """What to measure by: the time of a model's convolutions at the rate of a large matrix product.
+    """A yardstick: the time of a model's convolutions at the rate of a large matrix product.
 
-    NumPy's in float32, which is faster here than PyTorch's.
+    NumPy's product in float32, which is faster than PyTorch's.
     """
     torch.set_num_threads(THREADS)
     operations = {name: deploy_cost(detector(name), size).gflops * 1e9 for name, size in SIZES.items()}

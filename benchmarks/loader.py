@@ -1,9 +1,9 @@
 """Training samples of one process: mosaic of four, affine, colour jitter, flip and labels, at 640 and 416 px.
 
-Two ways to the images: `cache`, decoded and resized before the clock starts and held in memory (ours: in the mapped
-file), and `jpeg`, files alone. From files ours decodes every tile anew (`cache: none`); ultralytics keeps the latest
-images and lays mosaics of those. `first_epoch` is ours where it keeps them too: it begins with nothing but files, and
-each is decoded once. Time is that of the processor, all threads of the process together.
+Two sources of images: `cache`, decoded and resized before the measurement and kept in memory (ours: in the mapped
+file), and `jpeg`, files alone. From files ours decodes every tile (`cache: none`); ultralytics keeps recently decoded
+images and builds mosaics from them. `first_epoch` is ours when it keeps them too: it starts from files, and each is
+decoded once. Time is CPU time, all threads of the process together.
 """
 
 import json
@@ -80,7 +80,7 @@ def _of_row(figures: Figures, row: str) -> Figures:
 
 
 def _folder(data: Path, work: str, name: str) -> dict[str, str]:
-    """The images as the contenders want them, one folder each, for peers write beside them what they find.
+    """The images as the contenders expect them, one folder each, because peers write caches next to them.
 
     images/train2017, labels/train2017/*.txt in YOLO's format, annotations in COCO's, and the same under the names
     of a prepared folder.
@@ -111,7 +111,7 @@ def _folder(data: Path, work: str, name: str) -> dict[str, str]:
 
 
 def timed(make: Callable[[int, bool], Sample]) -> Round:
-    """A round of samples of every row; make(size, cached) prepares one row's."""
+    """A round of samples for every row; make(size, cached) prepares one row."""
     cv2.setNumThreads(0)
     samples = {f"{size}-{way}": make(size, way == "cache") for size in SIZES for way in WAYS}
     drawn = dict.fromkeys(samples, 0)
@@ -157,8 +157,7 @@ def ours(folder: str) -> Round:
 
 
 def floor(folder: str) -> Round:
-    """What no order of work can save: drawing and jitter of samples whose draws are known, from images in memory;
-    from files, decoding what is seen and no more."""
+    """The unavoidable work: drawing and jitter of images in memory with known random numbers; from files, decoding."""
     import numpy as np
 
     from yolo_core.data import mosaic
@@ -185,7 +184,7 @@ def floor(folder: str) -> Round:
 
 @contextmanager
 def _recorded(data, mosaic) -> Iterator[list[list[tuple]]]:
-    """The images that each sample asks for and its calls of the compiled loops, with their arguments."""
+    """The images that each sample reads, and its calls of the compiled loops with their arguments."""
     calls: list[list[tuple]] = []
     plain = {"draw": mosaic.draw, "jitter": mosaic.jitter}
     image = data.image
@@ -215,7 +214,7 @@ def _data(folder: str, size: int, kind: Kind):
 
     data = load_split(folder, "train", cache=CacheSettings(kind, folder=Path(folder) / "cache"))
     if data.open_cache(size) is None and kind != "none":
-        raise Missing("no room for decoded images")
+        raise Missing("not enough space for decoded images")
     return data
 
 

@@ -1,4 +1,4 @@
-"""Suppression of one image's predictions at the thresholds of evaluation, one thread."""
+"""NMS of one image's predictions at the thresholds of evaluation, one thread."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from benchmarks.report import Goal, publish
 CONF, IOU, MAX_DETECTIONS = 0.001, 0.65, 300
 ROWS, CLASSES = 25_200, 80  # of a 640 x 640 image: three levels of 80, 40 and 20 cells, three anchors each
 CANDIDATE_ROWS, CANDIDATES = 2_000, 7_700  # rows over CONF, and pairs of row and class over it
-OBJECTS, MISTAKEN_FOR = 60, 6  # what the rows see, and the classes each of these may be mistaken for
+OBJECTS, MISTAKEN_FOR = 60, 6  # objects in the image, and classes each may be mistaken for
 CALLS = 20  # of one round
 
 Suppress = Callable[[Tensor], int]
@@ -51,9 +51,9 @@ def ours() -> Round:
 
 
 def timed(suppress: Suppress, layout: Callable[[Tensor], Tensor] = lambda given: given) -> Round:
-    """A round of CALLS calls, each on a copy of its own: some peers write into what they are given.
+    """A round of CALLS calls, each on its own copy, because some peers modify their input.
 
-    layout: to the form that a peer's heads give, outside the time.
+    layout: converts to the output format of a peer's heads, outside the measured time.
     """
     torch.set_num_threads(1)
     given = layout(predictions())
@@ -71,9 +71,9 @@ def timed(suppress: Suppress, layout: Callable[[Tensor], Tensor] = lambda given:
 
 
 def predictions(seed: int = 0) -> Tensor:
-    """(1, N, 5+K) decoded predictions: clusters of boxes around objects, on a background of next to nothing.
+    """(1, N, 5+K) decoded predictions: clusters of boxes around objects, on a background of very low scores.
 
-    A row is sure of its object's class and less so of some of the few that this object is taken for.
+    A row scores its object's class high, and lower some of the few classes that the object is mistaken for.
     """
     rng = np.random.default_rng(seed)
     rows = np.empty((ROWS, 5 + CLASSES), np.float32)

@@ -1,8 +1,8 @@
 """Where the time goes: shares of a training step and of one exported inference. `python -m benchmarks.profile`
 
-A step is profiled by PyTorch, operators counted by the time spent in themselves, those of the losses and of the update
-together under these names (of the losses the way forward; the way back is among the operators). Inference is profiled
-by its runtime, layer by layer. Shares are of all time profiled.
+A step is profiled by PyTorch: operators count with their own time, and those of the losses (forward only) and of the
+update are summed under these names. Inference is profiled by its runtime, layer by layer. Shares are of all profiled
+time.
 """
 
 import json
@@ -29,7 +29,7 @@ from yolo_core.deploy.openvino import INFERENCE_PRECISION, Precision
 STEPS = ("yolov7-tiny-416", "yolov4-tiny-416", "yolov4-csp-320")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 LABELS = {"onnxruntime": "ONNX Runtime"}
-CALLS = 3  # of an exported model, the last one counts
+CALLS = 3  # of an exported model; the last one counts
 REST = "rest"
 Spent = defaultdict[str, float]  # seconds by family
 STEP_FAMILIES = {  # first match of an operator's name
@@ -102,7 +102,7 @@ def _within(region: str, call: Any) -> Any:
 
 
 def _region(event: Any) -> str | None:
-    """The region that an operator was called in."""
+    """The region in which an operator was called."""
     while event is not None:
         if event.name in (LOSSES, UPDATE):
             return event.name
@@ -155,7 +155,7 @@ def _family(name: str, families: dict[str, str]) -> str:
 
 
 def _shares(spent: Spent, families: Iterable[str]) -> Figures:
-    """Seconds in all, and the percentage of each family."""
+    """Milliseconds in all, and the percentage of each family."""
     total = sum(spent.values())
     return {"ms": 1000 * total} | {f"{family} %": 100 * spent[family] / total for family in (*families, REST)}
 

@@ -1,4 +1,4 @@
-"""Contenders take turns, round by round: what the machine does to one it does to all. Medians are reported."""
+"""Contenders take turns, round by round, so that all share the machine's conditions. Medians are reported."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,17 +10,18 @@ from benchmarks.contender import Contender, Figures, Missing, Running
 
 @dataclass(frozen=True)
 class Result:
-    """name; figures: their medians over the rounds, none when `missing` says why the contender did not run."""
-
     name: str
     figures: Figures
+    """Medians over the rounds; empty if the contender did not run."""
+
     missing: str = ""
+    """Why it did not run."""
 
 
 def race(contenders: Sequence[Contender], rounds: int, warmup: int = 1) -> list[Result]:
-    """`rounds` rounds of every contender in turn, after `warmup` uncounted ones; results in the order given.
+    """Run `rounds` rounds of every contender in turn, after `warmup` uncounted ones; results in the order given.
 
-    The first contender is ours: when it fails the race fails. Any other one that cannot run is reported as missing.
+    The first contender is ours: if it fails, the race fails. Any other that cannot run is reported as missing.
     """
     with ExitStack() as stack:
         running, missing = _start(contenders, stack)
@@ -37,7 +38,7 @@ def race(contenders: Sequence[Contender], rounds: int, warmup: int = 1) -> list[
 
 
 def _start(contenders: Sequence[Contender], stack: ExitStack) -> tuple[dict[str, Running], dict[str, str]]:
-    """The contenders that can run, prepared one after the other; for the rest the reason."""
+    """The contenders that can run, prepared one after the other, and the reasons of the rest."""
     running, missing = {}, {}
     for contender in contenders:
         process = Running(contender)

@@ -1,4 +1,4 @@
-"""What a row leaves: a table on the terminal, a JSON line, and both in `benchmarks/results.jsonl`."""
+"""The report of a row: a table on the terminal, and a JSON line that is also kept in `benchmarks/results.jsonl`."""
 
 import json
 import os
@@ -22,21 +22,25 @@ PACKAGES = ("torch", "numpy", "opencv-python-headless", "numba", "hotcoco", "onn
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked of one figure of ours: to be at least or at most `value`, and `ratio` times the best peer's.
-
-    better: whether more or less of the figure is better.
-    """
+    """A goal for one of our figures."""
 
     figure: str
     unit: str
     better: Literal["more", "less"]
+    """Whether more or less of the figure is better."""
+
     value: float | None = None
+    """The least (or most) that the figure may be."""
+
     ratio: float | None = None
-    against: str | None = None  # the peer compared with; None takes the best one
+    """How many times better than the peer it is to be."""
+
+    against: str | None = None
+    """The peer compared with; None: the best one."""
 
 
 def publish(row: str, results: Sequence[Result], goals: Sequence[Goal], **facts: Any) -> dict[str, Any]:
-    """Print the table and the JSON line of one row and keep the line; `facts` go into it (sizes, threads, floor)."""
+    """Print the table and JSON line of one row, and keep the line. facts: further entries, such as sizes."""
     ours, *peers = results
     line = {
         "row": row,
@@ -54,7 +58,7 @@ def publish(row: str, results: Sequence[Result], goals: Sequence[Goal], **facts:
 
 
 def _judged(goal: Goal, ours: Result, peers: Sequence[Result]) -> dict[str, Any]:
-    """The goal, the ratio to the peer it is measured by (over 1: we are better), and whether all of it is reached."""
+    """The goal, the ratio to its peer (over 1: ours is better), and whether it is reached."""
     mine = ours.figures[goal.figure]
     others = {
         peer.name: peer.figures[goal.figure]
@@ -67,12 +71,12 @@ def _judged(goal: Goal, ours: Result, peers: Sequence[Result]) -> dict[str, Any]
     bars = [] if goal.value is None else [mine >= goal.value if more else mine <= goal.value]
     if goal.ratio is not None:
         bars.append(ratio is not None and ratio >= goal.ratio)
-    reached = all(bars) if bars else None  # nothing was asked
+    reached = all(bars) if bars else None  # no goal, only a figure
     return {**asdict(goal), "ours": mine, "against": rival, "times": ratio, "reached": reached}
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and versions of what was measured on and with."""
+    """Device, cores and package versions."""
     device = pick_device("auto")
     return {
         "device": describe(device),
@@ -100,12 +104,12 @@ def _table(row: str, results: Sequence[Result]) -> Table:
     table = Table("", *names, title=row, title_justify="left")
     for result in results:
         cells = [f"{result.figures[name]:.4g}" if name in result.figures else "-" for name in names]
-        table.add_row(result.name, *(cells if result.figures else [f"not here: {result.missing}"]))
+        table.add_row(result.name, *(cells if result.figures else [f"not run: {result.missing}"]))
     return table
 
 
 def _keep(line: dict[str, Any]) -> None:
-    """The newest line of each row stays, rows in alphabetical order."""
+    """Keep the newest line of each row, rows in alphabetical order."""
     known = [json.loads(text) for text in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     lines = {kept["row"]: kept for kept in [*known, line]}
     RESULTS.write_text("".join(json.dumps(lines[row]) + "\n" for row in sorted(lines)))

@@ -1,4 +1,4 @@
-"""COCO scoring from a truth file and detections in memory to the twelve figures: seconds and memory."""
+"""COCO scoring from a ground truth file and detections in memory to the twelve figures: seconds and memory."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from benchmarks.contender import Contender, Figures, Round
 from benchmarks.race import Result, race
 from benchmarks.report import Goal, publish
 
-CLASSES, TRUTHS, DETECTIONS = 80, 8, 100  # truths and detections of an image
+CLASSES, TRUTHS, DETECTIONS = 80, 8, 100  # ground truths and detections per image
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
          "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")  # fmt: skip
 
@@ -53,11 +53,11 @@ def main(images: int = 5000, rounds: int = 3) -> None:
 
 
 def equal_to_reference(results: Sequence[Result]) -> list[str]:
-    """Those whose twelve figures are pycocotools' to the last digit. SystemExit when ours are not."""
+    """Those whose twelve figures equal pycocotools' to the last digit. Raises SystemExit if ours do not."""
     reference = next(r.figures for r in results if r.name == "pycocotools")
     same = [r.name for r in results if r.figures and all(r.figures[name] == reference[name] for name in NAMES)]
     if results[0].name not in same:
-        raise SystemExit(f"error: {results[0].name}: its figures are not those of pycocotools")
+        raise SystemExit(f"error: {results[0].name}: its figures differ from those of pycocotools")
     return same
 
 
@@ -80,7 +80,7 @@ def pycocotools(folder: str) -> Round:
 
 
 def run_as_pycocotools(coco: type, evaluation: type, truth: Path, rows: np.ndarray) -> Sequence[float]:
-    """The way through pycocotools, or through a package with its interface."""
+    """Scoring with pycocotools, or a package with its interface."""
     expected = coco(str(truth))
     judge = evaluation(expected, expected.loadRes(rows), "bbox")
     judge.evaluate()
@@ -90,14 +90,14 @@ def run_as_pycocotools(coco: type, evaluation: type, truth: Path, rows: np.ndarr
 
 
 def timed(score: Score, folder: str) -> Round:
-    """A round scores once. peak_mb: resident memory at its highest, beyond what the process held before any round."""
+    """A round scores once. peak_mb: peak resident memory beyond what the process held before the first round."""
     rows = np.load(Path(folder) / "detections.npy")
     before = _memory("VmRSS")
 
     def once() -> Figures:
-        Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         began = time.perf_counter()
-        with redirect_stdout(StringIO()):  # most print what they find
+        with redirect_stdout(StringIO()):  # most print their results
             figures = score(Path(folder) / "truth.json", rows)
         seconds = time.perf_counter() - began
         return {"seconds": seconds, "peak_mb": _memory("VmHWM") - before, **dict(zip(NAMES, figures, strict=True))}
@@ -106,7 +106,7 @@ def timed(score: Score, folder: str) -> Round:
 
 
 def once_only(once: Round) -> Round:
-    """Later rounds give the figures of the first."""
+    """Later rounds return the figures of the first."""
     kept: list[Figures] = []
 
     def first_or_kept() -> Figures:
@@ -124,9 +124,9 @@ def _memory(what: str) -> float:
 
 
 def write_case(folder: Path, images: int, seed: int = 0) -> None:
-    """truth.json, a few of its boxes crowds, and detections.npy (N, 7): image id, x, y, w, h px, score, category id.
+    """truth.json, with a few crowds, and detections.npy (N, 7): image id, x, y, w, h px, score, category id.
 
-    Half the detections have the class of the truth they lie around.
+    Half the detections have the class of the ground truth they surround.
     """
     rng = np.random.default_rng(seed)
     ids, number = np.arange(1, images + 1), images * TRUTHS

@@ -1,4 +1,4 @@
-"""Start-up and overhead: what passes before the work begins, in seconds. `python -m benchmarks.startup`
+"""Start-up and overhead: seconds before the work begins. `python -m benchmarks.startup`
 
 The quickstart runs in a copy of this checkout, from nothing to the first step of `train`.
 """
@@ -20,9 +20,9 @@ from benchmarks.race import race
 from benchmarks.report import Goal, publish
 
 ROOT = Path(__file__).parents[1]
-TIMES = 3  # a short command is timed
+TIMES = 3  # that a short command is timed
 AT_A_TIME = 2  # trials, as params.yaml has it
-# Its import asks for the version of torchvision, which need not be there.
+# The import of ultralytics asks for the version of torchvision, which may be missing.
 TORCHVISION = """
 import importlib.metadata as m
 version = m.version
@@ -57,13 +57,13 @@ def main() -> None:
 
 
 def ultralytics() -> Round:
-    """The import that its command line begins with."""
+    """The first import of its command line."""
 
     def once() -> Figures:
         return {"help_s": _median_import("ultralytics.cfg", TORCHVISION)}
 
     peers.require(peers.SITE)
-    once()  # whether it can be imported at all
+    once()  # raises Missing if it cannot be imported
     return once
 
 
@@ -90,7 +90,7 @@ def _measure() -> Figures:
 
 
 def _copy_checkout(place: Path) -> None:
-    """The files of this checkout that git knows or would take, without what the stages made."""
+    """The files of this checkout that git tracks or would add, without outputs of the stages."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     for name in listed.stdout.splitlines():
         if (ROOT / name).is_file() and not (ROOT / name).is_symlink() and name != "dvc.lock":
@@ -128,7 +128,7 @@ def _seconds(place: Path, *command: str) -> float:
 
 
 def _until_first_step(place: Path, **more: str) -> float:
-    """Seconds from the call of the stage `train` to the end of its first step; then it is stopped."""
+    """Seconds from the start of the stage `train` to the end of its first step; then the stage is stopped."""
     mark, began = _mark(place), time.time()
     mark.unlink(missing_ok=True)
     work = ["--work", str(place / f"work-{len(more)}")]
@@ -152,19 +152,19 @@ def _until_first_step(place: Path, **more: str) -> float:
 
 
 def _trial_overhead(place: Path) -> float:
-    """The largest pause of a worker between the moment it had something to do and the beginning of its training."""
+    """The longest pause of a worker between a trial being available and the start of its training."""
     lines = (place / "outputs/evolve/ledger.jsonl").read_text().splitlines()[1:]
     trials = {record["trial"]: record for record in map(json.loads, lines)}
     pauses = []
     for number, record in trials.items():
-        if number >= AT_A_TIME:  # it begins when all those before the ones beside it have ended
+        if number >= AT_A_TIME:  # it starts when all but the concurrent ones before it have ended
             ready = max(one["elapsed"] for other, one in trials.items() if other <= number - AT_A_TIME)
             pauses.append(record["elapsed"] - record["seconds"] - ready)
     return max(pauses)
 
 
 def _median_import(module: str, before: str = "") -> float:
-    """Seconds to import a module in a new process, the interpreter's own start and what is run `before` left out."""
+    """Seconds to import a module in a new process, without the interpreter's start and the code `before`."""
     code = f"{before}\nimport time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     seconds = []

@@ -1,8 +1,8 @@
-"""A training step, forward to the average of the weights, beside the authors' own code: images per second and memory.
+"""A training step, from the forward pass to the averaged weights, compared with the authors' code: speed and memory.
 
-One optimizer step for every batch, on the same weights, images and boxes; `first_loss` is that of the first step, per
-image. `peak_mib` is the most memory the process held. The floor is the model's convolutions alone, forward and
-backward, each by itself on tensors that are there already.
+One optimizer step per batch, on the same weights, images and boxes. `first_loss` is the loss of the first step, per
+image. `peak_mib` is the peak memory of the process. The floor is the model's convolutions alone, forward and backward,
+each by itself on existing tensors.
 
 `--only yolov4-csp-320` measures one row. On a machine with a GPU the same rows are measured there, in more precisions.
 """
@@ -58,7 +58,7 @@ PRECISIONS = {
 def main(
     only: Annotated[str | None, typer.Option(help=f"one of {', '.join(ROWS)}")] = None,
     rounds: int = 2,
-    floor: Annotated[bool, typer.Option(help="measure the convolutions alone as well")] = True,
+    floor: Annotated[bool, typer.Option(help="also measure the convolutions alone")] = True,
 ) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for name in ROWS if only is None else [only]:
@@ -87,7 +87,7 @@ def main(
 
 
 def _publish(name: str, work: dict, results: Sequence[Result], ours: Sequence[str]) -> None:
-    """A row for each precision on a CPU; on a GPU one, with all of them."""
+    """One row per precision on a CPU; on a GPU one row with all of them."""
     by_name = {result.name: result for result in results}
     facts = {**work, "threads": THREADS}
     original = by_name["original"]
@@ -152,9 +152,9 @@ def learner_of(
 
 
 def stepping(step: Callable[[], Tensor | float], batch: int, steps: int, device: str) -> Round:
-    """A round of some steps; the first step of all is made here, for its loss.
+    """A round of some steps; the very first step is made here, for its loss.
 
-    step: makes one, returns its loss per image, or losses of which the last is that.
+    step: makes one step and returns its loss per image, or losses with that one last.
     """
     first = step()
     first = first[-1].item() if isinstance(first, Tensor) else first
@@ -196,7 +196,7 @@ def batch_of(size: int, batch: int) -> Batch:
 
 
 def convolutions(model: str, size: int, batch: int, steps: int, device: str, precision: str) -> Round:
-    """The floor: every convolution of the model, forward and backward, by itself."""
+    """The floor: each convolution of the model by itself, forward and backward."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     shapes: Counter[tuple] = Counter()
 
@@ -219,7 +219,7 @@ def convolutions(model: str, size: int, batch: int, steps: int, device: str, pre
 
 
 def _convolution(of: tuple, dtype: torch.dtype) -> float:
-    """Seconds of one convolution forward and backward; of the image itself no gradient is asked."""
+    """Seconds of one convolution, forward and backward; the image needs no gradient."""
     shape, kernel, stride, padding = of
     tensor = partial(torch.randn, dtype=dtype)
     x, weight = (tensor(size).to(memory_format=torch.channels_last) for size in (shape, kernel))

@@ -1,6 +1,6 @@
-"""Put on PYTHONPATH: the first optimizer step of any process writes the time (Unix) to the file FIRST_STEP names.
+"""On PYTHONPATH, it makes the first optimizer step of any process write the Unix time to the file FIRST_STEP names.
 
-It waits for PyTorch to be imported and imports nothing itself, so that it does not change what it measures.
+It waits until PyTorch is imported and imports nothing itself, so that it does not change the measurement.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
-"""Other projects' code, called as its own users call it. It is fetched outside this repository by `make bench-peers`.
+"""Other projects' code, called as its own users call it; `make bench-peers` fetches it outside this repository.
 
-PEERS names the folder that holds it. A checkout goes first on the import path of the one process that runs it, so
-packages of the same name (`models`, `utils`) never meet.
+PEERS names its folder. A checkout comes first on the import path of the one process that runs it, so packages of the
+same name (`models`, `utils`) never clash.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.contender import Missing
 
-# name: repository, branch or tag. The commits that the committed figures were measured with.
+# Name: repository and commit, those of the committed figures.
 CHECKOUTS = {
     "yolov4-csp": ("https://github.com/WongKinYiu/ScaledYOLOv4", "9336ffe48abe0df874844118d6fa47fea25b0bf5"),
     "yolov4-tiny": ("https://github.com/WongKinYiu/ScaledYOLOv4", "faf50b1de72dc3113d55c235a4f7bc86d3e19504"),
@@ -24,16 +24,16 @@ SITE = "site"
 
 
 def path(*names: str) -> list[str]:
-    """Folders for a contender's import path: the checkouts named, then the installed packages.
+    """Folders for a contender's import path: the named checkouts, then the installed packages.
 
-    Empty where PEERS is not set: the contender's imports then fail, and it is reported as missing.
+    Empty if PEERS is not set: the contender's imports then fail, and it is reported as missing.
     """
     root = os.environ.get("PEERS")
     return [str(Path(root) / name) for name in (*names, SITE)] if root else []
 
 
 def require(name: str) -> Path:
-    """The checkout of one peer; raises Missing where it is not."""
+    """The checkout of one peer. Raises Missing if there is none."""
     root = os.environ.get("PEERS")
     if not root or not (Path(root) / name).is_dir():
         raise Missing(f"{name} is not in $PEERS; run make bench-peers")

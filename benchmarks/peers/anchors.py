@@ -1,4 +1,4 @@
-"""The original way to anchors, and the k-means it starts from."""
+"""The original anchor fit, and the k-means it starts from."""
 
 import contextlib
 import importlib

@@ -1,4 +1,4 @@
-"""The original evaluation, `test.py`, as its own training calls it: with a model and a loader."""
+"""The original evaluation, `test.py`, called as its training calls it: with a model and a loader."""
 
 import contextlib
 import importlib

@@ -14,7 +14,7 @@ from benchmarks.peers import torchvision_stand_in
 
 
 def yolov4_csp() -> Round:
-    """The model of the branch yolov4-csp; its test.py and detect.py do not fold the normalisation."""
+    """The model of the branch yolov4-csp; its test.py and detect.py do not fuse BatchNorm."""
     configuration = peers.require("yolov4-csp") / "models/yolov4-csp.cfg"
     torchvision_stand_in.install()
     torch.set_num_threads(THREADS)

@@ -1,4 +1,4 @@
-"""The peers' training data sets, asked for samples as their own loaders ask for them."""
+"""The peers' training datasets, indexed as their own loaders index them."""
 
 import contextlib
 import importlib
@@ -77,7 +77,7 @@ def yolox(folder: str) -> Round:
 
 
 def _stand_in(name: str, **attributes: Any) -> None:
-    """A package that is imported and not used here, where it is not installed."""
+    """Replace a missing package that is imported but not used here."""
     try:
         importlib.import_module(name)
     except ImportError:

@@ -1,4 +1,4 @@
-"""The peers' suppression, each called as its own evaluation calls it."""
+"""The peers' NMS, each called as its own evaluation calls it."""
 
 import importlib
 import importlib.util
@@ -27,7 +27,7 @@ def yolov4_csp() -> Round:
 
 
 def ultralytics() -> Round:
-    """Its heads give no objectness: scores are handed over multiplied, boxes and scores by column."""
+    """Its heads have no objectness: scores are passed already multiplied, boxes and scores by column."""
     torchvision_stand_in.install()
     package = importlib.import_module("ultralytics.utils.nms")
 
@@ -48,7 +48,7 @@ def yolox() -> Round:
 
 
 def _file(peer: str, path: str) -> ModuleType:
-    """One file of a checkout as a module of its own, without its package and what that would import."""
+    """One file of a checkout as a module, without importing its package."""
     spec = importlib.util.spec_from_file_location("peer", peers.require(peer) / path)
     assert spec
     assert spec.loader

@@ -1,4 +1,4 @@
-"""Other judges of COCO results, each by its own quickest way from a truth file and an array of detections."""
+"""Other COCO scorers, each used in its fastest way from a ground truth file and an array of detections."""
 
 import importlib
 from collections.abc import Sequence

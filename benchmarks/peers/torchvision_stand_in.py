@@ -1,7 +1,7 @@
-"""The part of torchvision that peers call, where torchvision itself is not installed beside this torch.
+"""The part of torchvision that peers call, for environments without torchvision.
 
-Suppression does torchvision's work in its order with compiled loops, so that no peer is held up by what it lacks;
-the rest exists to be imported.
+NMS follows torchvision's algorithm in compiled loops, so that no peer is slowed down; the rest only needs to be
+importable.
 """
 
 import importlib.metadata
@@ -27,7 +27,7 @@ NAMES = {
 
 
 def install() -> None:
-    """Make `import torchvision` work in this process; the real one is left alone."""
+    """Make `import torchvision` work in this process; an installed one is kept."""
     try:
         importlib.metadata.version("torchvision")
     except importlib.metadata.PackageNotFoundError:
@@ -59,7 +59,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """The same with boxes of different classes left apart."""
+    """The same, per class."""
     if boxes.numel() <= COORDINATE_TRICK_UP_TO:
         if not len(boxes):
             return torch.empty(0, dtype=torch.int64)
@@ -74,7 +74,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
 
 @compiled
 def _greedy(boxes, limit):
-    """Each box that is left strikes out the later ones that overlap it, all pairs tried."""
+    """Each remaining box removes the later ones that overlap it; all pairs are compared."""
     x1, y1, x2, y2 = boxes[:, 0].copy(), boxes[:, 1].copy(), boxes[:, 2].copy(), boxes[:, 3].copy()
     areas = (x2 - x1) * (y2 - y1)
     struck = np.zeros(len(boxes), np.bool_)

@@ -1,6 +1,6 @@
-"""A training step of the authors' own code: their model, loss, optimizer and average, in the order of their `train.py`.
+"""A training step of the authors' code: their model, loss, optimizer and EMA, in the order of their `train.py`.
 
-Weights, images and targets are ours, and so is the epsilon of normalisation, so that the first loss can be compared.
+Weights, images, targets and the epsilon of BatchNorm are ours, so that the first loss can be compared.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ def scaled_yolov4(model: str, size: int, batch: int, steps: int, device: str) ->
 
 
 def _tiny(darknet: Callable[[str], nn.Module]) -> Any:
-    """Darknet's yolov4-tiny.cfg; its routes of half the channels are a layer of another name here, the other half's."""
+    """Darknet's yolov4-tiny.cfg; its routes of half the channels exist here as a layer that takes the other half."""
     from utils import layers  # pyright: ignore[reportMissingImports]
 
     text = (peers.require("yolov4-tiny") / "cfg/yolov4-tiny.cfg").read_text()
@@ -92,7 +92,7 @@ def ranges_on(device: torch.device) -> Iterator[None]:
 
 
 def _accept_float_bounds() -> None:
-    """`clamp_` of an integer tensor with a bound in a float tensor, as PyTorch took it when they wrote theirs."""
+    """`clamp_` of an integer tensor with a bound in a float tensor, as PyTorch accepted it then."""
     own = torch.Tensor.clamp_
 
     def clamp(self: Tensor, low: Any = None, high: Any = None) -> Tensor:
@@ -103,7 +103,7 @@ def _accept_float_bounds() -> None:
 
 
 def _prepare(network: Any, name: str, device: str) -> dict[str, float]:
-    """Give it our weights; returns our recipe as its losses want it."""
+    """Load our weights; returns our recipe in the form that its losses expect."""
     ours = model_of(name)
     state, theirs = ours.state_dict(), network.state_dict()
     with torch.no_grad():
@@ -120,7 +120,7 @@ def _prepare(network: Any, name: str, device: str) -> dict[str, float]:
 
 
 def _round(network: Any, size: int, batch: int, steps: int, device: str, compute: Losses) -> Round:
-    """One step of their `train.py` at a time, mixed precision where they use it: on a GPU."""
+    """One step of their `train.py` at a time; mixed precision on a GPU only, as in theirs."""
     from utils.torch_utils import ModelEMA  # pyright: ignore[reportMissingImports]
 
     weights, others, biases = [], [], []
