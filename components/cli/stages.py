@@ -75,10 +75,13 @@ def _check_out(stage: Stage, given: dict[str, Any]) -> None:
 def _run(stage: Stage, settings: Any, arguments: dict[str, Any]) -> None:
     from components.monitoring import metrics
     from components.monitoring.progress import on_stderr
+    from components.storage.start_weights import with_local_weights
     from components.tracking.journaled_run import check_delivered
 
     model, progress = arguments.get("model", ""), on_stderr()
     with metrics.stage(stage.name, model):
+        if {"train", "train.weights"} & set(stage.params):
+            settings = with_local_weights(settings, model or settings.evolve.model, progress)
         if any(":/" in str(value) for value in arguments.values()):
             from components.storage import stage_paths
 

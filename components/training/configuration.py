@@ -10,7 +10,6 @@ import yaml
 from components.datasets.digest import dataset_digest
 from components.files import require, sha256
 from components.params import Params, hyperparameters
-from components.storage.location import is_remote
 from yolo_core.data.coco import CacheSettings
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec
@@ -23,13 +22,12 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
     require(data / "manifest.json", "prepare")
     settings = params.train_settings(model)
     get_spec(model).checked_size(settings.size, "train.size")
-    weights = _start_weights(settings.weights)
     return dataclasses.replace(
         resolved(params, model, _evolved(hyp)),
         anchors=_anchors(anchors, model, settings.size),
         data=dataset_digest(data),
-        start_from=str(Path(weights).absolute()) if weights else "",
-        start_digest=_file_digest(weights) if weights else "",
+        start_from=str(Path(settings.weights).absolute()) if settings.weights else "",
+        start_digest=_file_digest(settings.weights) if settings.weights else "",
     )
 
 
@@ -86,15 +84,6 @@ def _evolved(path: Path | None) -> dict[str, float]:
         return {str(name): float(value) for name, value in values.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
         raise UserError(f"{path}: not a file of hyperparameters; run `scaled-yolov4 evolve` again") from None
-
-
-def _start_weights(path: str | None) -> str | None:
-    """The path of `train.weights`; of an address in the object store that of a working copy."""
-    if not path or not is_remote(path):
-        return path
-    from components.storage.stage_paths import local_copy
-
-    return local_copy(path)
 
 
 def _file_digest(path: str) -> str:
