@@ -1,0 +1,110 @@
+"""What stands behind a boundary of the closure cannot change a result: nothing of it comes back, or it comes unchanged.
+
+A training runs here once as it is, and once with all that is behind the boundaries replaced by things that do nothing.
+"""
+
+import contextlib
+import inspect
+import json
+import random
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+import small_training
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.lineage.source_code import BOUNDARIES, closure
+from components.monitoring import metrics, periodic, progress
+from components.storage.stage_paths import local_copy
+from components.tracking import journaled_run
+from components.training import launch
+
+TOLD = ("seconds", "images_per_second", "mlflow_run_id")  # of how a training went, not what came of it
+
+
+def test_the_boundaries_are_these() -> None:
+    """Whoever adds one shows here why nothing behind it can change a result."""
+    assert {(one.importer, one.imported) for one in BOUNDARIES} == {
+        ("", "components.monitoring"),
+        ("", "components.storage"),
+        ("components.training", "components.tracking"),
+        ("components.stages.train", "components.tracking"),
+    }
+    assert all(one.reason for one in BOUNDARIES)
+
+
+def test_nothing_behind_a_boundary_is_in_a_training() -> None:
+    behind = ("components/monitoring", "components/storage", "components/tracking")
+    assert not [path for path in closure("components.stages.train") if str(path).startswith(behind)]
+
+
+@pytest.fixture
+def silenced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace what a training calls behind its boundaries; lists what was called."""
+    called: list[str] = []
+
+    @contextlib.contextmanager
+    def no_run(*args: object, **kwargs: object):
+        called.append("tracking")
+        yield SimpleNamespace(run_id="another", log=lambda *args, **kwargs: None)
+
+    @contextlib.contextmanager
+    def no_metrics(*args: object, **kwargs: object):
+        called.append("metrics")
+        yield lambda *args: None
+
+    monkeypatch.setattr(journaled_run, "journaled_run", no_run)
+    monkeypatch.setattr(journaled_run, "waiting", lambda *args: {})
+    monkeypatch.setattr(metrics, "training", no_metrics)
+    monkeypatch.setattr(launch.connection, "environment", dict)
+    return called
+
+
+@pytest.mark.usefixtures("mlflow_database")
+def test_a_training_is_the_same_without_all_that_is_behind_its_boundaries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    small_training.prepared(tmp_path)
+    small_training.run(tmp_path, "usual", "train.epochs=2")
+    called = request.getfixturevalue("silenced")
+    small_training.run(tmp_path, "silenced", "train.epochs=2")
+    assert set(called) == {"tracking", "metrics"}
+    for name in ("model.safetensors", "curves.csv"):
+        assert (tmp_path / "usual" / name).read_bytes() == (tmp_path / "silenced" / name).read_bytes()
+    usual, silent = (json.loads((tmp_path / name / "train.json").read_text()) for name in ("usual", "silenced"))
+    assert {key: value for key, value in usual.items() if key not in TOLD} == {
+        key: value for key, value in silent.items() if key not in TOLD
+    }
+
+
+@given(st.lists(st.integers(), max_size=30))
+def test_progress_hands_on_each_item_unchanged(items: list[int]) -> None:
+    for report in (progress._lines, progress._bars()):
+        objects = [SimpleNamespace(value=item) for item in items]
+        passed = list(report(objects, "work"))
+        assert [id(item) for item in passed] == [id(item) for item in objects]
+
+
+@pytest.mark.parametrize("module", [metrics, periodic], ids=lambda module: module.__name__)
+def test_what_only_tells_gives_nothing_back(module: ModuleType) -> None:
+    """Every public function returns nothing, or a block that does."""
+    own = [one for _, one in inspect.getmembers(module, inspect.isfunction) if one.__module__ == module.__name__]
+    for function in (one for one in own if not one.__name__.startswith("_")):
+        returned = str(inspect.signature(function).return_annotation)
+        assert returned in ("None", "<class 'inspect._empty'>") or "Iterator[None]" in returned or "OnLook" in returned
+
+
+@pytest.mark.parametrize("size", [0, 1, 9 << 20])  # the last one in two parts
+def test_the_store_hands_over_the_bytes_that_were_put(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = random.Random(size).randbytes(size)
+    boto3.client("s3").put_object(Bucket=store.bucket, Key=f"bytes/{size}", Body=content)
+    assert Path(local_copy(f"s3://{store.bucket}/bytes/{size}")).read_bytes() == content
