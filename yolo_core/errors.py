@@ -32,6 +32,24 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+class BadFile(UserError):
+    """A file that is missing, damaged or not what it should be.
+
+    Whoever knows how the user gets a good one says so with `advised`.
+    """
+
+
+@contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """End the message of a `BadFile` with what the user can do; "" adds nothing."""
+    try:
+        yield
+    except BadFile as error:
+        if not advice:
+            raise
+        raise BadFile(f"{error}; {advice}") from None
+
+
 class BadArgument(UserError):
     """A wrong value of one argument, named as the function names it.
 
@@ -42,6 +60,10 @@ class BadArgument(UserError):
     def __init__(self, argument: str, problem: str) -> None:
         self.argument, self.problem = argument, problem
         super().__init__(f"{argument} {problem}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Pickled by its two arguments; `Exception` would keep the message alone."""
+        return type(self), (self.argument, self.problem)
 
 
 @contextmanager

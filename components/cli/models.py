@@ -78,7 +78,7 @@ def import_weights(
     force: Annotated[bool, Option("--force", help="Overwrite --out if it exists.")] = False,
 ) -> None:
     """Convert published weights, running no code in them."""
-    from yolo_core.models.import_weights import run
+    from components.stages.import_weights import run
 
     result = run(model=model, source=source, out=out, names=names, size=size, force=force)
     print(f"import-weights: {facts(result)} -> {out}")

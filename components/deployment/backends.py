@@ -12,7 +12,7 @@ from components.files import require
 from yolo_core.deploy import openvino, tensorrt
 from yolo_core.deploy.cuda_graph import CudaGraph
 from yolo_core.deploy.onnx import OnnxPredictor
-from yolo_core.errors import UserError
+from yolo_core.errors import UserError, advised
 from yolo_core.evaluate.tta import Plain, Predictor
 from yolo_core.models.detector import Detector
 
@@ -31,6 +31,7 @@ class Backend:
     """Images to decoded boxes."""
 
 
+@advised("run `scaled-yolov4 export` again")
 def open_backends(fused: Detector, size: int, export: Path, *, device: torch.device, threads: int) -> list[Backend]:
     """Every backend that can run here; float16 on CUDA only, OpenVINO on the CPU only.
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from components.datasets.prepared import load_prepared
 from components.deployment.export_report import OPENVINO_FILES, RuntimeRow
 from components.params import ExportParams
 from yolo_core import progress as progress_
-from yolo_core.data.coco import DetectionDataset, load_split
+from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.loader import val_batches
 from yolo_core.deploy import openvino
 from yolo_core.evaluate.predict import to_device
@@ -63,7 +64,7 @@ def build_openvino(
             openvino.convert(model, source, classes=classes, size=size)
         file = out / OPENVINO_FILES[precision]
         if precision == "int8":
-            chosen = load_split(data, "train").spread(settings.calibration_images)
+            chosen = load_prepared(data, "train").spread(settings.calibration_images)
             openvino.quantise(source, file, Calibration(chosen, size, progress), len(chosen))
         predictors[precision] = openvino.OpenVINOPredictor(file, precision)
         rows[precision] = {"status": "built", "file": file.name}

@@ -12,6 +12,7 @@ from components.params import Params
 from yolo_core.deploy import tensorrt
 from yolo_core.deploy.onnx import export_onnx
 from yolo_core.device import describe, pick_device
+from yolo_core.errors import advised
 from yolo_core.evaluate.tta import Plain
 from yolo_core.models.detector import Detector
 
@@ -35,7 +36,8 @@ def build_engines(
             source = out / "model_fp16.onnx"
             half = _copy_on(model, device).half()
             export_onnx(half, source, classes=classes, size=check.size, opset=params.export.opset, half=True)
-        tensorrt.build_engine(source, engine, max(tensorrt.MAX_BATCH, *params.benchmark.batches))
+        with advised("set export.tensorrt to [] to go without"):
+            tensorrt.build_engine(source, engine, max(tensorrt.MAX_BATCH, *params.benchmark.batches))
         if source != plain:
             source.unlink()
         built = tensorrt.TensorRTPredictor(engine, device)

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+from components.datasets.prepared import load_prepared
 from components.files import require
-from yolo_core.data.coco import DetectionDataset, load_split
+from yolo_core.data.coco import DetectionDataset
 from yolo_core.device import pick_device
-from yolo_core.errors import UserError
+from yolo_core.errors import UserError, known_as
 from yolo_core.models import pyramid
 from yolo_core.models.weights import LoadedDetector, load_detector
 
@@ -24,9 +25,10 @@ def load_inputs(
     loaded = load_detector(require(weights, "train"), device=pick_device(device))
     if loaded.model.spec.name != model:
         raise UserError(f"{weights}: holds {loaded.model.spec.name}, not {model}; give --model or --weights to match")
-    wanted = loaded.size if size is None else loaded.model.spec.checked_size(size, "--size")
-    loaded = replace(loaded, model=pyramid.drop_levels(loaded.model, drop_levels), size=wanted)
-    dataset = load_split(data, "val")
+    with known_as(size="--size", count="--drop-levels"):
+        wanted = loaded.size if size is None else loaded.model.spec.checked_size(size)
+        loaded = replace(loaded, model=pyramid.drop_levels(loaded.model, drop_levels), size=wanted)
+    dataset = load_prepared(data, "val")
     if loaded.classes != dataset.classes:
         raise UserError(
             f"{weights}: was trained on {_few(loaded.classes)}, but {data} has {_few(dataset.classes)}; "

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import torch
 
+from components.datasets.prepared import load_prepared
 from yolo_core.atomic import write_json
 from yolo_core.data.cache import CacheSettings
-from yolo_core.data.coco import DetectionDataset, load_split
+from yolo_core.data.coco import DetectionDataset
 from yolo_core.errors import TryAgain
 from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.train import EpochRow, TrainConfig, fit
@@ -76,7 +77,7 @@ def load_splits(plan: TrialPlan) -> Splits:
     """The images that a plan asks for; also sets the number of threads of this process."""
     cv2.setNumThreads(0)
     torch.set_num_threads(plan.threads)
-    train_set, val_set = (load_split(plan.data, split, cache=plan.images) for split in ("train", "val"))
+    train_set, val_set = (load_prepared(plan.data, split, cache=plan.images) for split in ("train", "val"))
     seed = plan.config.seed
     return _part(train_set, plan.train_images, seed), _part(val_set, plan.val_images, seed)
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from components.datasets.prepared import load_prepared
 from components.files import require
 from components.params import Params, hyperparameters
 from yolo_core.anchors import FitSettings, Quality, better, fit, quality, training_boxes
 from yolo_core.atomic import write_json
-from yolo_core.data.coco import DetectionDataset, load_split
-from yolo_core.errors import UserError
+from yolo_core.data.coco import DetectionDataset
+from yolo_core.errors import UserError, known_as
 from yolo_core.models import get_spec
 from yolo_core.progress import Progress, silent
 
@@ -21,7 +22,7 @@ def run(params: Params, *, data: Path, out: Path, progress: Progress = silent) -
     Raises UserError when the dataset is missing or its training images hold no boxes, and for an unknown model.
     """
     require(data / "manifest.json", "prepare")
-    train_set = load_split(data, "train")
+    train_set = load_prepared(data, "train")
     models: list[str] = list(dict.fromkeys([*params.models, params.evolve.model]))
     chosen = {}
     for model in progress(models, "anchors"):
@@ -36,7 +37,8 @@ def fit_model(params: Params, model: str, train_set: DetectionDataset) -> dict[s
     """The report on one model: anchors per level at the training size, which they are, and how both sets do."""
     spec = get_spec(model)
     settings = params.train_settings(model)
-    spec.checked_size(settings.size, "train.size")
+    with known_as(size="train.size"):
+        spec.checked_size(settings.size)
     anchor_t = hyperparameters(spec.hyp, settings.hyp).anchor_t
     boxes = training_boxes(train_set, settings.size)
     if not len(boxes):

@@ -14,6 +14,7 @@ from components.params import Params
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
 from yolo_core.deploy.onnx import OnnxPredictor, add_nms, export_onnx, open_session
+from yolo_core.errors import known_as
 from yolo_core.evaluate.tta import Plain
 from yolo_core.models.fuse import fuse
 
@@ -40,7 +41,8 @@ def run(
     classes, fused = loaded.classes, fuse(loaded.model)
     plain, with_nms = out / "model.onnx", out / "model_nms.onnx"
     in_graph = replace(evaluation.suppression, conf=settings.nms_conf)
-    export_onnx(fused, plain, classes=classes, size=loaded.size, opset=settings.opset)
+    with known_as(opset="export.opset"):
+        export_onnx(fused, plain, classes=classes, size=loaded.size, opset=settings.opset)
     add_nms(plain, with_nms, in_graph)
     openvino_rows, openvino_predictors = build_openvino(
         fused, out, classes=classes, size=loaded.size, data=data, settings=settings, progress=progress

@@ -263,14 +263,14 @@ def _detect_again(params: Params, version: "ModelVersion", data: Path, progress:
 
     Classes are matched by name; those this data does not have cannot be right here and are left out.
     """
-    from yolo_core.data.coco import load_split
+    from components.datasets.prepared import load_prepared
     from yolo_core.device import pick_device
     from yolo_core.evaluate.predict import predict
     from yolo_core.evaluate.tta import Plain
     from yolo_core.models.fuse import fuse
     from yolo_core.models.weights import load_detector
 
-    dataset, device = load_split(data, "val"), pick_device(params.train.device)
+    dataset, device = load_prepared(data, "val"), pick_device(params.train.device)
     with tempfile.TemporaryDirectory() as place:
         loaded = load_detector(version_weights(version, Path(place, "model.safetensors")), device=device)
     ids = dict(zip(dataset.classes, dataset.category_ids, strict=True))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.datasets import manifest
 from components.datasets.difference import DatasetDiff, compare
+from components.datasets.prepared import load_prepared
 from components.evaluation import measurement
 from components.evaluation.inputs import load_inputs
 from components.files import read_json, require
@@ -30,7 +31,6 @@ from components.workspace import DATA, OUTPUTS
 from yolo_core import progress as progress_
 from yolo_core.anchors import quality, training_boxes
 from yolo_core.atomic import replaced, write_json, write_text
-from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec
 from yolo_core.models.weights import load_detector
@@ -212,7 +212,7 @@ def _compared(
 def _recall(params: Params, model: str, data: Path, champion: Champion) -> float:
     """Best possible recall of the champion's anchors on the training boxes as they are now."""
     loaded = load_detector(champion.weights)
-    boxes = training_boxes(load_split(data, "train"), loaded.size)
+    boxes = training_boxes(load_prepared(data, "train"), loaded.size)
     anchor_t = hyperparameters(get_spec(model).hyp, params.train_settings(model).hyp).anchor_t
     return quality(boxes, loaded.model.anchors.flatten(0, 1).numpy(), anchor_t).recall if len(boxes) else 1.0
 

@@ -11,7 +11,7 @@ from components.datasets.digest import dataset_digest
 from components.files import require, sha256
 from components.params import Params, hyperparameters
 from yolo_core.data.coco import CacheSettings
-from yolo_core.errors import UserError
+from yolo_core.errors import UserError, known_as
 from yolo_core.models import get_spec
 from yolo_core.models.spec import Anchors
 from yolo_core.train import Evaluation, Phase, TrainConfig
@@ -21,7 +21,8 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
     """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones."""
     require(data / "manifest.json", "prepare")
     settings = params.train_settings(model)
-    get_spec(model).checked_size(settings.size, "train.size")
+    with known_as(size="train.size"):
+        get_spec(model).checked_size(settings.size)
     return dataclasses.replace(
         resolved(params, model, _evolved(hyp)),
         anchors=_anchors(anchors, model, settings.size),

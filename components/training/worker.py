@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from components.datasets.prepared import load_prepared
 from components.monitoring import metrics
 from components.training import results
 from components.training.job import Job, RunRecord, WorkerContext
 from components.training.nodes import node_folder, path_on_node
-from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError, full_disk_told, known_as
 from yolo_core.progress import Progress
 from yolo_core.train import EpochRow, OnLog, Pace, checkpoint, distributed, fit
@@ -120,7 +120,7 @@ def _on_this_node(job: Job, driver: Driver, node: str) -> tuple[Job, Callable[[P
 def work(job: Job, context: WorkerContext, progress: Progress) -> None:
     """Train; the main worker records the curves in MLflow as they grow and writes the results."""
     began = time.monotonic()
-    train_set, val_set = (load_split(job.data, split, cache=job.images) for split in ("train", "val"))
+    train_set, val_set = (load_prepared(job.data, split, cache=job.images) for split in ("train", "val"))
     for split in (train_set, val_set):
         split.open_cache(job.config.size, progress)
     with _recorded(job, context) as (run, on_log):

@@ -1,13 +1,11 @@
 """Decoded images held between epochs: in memory, or in a file that every process on the machine shares."""
 
-import fcntl
 import logging
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from yolo_core import atomic
+from yolo_core.locks import exclusive
 from yolo_core.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -138,7 +137,7 @@ def disk_cache(
         folder.mkdir(parents=True, exist_ok=True)
         if whole := _opened(path, key, slots):
             return whole
-        with _alone(folder):
+        with exclusive(folder / "lock"):
             if whole := _opened(path, key, slots):  # built while this process waited
                 return whole
             for leftover in folder.glob(f".*{SUFFIX}"):
@@ -163,14 +162,6 @@ def _opened(path: Path, key: str, slots: Slots) -> DiskCache | None:
     except ValueError as damage:
         log.warning("%s: %s; it is built anew", path, damage)
         return None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Be the only builder in this folder; the system ends the hold with the process, however that ends."""
-    with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _refusal(folder: Path, needed: int, limit: int) -> str | None:

@@ -13,14 +13,13 @@ import numpy as np
 
 from yolo_core.data.cache import CacheSettings, ImageCache, disk_cache, ram_cache
 from yolo_core.data.image import fitted, load_image, resize
-from yolo_core.errors import UserError
+from yolo_core.errors import BadFile, advised
 from yolo_core.progress import Progress, silent
 
 __all__ = ["CacheSettings", "DetectionDataset", "ImageRecord", "load_image", "load_split"]
 
 PIXELS_VERSION = 1  # of how files become pixels in `load_image` and `resize`: kept pixels of another one are stale
 IN_MEMORY = CacheSettings()
-MEND = "run `scaled-yolov4 prepare`"
 
 
 @dataclass(frozen=True)
@@ -35,22 +34,29 @@ class ImageRecord:
 
 @dataclass
 class DetectionDataset:
-    """One split.
-
-    images: one record per image.
-    labels: per image (N, 5) float32: class index, x1, y1, x2, y2 in px of the image; crowd boxes are left out.
-    category_ids: class index -> COCO category id, ascending.
-    classes: class index -> name.
-    annotation_path: the COCO instances file, crowd boxes included.
-    cache: how decoded images are held.
-    """
+    """One split."""
 
     images: list[ImageRecord]
+    """One record per image."""
+
     labels: list[np.ndarray]
+    """Per image (N, 5) float32: class index, x1, y1, x2, y2 in px of the image; without crowd boxes."""
+
     category_ids: list[int]
+    """COCO category id by class index, ascending."""
+
     classes: list[str]
+    """Name by class index."""
+
     annotation_path: Path
+    """The COCO instances file, with crowd boxes."""
+
     cache: CacheSettings = IN_MEMORY
+    """How decoded images are held."""
+
+    advice: str = ""
+    """How the user gets good files, for the end of errors about them."""
+
     _held: tuple[int, ImageCache | None] | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -71,15 +77,14 @@ class DetectionDataset:
     def load(self, index: int) -> np.ndarray:
         """Decode image `index`: RGB (H, W, 3) uint8 at its own size.
 
-        Raises UserError when the file cannot be decoded or is not of the annotated size.
+        Raises BadFile when the file cannot be decoded or is not of the annotated size.
         """
         record = self.images[index]
-        image = load_image(record.path)
-        if image.shape[:2] != (record.height, record.width):
+        with advised(self.advice):
+            image = load_image(record.path)
             height, width = image.shape[:2]
-            raise UserError(
-                f"{record.path}: is {width}x{height} px, annotated as {record.width}x{record.height}; {MEND} again"
-            )
+            if (height, width) != (record.height, record.width):
+                raise BadFile(f"{record.path}: is {width}x{height} px, annotated as {record.width}x{record.height}")
         return image
 
     def image(self, index: int, size: int) -> np.ndarray:
@@ -145,25 +150,30 @@ def load_split(
     data_dir: Path | str,
     split: str,
     cache: CacheSettings = IN_MEMORY,
+    advice: str = "",
 ) -> DetectionDataset:
     """Read `annotations/instances_<split>.json` of a prepared dataset folder.
 
     Boxes are clipped to their image; those left without area are dropped. Class indices follow ascending category id.
-    Raises UserError when the file is missing, is not COCO instances, or names unknown images or categories.
+    advice: how to get good files, for the end of errors about them.
+    Raises BadFile when the file is missing, is not COCO instances, or names unknown images or categories.
     """
     path = Path(data_dir) / "annotations" / f"instances_{split}.json"
+    with advised(advice):
+        images, labels, categories = _parse(path, Path(data_dir) / "images" / split)
+    return DetectionDataset(images, labels, [c for c, _ in categories], [n for _, n in categories], path, cache, advice)
+
+
+def _parse(path: Path, folder: Path) -> tuple[list[ImageRecord], list[np.ndarray], list[tuple[int, str]]]:
+    """Images, the labels of each, and (id, name) of the categories by ascending id; `folder` holds the images."""
     content = _read(path)
     try:
-        images = [
-            ImageRecord(i["id"], Path(data_dir) / "images" / split / i["file_name"], i["width"], i["height"])
-            for i in content["images"]
-        ]
+        images = [ImageRecord(i["id"], folder / i["file_name"], i["width"], i["height"]) for i in content["images"]]
         categories = sorted((c["id"], c["name"]) for c in content["categories"])
-        category_ids = [c for c, _ in categories]
-        labels = _labels(path, content["annotations"], images, category_ids)
+        labels = _labels(path, content["annotations"], images, [c for c, _ in categories])
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path}: not a COCO instances file ({type(error).__name__}: {error}); {MEND} again") from None
-    return DetectionDataset(images, labels, category_ids, [n for _, n in categories], path, cache)
+        raise BadFile(f"{path}: not a COCO instances file ({type(error).__name__}: {error})") from None
+    return images, labels, categories
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -171,9 +181,9 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such annotation file; {MEND} to make it") from None
+        raise BadFile(f"{path}: no such annotation file") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {MEND} again") from None
+        raise BadFile(f"{path}: cannot be read ({error})") from None
 
 
 def _labels(
@@ -200,4 +210,4 @@ def _positions(path: Path, key: str, values: list[int], known: list[int]) -> np.
     try:
         return np.array([position[v] for v in values], np.int64)
     except KeyError as error:
-        raise UserError(f"{path}: an annotation has unknown {key} {error}; {MEND} again") from None
+        raise BadFile(f"{path}: an annotation has unknown {key} {error}") from None

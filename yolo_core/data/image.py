@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yolo_core.errors import UserError
+from yolo_core.errors import BadFile
 
 FILL = 114  # the grey around letterboxed images and mosaics, of 255
 
@@ -14,15 +14,15 @@ def load_image(path: Path | str) -> np.ndarray:
     """Decode an image file to RGB, (H, W, 3) uint8, turned upright by its EXIF orientation.
 
     Grey, palette, CMYK and 16-bit files come out as 8-bit RGB; an alpha channel is dropped.
-    Raises UserError when the file is missing or cannot be decoded.
+    Raises BadFile when the file is missing or cannot be decoded.
     """
     try:
         data = np.fromfile(path, np.uint8)  # reading it whole takes a fifth off the time of decoding from the file
     except FileNotFoundError:
-        raise UserError(f"{path}: no such image; run `scaled-yolov4 prepare` again") from None
+        raise BadFile(f"{path}: no such image") from None
     image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
     if image is None:
-        raise UserError(f"{path}: cannot be decoded; `scaled-yolov4 prepare` sorts such images out")
+        raise BadFile(f"{path}: cannot be decoded")
     return image
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from yolo_core.atomic import replaced
 from yolo_core.deploy.graph import Decoded, facts, package, planes
-from yolo_core.errors import UserError
+from yolo_core.errors import BadArgument, BadFile
 from yolo_core.evaluate.suppression import Suppression
 from yolo_core.models.detector import Detector
 
@@ -34,11 +34,12 @@ def export_onnx(
     """Write the plain graph of a fused detector.
 
     size: H = W in px, a multiple of the largest stride; half: float16 weights and arithmetic (`model` must be half).
-    The file passes `onnx.checker`. Raises UserError for an opset the exporter does not know or a missing package.
+    The file passes `onnx.checker`.
+    Raises BadArgument for an opset that the exporter does not know, UserError for a missing package.
     """
     onnx = package("onnx", "export")
     if opset > NEWEST_OPSET:
-        raise UserError(f"export.opset = {opset}: PyTorch's exporter writes opsets up to {NEWEST_OPSET}")
+        raise BadArgument("opset", f"= {opset}: PyTorch's exporter writes opsets up to {NEWEST_OPSET}")
     device = next(model.parameters()).device
     with replaced(path) as temporary:
         with warnings.catch_warnings(), torch.no_grad(), _mish_of_quick_operators(opset):
@@ -170,7 +171,7 @@ def open_session(path: Path, device: torch.device | str = "cpu", threads: int = 
     try:
         return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the runtime raises types of its own, none of them public
-        raise UserError(f"{path}: ONNX Runtime cannot open it ({error}); run `scaled-yolov4 export` again") from None
+        raise BadFile(f"{path}: ONNX Runtime cannot open it ({error})") from None
 
 
 def read_metadata(session: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from yolo_core.atomic import replaced
 from yolo_core.deploy.graph import Decoded, facts, package, planes
 from yolo_core.device import has_fast_bf16
-from yolo_core.errors import UserError
+from yolo_core.errors import BadFile
 from yolo_core.models.detector import Detector
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -107,7 +107,7 @@ class OpenVINOPredictor:
             self.request = core.compile_model(graph, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"{path}: OpenVINO cannot open it ({reason}); run `scaled-yolov4 export` again") from None
+            raise BadFile(f"{path}: OpenVINO cannot open it ({reason})") from None
         self.size = int(self.metadata["size"])
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from yolo_core.atomic import write_bytes
-from yolo_core.errors import UserError
+from yolo_core.errors import BadFile
 
 OLDEST = 10  # major version
 WORKSPACE_BYTES = 2 << 30
@@ -35,7 +35,7 @@ def why_not(device: torch.device | str) -> str | None:
 def build_engine(onnx_path: Path, path: Path, max_batch: int = MAX_BATCH) -> None:
     """Build the engine of a plain graph and write it; it fits this GPU model and TensorRT version only.
 
-    max_batch: largest batch it takes; it is tuned for batch 1. Raises UserError where TensorRT refuses the graph.
+    max_batch: largest batch it takes; it is tuned for batch 1. Raises BadFile where TensorRT refuses the graph.
     """
     trt = _tensorrt()
     logger = trt.Logger(trt.Logger.WARNING)
@@ -44,7 +44,7 @@ def build_engine(onnx_path: Path, path: Path, max_batch: int = MAX_BATCH) -> Non
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx_path.read_bytes()):
         reasons = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
-        raise UserError(f"{onnx_path}: TensorRT cannot read it ({reasons}); set export.tensorrt to []")
+        raise BadFile(f"{onnx_path}: TensorRT cannot read it ({reasons})")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32
@@ -55,7 +55,7 @@ def build_engine(onnx_path: Path, path: Path, max_batch: int = MAX_BATCH) -> Non
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise UserError(f"{onnx_path}: TensorRT could not build an engine; its messages are above")
+        raise BadFile(f"{onnx_path}: TensorRT could not build an engine; its messages are above")
     write_bytes(path, bytes(plan))
 
 
@@ -69,7 +69,7 @@ class TensorRTPredictor:
         with torch.cuda.device(self.device):
             self.engine = self.runtime.deserialize_cuda_engine(path.read_bytes())
             if self.engine is None:
-                raise UserError(f"{path}: not an engine of this GPU and TensorRT; run `scaled-yolov4 export` here")
+                raise BadFile(f"{path}: not an engine of this GPU and TensorRT version")
             self.context = self.engine.create_execution_context()
         *_, self.height, self.width = self.engine.get_tensor_shape("images")
 

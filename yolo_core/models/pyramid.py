@@ -3,7 +3,7 @@
 import copy
 from dataclasses import replace
 
-from yolo_core.errors import UserError
+from yolo_core.errors import BadArgument
 from yolo_core.models.detector import Detector
 from yolo_core.models.scaled_yolov4 import ScaledYoloV4
 
@@ -14,7 +14,7 @@ def drop_levels(model: Detector, count: int) -> Detector:
     """A copy of a large model without its `count` coarsest detection levels, and the bottom-up path to them.
 
     The backbone and the top-down path stay whole, as the finer levels were trained to see them: the input's sides must
-    remain multiples of `model.input_stride`. Raises UserError when the model has no such levels to drop.
+    remain multiples of `model.input_stride`. Raises BadArgument `count` when the model has no such levels to drop.
     """
     kept = len(model.strides) - count
     if count == 0:
@@ -22,7 +22,7 @@ def drop_levels(model: Detector, count: int) -> Detector:
     body = model.body
     if kept < LEAST_LEVELS or not isinstance(body, ScaledYoloV4):
         most = max(0, len(model.strides) - LEAST_LEVELS) if isinstance(body, ScaledYoloV4) else 0
-        raise UserError(f"{model.spec.name}: --drop-levels {count}: {most} of its levels can be dropped")
+        raise BadArgument("count", f"= {count}: {most} levels of {model.spec.name} can be dropped")
     smaller = copy.deepcopy(model)
     spec = model.spec
     smaller.spec = replace(

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from yolo_core.errors import UserError
+from yolo_core.errors import BadArgument
 from yolo_core.hyperparameters import Hyperparameters
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]  # per level, finest first: (w, h) in pixels
@@ -133,8 +133,8 @@ class ModelSpec:
         """What both sides of an input must be multiples of, pixels."""
         return max(self.strides)
 
-    def checked_size(self, size: int, what: str) -> int:
-        """`size` in pixels when the strides divide it; else UserError that calls it `what`."""
+    def checked_size(self, size: int) -> int:
+        """`size` in px if the strides divide it; else BadArgument `size`."""
         if size % self.input_stride:
-            raise UserError(f"{what} = {size}: {self.name} needs a multiple of {self.input_stride} px")
+            raise BadArgument("size", f"= {size}: {self.name} needs a multiple of {self.input_stride} px")
         return size

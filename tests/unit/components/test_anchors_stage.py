@@ -71,7 +71,7 @@ def test_boxes_are_measured_on_the_letterboxed_image(tmp_path):
     # 640 wide to 320: every box halves; the best anchor of 40 x 80 becomes 20 x 40
     settings = params("train.size=320")
     prepared = dataset(tmp_path / "data", [(40 + 0.1 * i, 80 + 0.1 * i) for i in range(10)])
-    split = anchors.load_split(prepared, "train")
+    split = anchors.load_prepared(prepared, "train")
     boxes = anchors.training_boxes(split, settings.train_settings(MODEL).size)
     assert boxes[0].tolist() == pytest.approx([20, 40])
 

@@ -77,6 +77,18 @@ def test_without_an_export_the_stage_is_named(project, tmp_path):
         )
 
 
+@pytest.mark.parametrize("file", ["model.onnx", "model_openvino.xml"])
+def test_a_damaged_export_is_one_line_with_the_stage(project, tmp_path, file):
+    if file.endswith(".xml") and (torch.cuda.is_available() or openvino.why_not("fp32")):
+        pytest.skip("OpenVINO is not timed here")
+    inputs = {"model": small_detector.MODEL, "data": project.data, "weights": project.weights}
+    export.run(project.params, **inputs, out=tmp_path)
+    (tmp_path / file).write_text("<net")
+    with pytest.raises(UserError, match=rf"{file}: .* cannot open it .*; run `scaled-yolov4 export` again") as error:
+        benchmark.run(project.params, **inputs, export=tmp_path, out=tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_images_are_taken_in_turn(project):
     from yolo_core.data.coco import load_split
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from components.stages import import_weights
 from yolo_core.errors import UserError
-from yolo_core.models import build_model, import_weights
+from yolo_core.models import build_model
 from yolo_core.models.official_weights import PYTORCH_NAMES
 from yolo_core.models.weights import load_detector
 
@@ -59,7 +60,7 @@ def test_a_mistake_is_one_line(published: Path, changes: dict, message: str):
 
 def test_a_file_that_is_there_is_replaced_by_force_alone(published: Path):
     run(published)
-    with pytest.raises(UserError, match="is there already; give another --out, or --force"):
+    with pytest.raises(UserError, match="already exists; give another --out, or --force"):
         run(published)
     run(published, force=True, size=64)
     assert load_detector(published.parent / "out.safetensors").size == 64

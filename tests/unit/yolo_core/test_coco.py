@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from coco_folder import picture, write_split
 
+from components.datasets.prepared import load_prepared
 from yolo_core.data.coco import CacheSettings, load_image, load_split
 from yolo_core.errors import UserError
 
@@ -74,7 +75,7 @@ def test_a_bad_annotation_file_is_one_line_with_the_mend(tmp_path, content, prob
     elif isinstance(content, str):
         path.write_text(content)
     with pytest.raises(UserError) as caught:
-        load_split(folder, "train")
+        load_prepared(folder, "train")
     message = str(caught.value)
     assert problem in message
     assert str(path) in message

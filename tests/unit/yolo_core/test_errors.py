@@ -1,8 +1,10 @@
 """Errors of arguments are renamed to what the user calls them."""
 
+import pickle
+
 import pytest
 
-from yolo_core.errors import BadArgument, UserError, known_as
+from yolo_core.errors import BadArgument, BadFile, UserError, advised, known_as
 
 
 def test_an_argument_is_named_as_the_user_knows_it():
@@ -21,3 +23,18 @@ def test_other_arguments_and_other_errors_pass():
         raise BadArgument("batch", "= 3: odd")
     with pytest.raises(UserError, match=r"^size: plain$"), known_as(size="train.size"):
         raise UserError("size: plain")
+
+
+def test_advice_ends_the_message_of_a_bad_file_alone():
+    with pytest.raises(BadFile, match=r"^a\.json: cut short; make it again$"), advised("make it again"):
+        raise BadFile("a.json: cut short")
+    with pytest.raises(BadFile, match=r"^a\.json: cut short$"), advised(""):
+        raise BadFile("a.json: cut short")
+    with pytest.raises(UserError, match=r"^a\.json: not mine$"), advised("make it again"):
+        raise UserError("a.json: not mine")
+
+
+def test_errors_travel_between_processes():
+    for error in (BadArgument("size", "= 1: odd"), BadFile("a.json: cut short")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))

@@ -132,7 +132,7 @@ def test_mish_is_written_without_softplus_and_equals_pytorch(mish, tmp_path, ops
 
 
 def test_an_opset_beyond_the_exporter_is_refused(fused, tmp_path):
-    with pytest.raises(UserError, match=r"export.opset = 21: .* up to 20"):
+    with pytest.raises(UserError, match=r"opset = 21: .* up to 20"):
         export_onnx(fused, tmp_path / "new.onnx", classes=CLASSES, size=SIZE, opset=21)
     assert not list(tmp_path.iterdir())
 

@@ -107,7 +107,7 @@ def test_bfloat16_needs_its_instructions(monkeypatch):
 def test_a_missing_or_damaged_file_is_one_line(tmp_path, content):
     if content:
         (tmp_path / "bad.xml").write_text(content)
-    with pytest.raises(UserError, match=r"bad\.xml: OpenVINO cannot open it .*`scaled-yolov4 export`") as error:
+    with pytest.raises(UserError, match=r"bad\.xml: OpenVINO cannot open it ") as error:
         OpenVINOPredictor(tmp_path / "bad.xml", "fp32")
     assert "\n" not in str(error.value)
 

@@ -1,28 +1,30 @@
-"""`scaled-yolov4 import-weights`: the authors' published weights as a detector file of this project."""
+"""The command `import-weights`: the authors' published weights as a detector file of this project."""
 
 from pathlib import Path
-from typing import Any
 
 from yolo_core.data.coco_classes import COCO_CLASSES
-from yolo_core.errors import UserError
+from yolo_core.errors import UserError, known_as
 from yolo_core.models import build_model
 from yolo_core.models.official_weights import load_official
 from yolo_core.models.weights import save_detector
 
 
-def run(*, model: str, source: Path, out: Path, names: Path | None, size: int | None, force: bool) -> dict[str, Any]:
+def run(
+    *, model: str, source: Path, out: Path, names: Path | None, size: int | None, force: bool
+) -> dict[str, int | str]:
     """Write `out` from the file `source`; returns how many tensors were matched.
 
     names: a file with one class name a line, None for COCO's 80. size: pixels the anchors belong to, None for the
-    published size. Raises UserError when the file is not of this model, or `out` is there already.
+    published size. Raises UserError when the file is not of this model, or `out` exists.
     """
     if out.exists() and not force:
-        raise UserError(f"{out}: is there already; give another --out, or --force to replace it")
+        raise UserError(f"{out}: already exists; give another --out, or --force to replace it")
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: must end in .safetensors")
     classes = _class_names(names) if names else list(COCO_CLASSES)
     detector = build_model(model, len(classes))
-    pixels = detector.spec.native_size if size is None else detector.spec.checked_size(size, "--size")
+    with known_as(size="--size"):
+        pixels = detector.spec.native_size if size is None else detector.spec.checked_size(size)
     report = load_official(detector, source)
     made_from = {"imported_from": source.name, "absent": report.absent}
     save_detector(out, detector, classes=classes, size=pixels, extra=made_from)
