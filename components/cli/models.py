@@ -46,15 +46,16 @@ def plan(
     Proposes model, input size, depth and width, with the reasons.
     """
     from components.reports.plan import run
+    from yolo_core.models.planner import Limits
 
     run(
-        limits={
-            "latency_ms": latency_ms,
-            "params_m": params,
-            "memory_gib": memory,
-            "training_gib": train_memory,
-            "training_batch": train_batch,
-        },
+        limits=Limits(
+            latency_ms=latency_ms,
+            params_m=params,
+            memory_gib=memory,
+            training_gib=train_memory,
+            training_batch=train_batch,
+        ),
         family=family,
         device=device,
         benchmarks=benchmark,

@@ -1,10 +1,9 @@
-"""The table behind `scaled-yolov4 models`: what each detector costs and what its paper reports."""
+"""The command `models`: prints what each detector costs and what its paper reports."""
 
 from rich.console import Console
 from rich.table import Table
 
-from yolo_core.models import build_model, get_spec, model_names
-from yolo_core.models.cost import paper_cost
+from yolo_core.models.catalogue import Entry, entries
 
 COLUMNS = ("model", "size", "params M", "GFLOPs", "AP", "AP50", "AP75", "FPS", "FPS on")
 
@@ -16,25 +15,20 @@ def show(num_classes: int) -> None:
         table.add_column(
             column, justify="left" if column in ("model", "FPS on") else "right", no_wrap=column != "FPS on"
         )
-    for name in model_names():
-        table.add_row(*row(name, num_classes))
+    for entry in entries(num_classes):
+        table.add_row(*_cells(entry))
     Console().print(table)
 
 
-def row(name: str, num_classes: int) -> tuple[str, ...]:
-    """One model as the texts of COLUMNS."""
-    import torch
-
-    spec = get_spec(name)
-    with torch.device("meta"):  # counting needs shapes, not weights
-        counted = paper_cost(build_model(name, num_classes), spec.native_size)
-    published = spec.published
+def _cells(entry: Entry) -> tuple[str, ...]:
+    """In the order of COLUMNS."""
+    published = entry.published
     scores = (published.ap, published.ap50, published.ap75)
     return (
-        name,
-        str(spec.native_size),
-        f"{counted.params / 1e6:.2f}",
-        f"{counted.gflops:.1f}",
+        entry.name,
+        str(entry.size),
+        f"{entry.cost.params / 1e6:.2f}",
+        f"{entry.cost.gflops:.1f}",
         *("-" if score is None else f"{score:.1f}" for score in scores),
         "-" if published.fps is None else f"{published.fps:g}",
         published.fps_on or "-",

@@ -5,16 +5,16 @@ is left goes into depth, then into width. Costs are counted from the graphs, tim
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from functools import cache
 
-import numpy as np
 import torch
 
 from yolo_core.errors import UserError
 from yolo_core.models.cost import Footprint, footprint, kept_bytes
 from yolo_core.models.detector import Detector
+from yolo_core.models.roofline import Roofline
 from yolo_core.models.zoo import build_model, get_spec
 
 GIB = 2**30
@@ -36,76 +36,6 @@ FAMILIES: dict[str, tuple[Tier, ...]] = {
         (("yolov7", "yolov7-x"), ("yolov7-w6", "yolov7-e6", "yolov7-d6", "yolov7-e6e")),
     ),
 }
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A measured inference of one image: what ran, its footprint and milliseconds."""
-
-    what: str
-    footprint: Footprint
-    ms: float
-
-
-@dataclass(frozen=True)
-class Roofline:
-    """How fast a device runs these graphs at batch 1.
-
-    gflops_per_s, gbytes_per_s, us_per_convolution: the best that was reached of arithmetic, of memory traffic and of
-        starting convolutions; None where nothing is known of it.
-    number_bytes: bytes of a number, 4 for float32.
-    corrections: (GFLOPs, measured time / roofline) of the measurements, in ascending order; between them the ratio is
-        interpolated over log GFLOPs, so that a measured graph gets its measured time.
-    """
-
-    gflops_per_s: float
-    gbytes_per_s: float | None = None
-    us_per_convolution: float | None = None
-    number_bytes: float = 2
-    corrections: tuple[tuple[float, float], ...] = ()
-
-    def ms(self, graph: Footprint) -> float:
-        """Predicted milliseconds of one image."""
-        bound = max(self.bounds_ms(graph).values())
-        if not self.corrections:
-            return bound
-        gflops, ratios = zip(*self.corrections, strict=True)
-        return bound * float(np.interp(np.log(graph.gflops), np.log(gflops), ratios))
-
-    def covers(self, graph: Footprint) -> bool:
-        """Whether the graph lies between the measured ones; beyond them a prediction is an extrapolation."""
-        if not self.corrections:
-            return False
-        return self.corrections[0][0] <= graph.gflops <= self.corrections[-1][0]
-
-    def bounds_ms(self, graph: Footprint) -> dict[str, float]:
-        """Milliseconds that arithmetic, traffic and starting the convolutions take at least."""
-        bounds = {"arithmetic": graph.gflops / self.gflops_per_s * 1e3}
-        if self.gbytes_per_s:
-            bounds["traffic"] = traffic_gb(graph, self.number_bytes) / self.gbytes_per_s * 1e3
-        if self.us_per_convolution:
-            bounds["starts"] = graph.convolutions * self.us_per_convolution / 1e3
-        return bounds
-
-
-def traffic_gb(graph: Footprint, number_bytes: float) -> float:
-    """1e9 bytes that the convolutions of one image move: maps in and out, and the weights once."""
-    return (graph.io + graph.params) * number_bytes / 1e9
-
-
-def roofline_through(measurements: Sequence[Measurement], number_bytes: float) -> Roofline:
-    """The roofline of a device on which these were measured, at least one of them."""
-    roof = Roofline(
-        gflops_per_s=max(m.footprint.gflops / m.ms * 1e3 for m in measurements),
-        gbytes_per_s=max(traffic_gb(m.footprint, number_bytes) / m.ms * 1e3 for m in measurements),
-        us_per_convolution=min(m.ms / m.footprint.convolutions * 1e3 for m in measurements),
-        number_bytes=number_bytes,
-    )
-    ratios: dict[float, float] = {}
-    for m in measurements:
-        bound = max(roof.bounds_ms(m.footprint).values())
-        ratios[m.footprint.gflops] = max(m.ms / bound, ratios.get(m.footprint.gflops, 0))
-    return replace(roof, corrections=tuple(sorted(ratios.items())))
 
 
 # What the fields of `Limits` are called where a person gives them.

@@ -1,14 +1,15 @@
 """The command `plan`: what it prints, what it predicts from, and the errors of its user."""
 
 import json
+import re
 from dataclasses import asdict
 
 import pytest
 from typer.testing import CliRunner
 
 from components.cli.main import app
-from components.reports import plan
 from yolo_core.errors import UserError
+from yolo_core.models import planning_device
 from yolo_core.models.planner import count
 from yolo_core.models.published import GPU_USE, PEAK_TFLOPS
 
@@ -53,7 +54,7 @@ def test_a_benchmark_record_calibrates_the_prediction(tmp_path):
     assert "on Some GPU (8 GiB)" in result.output
     assert "measured in ONNX Runtime fp32: yolov4-tiny 416 px 10 ms" in result.output
     assert "assumption" not in result.output
-    device = plan.from_records([path], "auto")
+    device = planning_device.from_records([path], "auto")
     tiny = count("yolov4-tiny")
     assert device.roofline.ms(tiny) == pytest.approx(10)
     assert device.roofline.number_bytes == 4
@@ -63,18 +64,21 @@ def test_a_benchmark_record_calibrates_the_prediction(tmp_path):
 
 def test_records_of_several_models_make_one_roofline(tmp_path):
     paths = [record(tmp_path / "a.json"), record(tmp_path / "b.json", "yolov4-tiny-3l", 18.0)]
-    device = plan.from_records(paths, "some gpu")
+    device = planning_device.from_records(paths, "some gpu")
     assert device.roofline.ms(count("yolov4-tiny-3l")) == pytest.approx(18)
     assert len(device.roofline.corrections) == 2
 
 
 def test_a_record_without_a_counted_graph_is_of_the_published_model(tmp_path):
     with_graph, without = record(tmp_path / "a.json"), record(tmp_path / "b.json", graph=None)
-    assert plan.from_records([with_graph], "auto").roofline == plan.from_records([without], "auto").roofline
+    assert (
+        planning_device.from_records([with_graph], "auto").roofline
+        == planning_device.from_records([without], "auto").roofline
+    )
 
 
 def test_a_device_that_nobody_measured_is_planned_by_its_peak():
-    device = plan.from_papers("NVIDIA A100-SXM4-80GB", "yolov4")
+    device = planning_device.from_papers("NVIDIA A100-SXM4-80GB", "yolov4")
     assert device.name == "A100"
     share = GPU_USE["yolov4-csp"].fps / GPU_USE["yolov4-csp"].ideal_fps
     assert device.roofline.gflops_per_s == pytest.approx(PEAK_TFLOPS["A100"] * 1000 * share)
@@ -83,7 +87,7 @@ def test_a_device_that_nobody_measured_is_planned_by_its_peak():
 
 def test_the_assumed_device_is_said_where_this_machine_is_unknown(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    device = plan.from_papers("auto", "yolov4")
+    device = planning_device.from_papers("auto", "yolov4")
     assert device.name == "Tesla V100"
     assert "assumed, because nothing is known of this machine" in device.grounds
 
@@ -100,7 +104,7 @@ def test_the_assumed_device_is_said_where_this_machine_is_unknown(monkeypatch):
 )
 def test_devices_are_recognised_by_whole_words(text, name):
     known = ["Jetson Nano", "L4", "RTX 2080 Ti", "Tesla V100"]
-    assert plan._match(text, known) == name
+    assert planning_device._match(text, known) == name
 
 
 @pytest.mark.parametrize(
@@ -131,20 +135,23 @@ def test_a_file_that_is_no_record_is_named(tmp_path, text):
     path = tmp_path / "wrong.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"wrong.json: not a record"):
-        plan.from_records([path], "auto")
+        planning_device.from_records([path], "auto")
 
 
 def test_records_of_two_devices_need_a_choice(tmp_path):
     paths = [record(tmp_path / "a.json"), record(tmp_path / "b.json", device="Other GPU")]
-    with pytest.raises(UserError, match=r"Other GPU and of Some GPU.*--device"):
-        plan.from_records(paths, "auto")
-    assert plan.from_records(paths, "other").name == "Other GPU"
-    with pytest.raises(UserError, match="no record of 'third'"):
-        plan.from_records(paths, "third")
+    with pytest.raises(UserError, match=r"device = auto: .* Other GPU and of Some GPU"):
+        planning_device.from_records(paths, "auto")
+    result = run("--latency-ms", "5", *(part for path in paths for part in ("--benchmark", str(path))))
+    assert re.search(r"Other GPU and of Some GPU", result.stderr)
+    assert "--device" in result.stderr
+    assert planning_device.from_records(paths, "other").name == "Other GPU"
+    with pytest.raises(UserError, match="device = third: no record of it"):
+        planning_device.from_records(paths, "third")
 
 
 def test_records_without_a_common_backend_are_refused(tmp_path):
     rows = [{"backend": "TensorRT", "precision": "fp16", "batch": 1, "inference_ms": {"p50": 1.0}}]
     paths = [record(tmp_path / "a.json"), record(tmp_path / "b.json", rows=rows)]
     with pytest.raises(UserError, match="no backend in common"):
-        plan.from_records(paths, "auto")
+        planning_device.from_records(paths, "auto")

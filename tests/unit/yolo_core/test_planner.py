@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec, model_names
 from yolo_core.models.cost import Footprint
-from yolo_core.models.planner import FAMILIES, Counters, Limits, Measurement, Roofline, count, plan, roofline_through
+from yolo_core.models.planner import FAMILIES, Counters, Limits, count, plan
+from yolo_core.models.roofline import Measurement, Roofline, roofline_through
 
 GIB = 2**30
 ROOF = Roofline(gflops_per_s=1000, number_bytes=2)  # 1 GFLOP takes 1 ms

@@ -1,0 +1,155 @@
+"""How fast a device is taken to be, for the planner: from benchmark records, else from the papers."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from yolo_core.device import describe
+from yolo_core.errors import BadArgument, BadFile, UserError
+from yolo_core.models.cost import Footprint
+from yolo_core.models.planner import count
+from yolo_core.models.published import GPU_USE, PEAK_TFLOPS, V100, Speed, printed_speeds
+from yolo_core.models.roofline import Measurement, Roofline, roofline_through
+
+# How a known device is recognised in a longer name that lacks its own: a driver says "Tesla V100-SXM2-16GB".
+SHORT_NAMES = {V100: "V100", "RTX 2080 Ti": "2080 Ti", "Tesla T4": "T4", "Jetson AGX Xavier": "Xavier"}
+NUMBER_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device to plan for."""
+
+    name: str
+    """As the records or the papers call it."""
+
+    roofline: Roofline
+    """How fast it is taken to be."""
+
+    grounds: str
+    """What that is based on, for people."""
+
+    is_assumed: bool = False
+    """Whether it stands in for this machine, of which nothing is known."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a record of the benchmark says about batch 1."""
+
+    model: str
+    """Name of the detector."""
+
+    device: str
+    """What it was measured on."""
+
+    graph: Footprint
+    """Of the graph that was timed."""
+
+    times: dict[tuple[str, str], float]
+    """Median inference time in ms by (backend, precision)."""
+
+
+def from_records(paths: Sequence[Path], device: str) -> Device:
+    """The device of these benchmark records, in the fastest backend that all of them have.
+
+    device: part of its name, or "auto" where all are of one. Raises BadArgument `device`, and BadFile.
+    """
+    records = [_record(path) for path in paths]
+    measured_on = sorted({record.device for record in records})
+    if device != "auto":
+        records = [record for record in records if device.lower() in record.device.lower()]
+        if not records:
+            raise BadArgument("device", f"= {device}: no record of it; they are of {', '.join(measured_on)}")
+    if len({record.device for record in records}) > 1:
+        raise BadArgument("device", f"= {device}: the records are of {' and of '.join(measured_on)}; pick one")
+    common = set.intersection(*(set(record.times) for record in records))
+    if not common:
+        raise UserError(f"{records[0].device}: the records have no backend in common at batch 1")
+    backend, precision = min(common, key=lambda key: sum(record.times[key] for record in records))
+    measured = [
+        Measurement(f"{record.model} {record.graph.size} px", record.graph, record.times[backend, precision])
+        for record in records
+    ]
+    grounds = f"measured in {backend} {precision}: " + ", ".join(f"{m.what} {m.ms:.3g} ms" for m in measured)
+    return Device(records[0].device, roofline_through(measured, NUMBER_BYTES.get(precision, 4)), grounds)
+
+
+def from_papers(device: str, family: str) -> Device:
+    """A device as the papers measured it, else by its peak; "auto" is this machine's, or a V100 where that is unknown.
+
+    Raises BadArgument `device` for an unknown one.
+    """
+    known = sorted({*(speed.device for speed in _speeds()), *PEAK_TFLOPS})
+    remark = ""
+    if device == "auto":
+        wanted = describe(torch.device("cuda")) if torch.cuda.is_available() else "no GPU"
+        name = _match(wanted, known)
+        if name is None:
+            name = V100
+            remark = f"; assumed, because nothing is known of this machine ({wanted})"
+    else:
+        name = _match(device, known)
+        if name is None:
+            raise BadArgument("device", f"= {device}: nothing is known of it; known: {', '.join(known)}")
+    speeds = _speeds_on(name, family)
+    if speeds:
+        grounds = "assumption: the published speeds at batch 1, taken to be float16: " + ", ".join(
+            f"{speed.model} {speed.size} px {speed.fps:g}/s" for speed in speeds
+        )
+        return Device(name, _published_roofline(speeds), grounds + remark, bool(remark))
+    use = GPU_USE["yolov4-csp"]
+    share = use.fps / use.ideal_fps
+    starts = _published_roofline(_speeds_on(V100, family)).us_per_convolution
+    grounds = (
+        f"assumption: {100 * share:.2g} % of the peak of {PEAK_TFLOPS[name]} TFLOP/s in float16, as yolov4-csp uses of "
+        "a V100 at batch 1, convolutions started as fast as the papers' host does, and no limit by memory traffic"
+    )
+    roofline = Roofline(PEAK_TFLOPS[name] * 1e3 * share, us_per_convolution=starts)
+    return Device(name, roofline, grounds + remark, bool(remark))
+
+
+def _published_roofline(speeds: Sequence[Speed]) -> Roofline:
+    measured = [Measurement(s.model, count(s.model).at(s.size), 1e3 / s.fps) for s in speeds]
+    return roofline_through(measured, number_bytes=2)
+
+
+def _speeds_on(device: str, family: str) -> list[Speed]:
+    """Of the family where there are any, else of all models; from fast to slow."""
+    speeds = sorted((s for s in _speeds() if s.device == device), key=lambda speed: -speed.fps)
+    return [speed for speed in speeds if speed.model.startswith(family)] or speeds
+
+
+def _speeds() -> list[Speed]:
+    """Printed speeds at batch 1, without the Darknet program's."""
+    return [speed for speed in printed_speeds() if speed.batch == 1 and speed.how != "Darknet"]
+
+
+def _match(text: str, known: Sequence[str]) -> str | None:
+    """The known device whose name stands in the text, as whole words."""
+    for name in known:
+        short = re.escape(SHORT_NAMES.get(name, name))
+        if re.search(rf"(?<![a-z0-9]){short}(?![a-z0-9])", text, re.IGNORECASE):
+            return name
+    return None
+
+
+def _record(path: Path) -> Record:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        times = {
+            (row["backend"], row["precision"]): float(row["inference_ms"]["p50"])
+            for row in record["rows"]
+            if row["batch"] == 1
+        }
+        if not all(ms > 0 for ms in times.values()):
+            raise ValueError("a time that is not above 0")
+        counted = record.get("graph")  # older records lack it: taken to be the published model
+        graph = Footprint(**counted) if counted else count(record["model"]).at(record["size"])
+        return Record(record["model"], record["device"]["name"], graph, times)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"{path}: not a record of the benchmark ({type(error).__name__}: {error})") from None
