@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -45,7 +44,7 @@ def show(params: Params) -> None:
     console.print(places)
 
 
-def _read(model: str, stage: str, file: str, keys: tuple[str, ...]) -> Any:
+def _read(model: str, stage: str, file: str, keys: tuple[str, ...]) -> object:
     path = default_paths(stage, model)["out"] / file
     try:
         value = json.loads(path.read_text())
@@ -56,7 +55,7 @@ def _read(model: str, stage: str, file: str, keys: tuple[str, ...]) -> Any:
     return value
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

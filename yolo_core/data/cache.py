@@ -23,7 +23,7 @@ ALIGNMENT = 64  # bytes; each image starts on a cache line
 HEADER = 2 * ALIGNMENT  # bytes
 SUFFIX = ".pixels"
 RESERVE = 1 << 30  # bytes of the disk that are left free for everything else
-CHUNK = 16  # images that a building thread takes at a time
+CHUNK = 16  # images per task of a building thread
 NOT_HELD = "images are decoded each time they are needed"
 
 Shape = tuple[int, int, int]
@@ -45,7 +45,7 @@ class CacheSettings:
 
 
 class Slots:
-    """Where the images of the given (H, W, 3) shapes lie in one block of bytes that begins with a header."""
+    """The layout of images of the given (H, W, 3) shapes in one block of bytes, after a header."""
 
     def __init__(self, shapes: Sequence[Shape]):
         self.shapes = shapes
@@ -60,7 +60,7 @@ class RamCache:
     """Images in anonymous shared memory, filled lazily.
 
     A loader process forked after its creation reads and fills the same pages, so images outlive the processes of one
-    epoch and are held once whatever the number of workers. Pages that were never written take no memory.
+    epoch and are held once for any number of workers. Pages that were never written take no memory.
     """
 
     def __init__(self, shapes: Sequence[Shape]):
@@ -69,7 +69,7 @@ class RamCache:
         self._filled = mmap.mmap(-1, max(len(shapes), 1))
 
     def get(self, index: int) -> np.ndarray | None:
-        """The image, read-only (H, W, 3) uint8, or None when it was not put yet."""
+        """The image, read-only (H, W, 3) uint8, or None if it was not stored yet."""
         if not self._filled[index]:
             return None
         view = self._slots.view(self._block, index)
@@ -77,7 +77,7 @@ class RamCache:
         return view
 
     def put(self, index: int, image: np.ndarray) -> None:
-        """Hold the image. Two writers of one slot write the same bytes, so neither needs a lock."""
+        """Store the image. Two writers of one slot write the same bytes, so no lock is needed."""
         self._slots.view(self._block, index)[:] = image
         self._filled[index] = 1  # after the pixels: a reader sees all of them or none
 
@@ -87,7 +87,7 @@ class DiskCache:
     memory is short."""
 
     def __init__(self, path: Path, key: str, slots: Slots):
-        """Raises FileNotFoundError, and ValueError for a file that is not whole."""
+        """Raises FileNotFoundError, and ValueError for an incomplete file."""
         self._slots = slots
         with path.open("rb") as file:
             found = os.fstat(file.fileno()).st_size
@@ -102,7 +102,7 @@ class DiskCache:
         return self._slots.view(self._block, index)
 
     def put(self, index: int, image: np.ndarray) -> None:
-        """Nothing: every image is there."""
+        """Nothing to do: every image is in the file."""
 
 
 ImageCache = RamCache | DiskCache
@@ -125,12 +125,12 @@ def disk_cache(
     limit: int,
     progress: Progress = silent,
 ) -> DiskCache | None:
-    """The cache of this key in `folder`, built with all cores if it is not there.
+    """The cache of this key in `folder`, built on all cores if it does not exist.
 
     key: hexadecimal digest of everything that determines the pixels. decode(index): an image of the given shape.
-    The file appears whole or not at all; one process builds and others wait for it; what a killed builder left is
-    removed; a damaged file is replaced. Returns None and warns when the folder's files would exceed `limit` bytes or
-    the disk lacks room: nothing is evicted. Raises what `decode` raises.
+    The file appears whole or not at all. One process builds, others wait for it; leftovers of a killed builder are
+    removed, a damaged file is replaced. Returns None and warns when the folder's files would exceed `limit` bytes or
+    the disk is full: nothing is evicted. Raises what `decode` raises.
     """
     path, slots = folder / f"{key[:32]}{SUFFIX}", Slots(shapes)
     try:
@@ -154,7 +154,7 @@ def disk_cache(
 
 
 def _opened(path: Path, key: str, slots: Slots) -> DiskCache | None:
-    """The cache, or None when there is no whole one."""
+    """The cache, or None if there is no complete one."""
     try:
         return DiskCache(path, key, slots)
     except FileNotFoundError:
@@ -177,7 +177,7 @@ def _refusal(folder: Path, needed: int, limit: int) -> str | None:
 
 def _build(path: Path, key: str, slots: Slots, decode: Callable[[int], np.ndarray], progress: Progress) -> None:
     with atomic.replaced(path) as temporary, temporary.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, slots.bytes)  # a full disk is an error here, not a crash when writing
+        os.posix_fallocate(file.fileno(), 0, slots.bytes)  # makes a full disk an error here, not a crash on writing
         block = mmap.mmap(file.fileno(), slots.bytes)
         block[:HEADER] = _header(key)
 

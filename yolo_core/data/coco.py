@@ -18,7 +18,7 @@ from yolo_core.progress import Progress, silent
 
 __all__ = ["CacheSettings", "DetectionDataset", "ImageRecord", "load_image", "load_split"]
 
-PIXELS_VERSION = 1  # of how files become pixels in `load_image` and `resize`: kept pixels of another one are stale
+PIXELS_VERSION = 1  # of decoding and resizing; cached pixels of another version are stale
 IN_MEMORY = CacheSettings()
 
 
@@ -100,9 +100,9 @@ class DetectionDataset:
         return image
 
     def open_cache(self, size: int, progress: Progress = silent) -> ImageCache | None:
-        """The cache for images of `size` px, made if need be, or None; one size is held at a time.
+        """The cache for images of `size` px, created if needed, or None; one size is held at a time.
 
-        Loader processes share what was opened before they were forked.
+        Loader processes share a cache opened before they were forked.
         """
         if self._held is None or self._held[0] != size:
             self._held = size, self._new_cache(size, progress)
@@ -126,19 +126,19 @@ class DetectionDataset:
         return resize(self.load(index), *fitted(record.width, record.height, size))
 
     def _digest(self, size: int) -> str:
-        """Of everything that determines the pixels of images of `size` px, hexadecimal."""
+        """Hexadecimal digest of everything that determines the pixels of images of `size` px."""
         files = [(r.path.name, r.width, r.height) for r in self.images]
         state = self.cache.content or [_state(r.path) for r in self.images]
         what = [PIXELS_VERSION, cv2.__version__, size, self.annotation_path.name, state, files]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the held images: a pickled copy starts with an empty cache."""
+    def __getstate__(self) -> dict[str, object]:
+        """Without cached images: a pickled copy starts with an empty cache."""
         return {**self.__dict__, "_held": None}
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """What tells that a file was written anew; None for a missing one, which decoding will name."""
+    """Changes when a file is rewritten; None for a missing file, which decoding will report."""
     try:
         found = path.stat()
     except OSError:
@@ -205,7 +205,7 @@ def _labels(
 
 
 def _positions(path: Path, key: str, values: list[int], known: list[int]) -> np.ndarray:
-    """Where each value stands in `known`, (N,) int64."""
+    """Index of each value in `known`, (N,) int64."""
     position = {value: i for i, value in enumerate(known)}
     try:
         return np.array([position[v] for v in values], np.int64)

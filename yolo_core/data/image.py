@@ -1,4 +1,4 @@
-"""Reading and resizing images: the one way every consumer turns a file into RGB pixels."""
+"""Reading and resizing images: the only way files become RGB pixels."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def load_image(path: Path | str) -> np.ndarray:
     Raises BadFile when the file is missing or cannot be decoded.
     """
     try:
-        data = np.fromfile(path, np.uint8)  # reading it whole takes a fifth off the time of decoding from the file
+        data = np.fromfile(path, np.uint8)  # a fifth faster than decoding from the file
     except FileNotFoundError:
         raise BadFile(f"{path}: no such image") from None
     image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
@@ -33,10 +33,10 @@ def fitted(width: int, height: int, size: int) -> tuple[int, int]:
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize (H, W, 3) to (height, width, 3): pixel areas are averaged going down, interpolated going up.
+    """Resize (H, W, 3) to (height, width, 3): by area averaging when shrinking, by interpolation when enlarging.
 
-    Averaging is what the published figures are evaluated with; training resizes alike, so that the network
-    is not trained on aliased pixels and tested on smooth ones.
+    The published figures are evaluated with area averaging; training resizes the same way, so that the network is not
+    trained on aliased pixels and tested on smooth ones.
     """
     if image.shape[:2] == (height, width):
         return image

@@ -1,15 +1,15 @@
-"""A predictor recorded as a CUDA graph: its kernels are launched at once, not one by one from Python."""
+"""A predictor captured as a CUDA graph: its kernels are launched together, not one by one from Python."""
 
 import torch
 from torch import Tensor
 
 from yolo_core.evaluate.tta import Predictor
 
-WARMUP = 3  # calls before the recording: libraries choose their algorithms in them
+WARMUP = 3  # calls before the capture, in which libraries choose their algorithms
 
 
 class CudaGraph:
-    """`predictor` with the same interface; each shape of images is recorded when it is first seen."""
+    """`predictor` with the same interface; each shape of images is captured on first use."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor

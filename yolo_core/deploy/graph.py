@@ -1,4 +1,4 @@
-"""What every exported graph has in common: boxes as its output, the facts that travel with it, optional packages.
+"""What all exported graphs share: decoded boxes as output, metadata, optional packages.
 
 Input: `images` (batch, 3, H, W) float32 RGB, 0..1, H and W fixed at export, batch free.
 Output: `predictions` (batch, N, 5+K): cx, cy, w, h px, objectness, class probabilities.
@@ -17,7 +17,7 @@ from yolo_core.models.detector import Detector
 
 
 class Decoded(nn.Module):
-    """A detector whose output is boxes: what is exported. `half` computes in float16 between float32 ends."""
+    """A detector that outputs decoded boxes, for export. half: float16 inside, float32 input and output."""
 
     def __init__(self, model: Detector, half: bool = False) -> None:
         super().__init__()
@@ -28,8 +28,8 @@ class Decoded(nn.Module):
         return decode(self.model(images.half() if self.half_precision else images), self.model)
 
 
-def facts(model: Detector, classes: Sequence[str], size: int) -> dict[str, Any]:
-    """What a file says about itself, beside the graph; size: H = W in px."""
+def facts(model: Detector, classes: Sequence[str], size: int) -> dict[str, object]:
+    """The metadata of a file; size: H = W in px."""
     return {
         "model": model.spec.name,
         "classes": list(classes),
@@ -40,15 +40,15 @@ def facts(model: Detector, classes: Sequence[str], size: int) -> dict[str, Any]:
 
 
 def planes(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) float32 in this order in memory, for a runtime on the CPU.
+    """(B, 3, H, W) float32, contiguous in this order, for a runtime on the CPU.
 
-    NumPy lays them out: PyTorch's threads would go on waiting in a loop beside those of the runtime.
+    NumPy does the copy: PyTorch's threads would keep spinning and compete with those of the runtime.
     """
     return np.ascontiguousarray(images.float().cpu().numpy())
 
 
 def package(name: str, extra: str) -> Any:
-    """An optional package, or UserError that says which extra of ours installs it."""
+    """An optional package; UserError naming our extra that installs it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The clock: how long the parts of a pipeline take, alone and together."""
+"""Timing the parts of a pipeline, separately and in total."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +11,10 @@ import torch
 def time_parts(
     parts: Mapping[str, Callable[[Any], Any]], *, warmup: int, runs: int, device: torch.device | str = "cpu"
 ) -> dict[str, np.ndarray]:
-    """Time a chain of calls, each taking what the one before returned; the first takes the number of the run.
+    """Time a chain of calls, each taking what the one before returned; the first takes the run number.
 
-    warmup: runs before the clock counts. On CUDA the device is waited for before each reading of the clock.
-    Returns milliseconds (runs,) per part, and of all together under "total".
+    warmup: untimed runs. On CUDA the device is synchronised before each reading of the clock.
+    Returns milliseconds (runs,) per part, and their sum under "total".
     """
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     readings = np.empty((runs, len(parts) + 1))
@@ -37,10 +37,10 @@ class Percentiles(TypedDict):
     """Median."""
 
     p90: float
-    """90 % are at most this."""
+    """90 % are at most this long."""
 
     p99: float
-    """99 % are at most this."""
+    """99 % are at most this long."""
 
 
 def percentiles(milliseconds: Sequence[float] | np.ndarray) -> Percentiles:

@@ -1,8 +1,8 @@
-"""ONNX: a detector written with decoding, and optionally suppression, in the graph; and ONNX Runtime as a predictor.
+"""ONNX: export of a detector with decoding, and optionally NMS, in the graph; and ONNX Runtime as a predictor.
 
 The plain graph is that of `yolo_core.deploy.graph`. The one with NMS gives `detections` (n, 7) instead: image index,
 x1, y1, x2, y2 px, score, class index; n is free, rows are ordered by image, then class, then falling score.
-Model name, classes, size, anchors and strides stand in the file's metadata.
+Model name, classes, size, anchors and strides are in the file's metadata.
 """
 
 import json
@@ -24,6 +24,7 @@ from yolo_core.models.detector import Detector
 
 if TYPE_CHECKING:
     import onnx
+    from onnxruntime import InferenceSession
 
 NEWEST_OPSET = 20  # of PyTorch's TorchScript exporter, which needs no package beside torch
 
@@ -43,7 +44,7 @@ def export_onnx(
     device = next(model.parameters()).device
     with replaced(path) as temporary:
         with warnings.catch_warnings(), torch.no_grad(), _mish_of_quick_operators(opset):
-            # The exporter announces its successor, and tracing that sizes become constants: both are wanted here.
+            # The exporter is deprecated, and tracing makes sizes constant: both are intended.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 Decoded(model, half).eval(),
@@ -69,7 +70,7 @@ def add_nms(plain: Path, path: Path, suppression: Suppression) -> None:
     graph = onnx.load(str(plain))
     opset = {entry.domain: entry.version for entry in graph.opset_import}[""]
 
-    def constant(name: str, value: Any, kind: type) -> str:
+    def constant(name: str, value: object, kind: type) -> str:
         graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, kind), name))
         return name
 
@@ -122,7 +123,7 @@ def add_nms(plain: Path, path: Path, suppression: Suppression) -> None:
 class OnnxPredictor:
     """ONNX Runtime over a plain graph, with the interface of `yolo_core.evaluate.tta`.
 
-    threads: CPU threads, 0 leaves the choice to the runtime. The file must take canvases of `size` x `size`.
+    threads: CPU threads, 0 lets the runtime choose. The file takes canvases of `size` x `size`.
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu", threads: int = 0) -> None:
@@ -139,27 +140,27 @@ class OnnxPredictor:
         return torch.from_numpy(found[0])
 
     def _on_cuda(self, images: Tensor) -> Tensor:
-        """Run on tensors where they are, without copies through the host."""
+        """Run on device tensors, without copies through the host."""
         _, *values = self.session.get_outputs()[0].shape
         predictions = images.new_empty((len(images), *values))
         binding, place = self.session.io_binding(), ("cuda", images.device.index or 0, np.float32)
         binding.bind_input("images", *place, tuple(images.shape), images.data_ptr())
         binding.bind_output("predictions", *place, tuple(predictions.shape), predictions.data_ptr())
-        torch.cuda.current_stream(self.device).synchronize()  # the runtime works on a stream of its own
+        torch.cuda.current_stream(self.device).synchronize()  # the runtime has its own stream
         self.session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return predictions
 
 
-def run_nms(session: Any, images: Tensor) -> list[Tensor]:
+def run_nms(session: "InferenceSession", images: Tensor) -> list[Tensor]:
     """Detections of a graph with NMS as `yolo_core.evaluate.nms` gives them: per image (n, 6), highest score first."""
     rows = torch.from_numpy(session.run(["detections"], {"images": images.float().contiguous().cpu().numpy()})[0])
     found = [rows[rows[:, 0] == i, 1:] for i in range(len(images))]
     return [one[one[:, 4].argsort(descending=True, stable=True)] for one in found]
 
 
-def open_session(path: Path, device: torch.device | str = "cpu", threads: int = 0) -> Any:
-    """An ONNX Runtime session on the CPU, or on CUDA where the device is one and the runtime can."""
+def open_session(path: Path, device: torch.device | str = "cpu", threads: int = 0) -> "InferenceSession":
+    """An ONNX Runtime session on the CPU, or on CUDA if the device is CUDA and the runtime supports it."""
     runtime = package("onnxruntime", "export")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -170,12 +171,12 @@ def open_session(path: Path, device: torch.device | str = "cpu", threads: int = 
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": place.index or 0}))
     try:
         return runtime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # the runtime raises types of its own, none of them public
+    except Exception as error:  # the runtime raises private types of its own
         raise BadFile(f"{path}: ONNX Runtime cannot open it ({error})") from None
 
 
-def read_metadata(session: Any) -> dict[str, Any]:
-    """What `export_onnx` wrote beside the graph."""
+def read_metadata(session: "InferenceSession") -> dict[str, Any]:
+    """The metadata that `export_onnx` wrote."""
     return {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
 
 

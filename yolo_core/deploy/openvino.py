@@ -1,8 +1,8 @@
 """OpenVINO: the graph of `yolo_core.deploy.graph` for CPUs in float32, bfloat16 and INT8; and a file as a predictor.
 
-A file is two, `.xml` with the graph and `.bin` with the weights. One serves float32 and bfloat16, which is a matter of
-how it is opened; INT8 has its own, quantised after training from what its layers see on calibration images.
-Model name, classes, size, anchors and strides stand in the file.
+A model is two files, `.xml` with the graph and `.bin` with the weights. float32 and bfloat16 share one and differ in
+how it is opened; INT8 has its own, from post-training quantisation on calibration images.
+Model name, classes, size, anchors and strides are in the file.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ from yolo_core.models.detector import Detector
 Precision = Literal["fp32", "bf16", "int8"]
 
 EXTRA = "openvino"
-FACTS = "scaled_yolov4"  # the name that what `graph.facts` says has in a file
-# Of what is left in floating point: between its quantised layers, INT8 has a few.
-IN_FLOAT = r".*\.head\..*"  # layers whose channels are the boxes and scores: cheap, and rounding them costs AP
+FACTS = "scaled_yolov4"  # key of `graph.facts` in the file
+# Precision of whatever is not quantised, which in INT8 are a few layers.
+IN_FLOAT = r".*\.head\..*"  # layers that output boxes and scores: cheap, and quantising them costs AP
 INFERENCE_PRECISION = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 def why_not(precision: Precision) -> str | None:
-    """The reason a file cannot be run here in this precision; None when it can."""
+    """Why a file cannot run in this precision on this machine; None if it can."""
     if importlib.util.find_spec("openvino") is None:
         return f"the openvino package is not installed (pip install 'scaled-yolov4[{EXTRA}]')"
     if precision == "bf16" and not has_fast_bf16(torch.device("cpu")):
@@ -45,7 +45,7 @@ def why_not(precision: Precision) -> str | None:
 
 
 def why_not_made(precision: Precision) -> str | None:
-    """The reason a file of this precision cannot be made here; None when it can."""
+    """Why a file of this precision cannot be made on this machine; None if it can."""
     if precision == "int8" and importlib.util.find_spec("nncf") is None:
         return f"the nncf package is not installed (pip install 'scaled-yolov4[{EXTRA}]')"
     return why_not(precision)
@@ -55,7 +55,7 @@ def convert(model: Detector, path: Path, *, classes: Sequence[str], size: int) -
     """Write the float32 file of a fused detector to `path` (.xml); size: H = W in px."""
     openvino = _package("openvino")
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # tracing tells that sizes become constants: that is wanted here
+        warnings.simplefilter("ignore")  # tracing warns that sizes become constant, which is intended
         graph = openvino.convert_model(
             Decoded(model).eval(),
             example_input=torch.zeros(1, 3, size, size),
@@ -67,9 +67,9 @@ def convert(model: Detector, path: Path, *, classes: Sequence[str], size: int) -
 
 
 def quantise(source: Path, path: Path, images: Iterable[Tensor], count: int) -> None:
-    """Write the INT8 file of a float32 one, its ranges taken from the first `count` of `images`.
+    """Quantise a float32 file to INT8, calibrated on the first `count` of `images`.
 
-    images: each (1, 3, H, W) float32; they may be gone through more than once.
+    images: each (1, 3, H, W) float32; iterated over more than once.
     Ranges of activations are asymmetric, as Mish, SiLU and leaky rectifiers are, and reach from the least to the
     greatest value seen: the quantiser's own choice, their means over images, cuts off the few large values by which a
     detector is sure of an object. Biases are corrected for the rounding. The head's own convolutions stay in float.
@@ -78,7 +78,7 @@ def quantise(source: Path, path: Path, images: Iterable[Tensor], count: int) -> 
     ranges = importlib.import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
     nncf.set_log_level(logging.ERROR)
     dataset = nncf.Dataset(images, lambda image: image.contiguous().numpy())
-    with contextlib.redirect_stdout(io.StringIO()):  # its bars of progress, which cannot be turned off
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars cannot be turned off
         graph = nncf.quantize(
             _core().read_model(source),
             dataset,
@@ -91,7 +91,7 @@ def quantise(source: Path, path: Path, images: Iterable[Tensor], count: int) -> 
 
 
 class OpenVINOPredictor:
-    """A file with the interface of `yolo_core.evaluate.tta`. threads: CPU threads, 0 leaves the choice to OpenVINO."""
+    """A file with the interface of `yolo_core.evaluate.tta`. threads: CPU threads, 0 lets OpenVINO choose."""
 
     def __init__(self, path: Path, precision: Precision, threads: int = 0) -> None:
         core = _core()
@@ -117,21 +117,21 @@ class OpenVINOPredictor:
 
 @cache
 def _core() -> Any:
-    """OpenVINO, once for the process.
+    """One OpenVINO core per process.
 
-    Each gives the thread a stack for signal handlers and puts back the one before when it goes; where several go in
-    the order they came, the thread is left with a stack that is there no more, and its next signal ends the process.
+    Each core installs a signal stack for the thread and restores the previous one when it is freed. Several cores freed
+    in the order of their creation leave the thread with a freed stack, and its next signal kills the process.
     """
     return _package("openvino").Core()
 
 
 def _write(graph: Any, path: Path) -> None:
-    """Both halves of a file, the weights in place first."""
+    """Write both files; the weights are in place first."""
     with replaced(path) as structure, replaced(path.with_suffix(".bin")) as weights:
         _package("openvino").serialize(graph, structure, weights)
 
 
 def _package(name: str) -> Any:
-    """openvino or nncf. Imported with `openvino_telemetry` at hand they would tell their makers so over the network."""
-    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] - None bars the import
+    """openvino or nncf, with their telemetry, which reports over the network, kept from being imported."""
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] - None blocks the import
     return package(name, EXTRA)

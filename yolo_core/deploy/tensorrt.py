@@ -1,7 +1,7 @@
 """TensorRT: engines from ONNX, and an engine as a predictor. Needs a CUDA device and the `tensorrt` package.
 
-Networks are strongly typed, the one mode that TensorRT 10 and 11 share: the engine computes in the types written in
-the ONNX file, so a float16 engine is built from a float16 graph (`yolo_core.deploy.onnx.export_onnx(half=True)`).
+Networks are strongly typed, the only mode that both TensorRT 10 and 11 have: the engine computes in the types of the
+ONNX file, so a float16 engine is built from a float16 graph (`yolo_core.deploy.onnx.export_onnx(half=True)`).
 """
 
 import importlib
@@ -21,7 +21,7 @@ MAX_BATCH = 16
 
 
 def why_not(device: torch.device | str) -> str | None:
-    """The reason engines cannot be built or run here; None when they can."""
+    """Why engines cannot be built or run on this machine; None if they can."""
     if torch.device(device).type != "cuda":
         return "no CUDA device"
     if importlib.util.find_spec("tensorrt") is None:
@@ -33,9 +33,9 @@ def why_not(device: torch.device | str) -> str | None:
 
 
 def build_engine(onnx_path: Path, path: Path, max_batch: int = MAX_BATCH) -> None:
-    """Build the engine of a plain graph and write it; it fits this GPU model and TensorRT version only.
+    """Build the engine of a plain graph and write it; it runs only on this GPU model and TensorRT version.
 
-    max_batch: largest batch it takes; it is tuned for batch 1. Raises BadFile where TensorRT refuses the graph.
+    max_batch: largest batch it accepts; it is tuned for batch 1. Raises BadFile when TensorRT rejects the graph.
     """
     trt = _tensorrt()
     logger = trt.Logger(trt.Logger.WARNING)
@@ -84,7 +84,7 @@ class TensorRTPredictor:
         stream = torch.cuda.current_stream(self.device)
         if not self.context.execute_async_v3(stream.cuda_stream):
             raise RuntimeError("TensorRT could not run the engine; its messages are above")
-        # The caching allocator may hand this memory out again only behind the engine's work: same stream, so it does.
+        # The caching allocator reuses this memory only after the engine's work, since both are on one stream.
         return predictions
 
 

@@ -1,7 +1,7 @@
 """COCO scoring: the 12 figures, per-class AP and precision-recall curves.
 
-Two judges give the same numbers: hotcoco, fast, and pycocotools, the reference. A `CocoScore` can also tell, per
-class, which detections of which image were right (`matches`); the paired bootstrap counts them.
+Two judges give the same numbers: hotcoco, fast, and pycocotools, the reference. `CocoScore.matches` tells which
+detections were right; the paired bootstrap counts them.
 
 Shapes: I images, K classes, T = 10 IoU thresholds (.50 to .95), R = 101 recall points, 4 area ranges (all, small,
 medium, large), 3 limits of detections an image (1, 10, 100).
@@ -61,7 +61,7 @@ def _match(truth: Truth, detections: Detections) -> list[ClassMatches]:
 
 
 def _accumulated(truth: Truth, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
-    """Precision (T, R, K, 4, 3) and recall (T, K, 4, 3) of hotcoco, which is given columns and positions for ids."""
+    """Precision (T, R, K, 4, 3) and recall (T, K, 4, 3) of hotcoco, which takes columns and indices instead of ids."""
     import hotcoco
 
     image, on_image = positions(detections.image_id, truth.image_ids)
@@ -84,7 +84,7 @@ def _accumulated(truth: Truth, detections: Detections) -> tuple[np.ndarray, np.n
 
 
 def _summary(precision: np.ndarray, recall: np.ndarray) -> list[float]:
-    """The 12 figures as pycocotools averages them; -1 where there is nothing to average."""
+    """The 12 figures, averaged as pycocotools does; -1 where there is nothing to average."""
 
     def mean(values: np.ndarray) -> float:
         known = values[values > -1]
@@ -126,7 +126,7 @@ def _pycocotools(path: Path | str, detections: Detections, image_ids: Iterable[i
 
 
 def _nothing(truth: Any) -> Any:
-    """No detections, as pycocotools holds them; it does not load an empty list itself."""
+    """No detections; pycocotools cannot load an empty list."""
     empty = type(truth)()
     empty.dataset = {**truth.dataset, "annotations": []}
     empty.createIndex()
@@ -134,7 +134,7 @@ def _nothing(truth: Any) -> Any:
 
 
 def _matched_by(judge: Any) -> list[ClassMatches]:
-    """Take what pycocotools matched (its flat list is ordered by class, area range, image) apart by class."""
+    """Split the matches of pycocotools, a flat list by class, area range and image, by class."""
     images, areas = len(judge.params.imgIds), len(judge.params.areaRng)
     thresholds = len(judge.params.iouThrs)
     result = []

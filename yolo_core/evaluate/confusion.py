@@ -1,6 +1,6 @@
-"""Confusion matrix of a detector: which class was taken for which, what was missed, what was made up.
+"""Confusion matrix of a detector: confused classes, missed objects, false positives.
 
-Shapes: K classes, G truths and D detections of one image.
+Shapes: K classes, G ground truths and D detections of one image.
 """
 
 import numpy as np
@@ -16,9 +16,9 @@ def confusion_matrix(
 ) -> np.ndarray:
     """Counts (K+1, K+1): row = true class, column = predicted class; the last of each is the background.
 
-    Detections under `conf` are left out. In each image, truths and detections are paired one to
-    one whatever their class, the largest overlap first, down to `iou`. A truth without partner counts in the last
-    column, a detection without partner in the last row.
+    Detections below `conf` are left out. In each image, ground truths and detections are paired one to one, regardless
+    of class, by falling IoU down to `iou`. An unpaired ground truth counts in the last column, an unpaired detection
+    in the last row.
     """
     background = len(dataset.classes)
     counts = np.zeros((background + 1, background + 1), np.int64)
@@ -37,7 +37,7 @@ def confusion_matrix(
 def pair_up(overlaps: np.ndarray, least: float) -> np.ndarray:
     """Greedy one-to-one pairs (P, 2) of rows and columns of (G, D) overlaps, the largest first, all over `least`.
 
-    Each round takes every pair that is the best of its row and of its column at once: the same as one at a time.
+    Each round takes every pair that is the best of both its row and its column; the result is that of one at a time.
     """
     left = np.where(overlaps > least, overlaps, 0)
     pairs = [np.empty((0, 2), np.int64)]

@@ -1,7 +1,7 @@
-"""Which detections are right: COCO's greedy matching of detections to truths, class by class and image by image.
+"""Which detections are right: COCO's greedy matching of detections to ground truths, per class and image.
 
-Shapes: I images, K classes, T IoU thresholds, N detections and G truths of all classes; a group is what one class
-has in one image.
+Shapes: I images, K classes, T IoU thresholds, N detections and G ground truths of all classes; a group is one class
+in one image.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from yolo_core.evaluate.coco_score import ClassMatches
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.truth import Truth, positions
 
-PER_GROUP = 100  # the best detections of a class in an image count
+PER_GROUP = 100  # best-scoring detections of a class in an image that count
 LARGEST_AREA = 1e5**2  # px2; boxes beyond it are ignored, as in the area range that COCO calls "all"
 
 

@@ -61,13 +61,13 @@ def predict(
 
 
 def to_device(images: Tensor, device: torch.device | str) -> Tensor:
-    """(B, 3, H, W) uint8 -> float32 in 0..1 on `device`, channels last; converted there, so that bytes travel."""
+    """(B, 3, H, W) uint8 -> float32 in 0..1 on `device`, channels last. Bytes are transferred, then converted."""
     moved = images.to(device, non_blocking=True)
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
 def batch_results(part: EvalBatch, kept: Sequence[Tensor], dataset: DetectionDataset) -> dict[int, Detections]:
-    """What was kept on each canvas of a batch, by index in the data set."""
+    """The kept detections of each canvas of a batch, by index in the data set."""
     return {
         index: on_image(rows.numpy(), letterbox, dataset.images[index], dataset.category_ids)
         for index, letterbox, rows in zip(part.indices, part.letterboxes, kept, strict=True)

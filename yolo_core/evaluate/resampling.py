@@ -1,4 +1,4 @@
-"""AP over resampled sets of the scored images, by counting alone: what was matched once is not matched again.
+"""AP over resamples of the scored images, by counting: matches are computed once and reused.
 
 Shapes: I images, T IoU thresholds, R recall points, D detections of one class, S resamples.
 """
@@ -14,7 +14,7 @@ def ap_for_image_counts(result: CocoScore, counts: np.ndarray) -> np.ndarray:
     """AP over resampled multisets of the scored images.
 
     counts: (S, I) or (I,) whole numbers: how many times each image of `result.image_ids` is in the resample.
-    Returns (S,) or a scalar array: what pycocotools would call AP for that multiset; NaN where it holds no truth.
+    Returns (S,) or a scalar array: AP as pycocotools would compute it for that multiset; NaN without ground truth.
     """
     many = np.atleast_2d(np.asarray(counts, np.int64))
     if many.shape[1] != len(result.image_ids):
@@ -50,7 +50,7 @@ def _curve_mean(
 ) -> np.ndarray:
     """Mean interpolated precision of one class at one IoU threshold: (s,).
 
-    The interpolated curve is set by its points at right detections alone, so only those columns are worked on.
+    Only correct detections set points of the interpolated curve, so only their columns are computed.
     weights, detected: (s, D) multiplicity of each detection and its running sum; right, ignored: (D,) bool;
     needed: (s, R) right detections that reach each recall point.
     """
@@ -63,7 +63,7 @@ def _curve_mean(
         seen = seen - before[:, np.searchsorted(skipped, at)]
     precision = found / (seen + np.spacing(1))  # the same guard against 0/0 as pycocotools
     envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # a recall that is never reached has precision 0
+    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # precision is 0 at a recall never reached
     # One search for all rows: each row is lifted above the one before it.
     lift = np.arange(len(weights))[:, None] * (max(found.max(initial=0), needed.max()) + 1)
     place = np.searchsorted((found + lift).ravel(), (needed + lift).ravel()).reshape(needed.shape)

@@ -1,4 +1,4 @@
-"""The truth that detections are scored against, as columns."""
+"""The ground truth that detections are scored against, as columns."""
 
 import json
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ class Truth:
 
 
 def read_truth(path: Path | str, image_ids: Iterable[int] | None = None) -> Truth:
-    """The truth of a COCO instances file, of all its images or of the given ones.
+    """The ground truth of a COCO instances file, for all its images or the given ones.
 
     Raises KeyError for a file that is not COCO instances.
     """
@@ -52,7 +52,7 @@ def read_truth(path: Path | str, image_ids: Iterable[int] | None = None) -> Trut
 
 
 def positions(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of (N,) values stands in ascending `known`, and whether it does."""
+    """Index of each of (N,) values in ascending `known`, and whether it is in there."""
     if not len(known):
         return np.zeros(len(values), np.int64), np.zeros(len(values), bool)
     place = np.minimum(np.searchsorted(known, values), len(known) - 1)

@@ -1,6 +1,6 @@
 """Predictors: callables from images to decoded boxes, plain or with test-time augmentation.
 
-Every predictor (these two, ONNX, TensorRT) has the same interface, so the same code evaluates and times them all:
+Every predictor (these two, ONNX, TensorRT) has the same interface, so the same code evaluates and times all of them:
 `predictor(images)` takes (B, 3, H, W) float RGB in 0..1 and gives (B, N, 5+K): cx, cy, w, h px of the given canvas,
 objectness, class probabilities.
 """
@@ -30,10 +30,10 @@ class Plain:
 
 
 class TTA:
-    """Test-time augmentation: a detector sees each canvas at several scales, some mirrored; all boxes are pooled.
+    """Test-time augmentation: each canvas is seen at several scales, some mirrored, and all boxes are pooled.
 
     scales: factors of the canvas size; flips: "none" or "left-right", one per scale.
-    N grows to the sum over the passes; suppression afterwards settles the duplicates.
+    N is the sum over the passes; NMS removes the duplicates afterwards.
     """
 
     def __init__(self, model: Detector, scales: Sequence[float], flips: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, operations, traffic and memory, counted from its graph without computing it."""
+"""What a model costs: parameters, operations, traffic and memory, counted from its graph without running it."""
 
 import copy
 import weakref
@@ -31,7 +31,7 @@ class Cost:
 def cost(model: nn.Module, size: int) -> Cost:
     """The cost of `model`'s forward as it is, at a square input of `size` pixels; biases are not counted as operations.
 
-    Allocates nothing; the model may lie on any device.
+    Allocates nothing; the model may be on any device.
     """
     counted = _count(model, size)
     return Cost(counted.params, 2 * counted.multiply_adds / 1e9)
@@ -49,7 +49,7 @@ def deploy_cost(model: Detector, size: int) -> Cost:
 def paper_cost(model: Detector, size: int) -> Cost:
     """The cost of the graph that the model's paper counts: as built for Scaled-YOLOv4, as deployed for YOLOv7.
 
-    The auxiliary heads that the paper counts for yolov7-d6 alone are left out.
+    The auxiliary heads, which the paper counts for yolov7-d6 only, are left out.
     """
     return deploy_cost(model, size) if model.spec.published.graph == "deployed" else cost(model, size)
 
@@ -109,10 +109,10 @@ def kept_bytes(model: Detector, size: int) -> int:
     graph = without_memory(model).train()
     graph.body.checkpointing = False
     own = _storages((*graph.parameters(), *graph.buffers()))
-    kept: dict[int, torch.UntypedStorage] = {}  # holds them, so that no two have one id
+    kept: dict[int, torch.UntypedStorage] = {}  # holds them, so that ids stay unique
 
     def keep(tensor: Tensor) -> Tensor:
-        if tensor.shape[:1] == (2,):  # of both images; statistics of the whole batch are next to nothing
+        if tensor.shape[:1] == (2,):  # of both images; statistics of the batch are negligible
             kept.update(_storages((tensor,)))
         return tensor
 
@@ -158,7 +158,7 @@ class _Counted:
 def _count(model: nn.Module, size: int) -> _Counted:
     graph = without_memory(model)
     for module in graph.modules():
-        if isinstance(module, ELEMENTWISE):  # the shapes do not depend on them, most of the time would
+        if isinstance(module, ELEMENTWISE):  # they do not change shapes and take most of the time
             module.forward = _same
     with _counting(graph) as counted:
         graph(torch.empty(1, 3, size, size, device="meta"))
@@ -171,7 +171,7 @@ def _same(input: Tensor) -> Tensor:
 
 @contextmanager
 def _counting(model: nn.Module) -> Iterator[_Counted]:
-    """What the convolutions of `model` do while the context lasts."""
+    """Count the convolutions that `model` runs inside the context."""
     counted = _Counted(sum(p.numel() for p in model.parameters()))
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -19,32 +19,32 @@ class Record:
     """Something of the file that is kept as data: a layer, or a number of a library's own type."""
 
     def __init__(self) -> None:
-        self.fields: dict[Any, Any] = {}
+        self.fields: dict[object, object] = {}
 
 
 @dataclass(frozen=True)
 class Builder:
     """What a name in the file stands for, when it is to be called with arguments of the file."""
 
-    call: Callable[..., Any]
+    call: Callable[..., object]
 
 
 class PickleMachine:
     """Runs a pickle. Raises UnpicklingError, or any error that the bytes lead to."""
 
-    def find(self, module: str, name: str) -> Any:
+    def find(self, module: str, name: str) -> object:
         """What a name stands for: a Builder or a constant; raises an error for a name that is not admitted."""
         raise NotImplementedError
 
-    def persistent(self, pid: Any) -> Any:
+    def persistent(self, pid: object) -> object:
         """What stands outside the pickle under `pid`."""
         raise NotImplementedError
 
-    def run(self, data: bytes) -> Any:
+    def run(self, data: bytes) -> object:
         """The object that the pickle describes. Sets become lists, all kinds of dict become dict."""
-        self._stack: list[Any] = []
+        self._stack: list[object] = []
         self._marks: list[int] = []
-        self._memo: dict[int, Any] = {}
+        self._memo: dict[int, object] = {}
         for operation, argument, _ in pickletools.genops(data):
             if operation.name == "STOP":
                 break
@@ -54,28 +54,28 @@ class PickleMachine:
             step(self, argument)
         return self._stack.pop()
 
-    def _push(self, value: Any) -> None:
+    def _push(self, value: object) -> None:
         self._stack.append(value)
 
-    def _since_mark(self) -> list[Any]:
+    def _since_mark(self) -> list[object]:
         start = self._marks.pop()
         items = self._stack[start:]
         del self._stack[start:]
         return items
 
-    def _take(self, count: int) -> tuple[Any, ...]:
+    def _take(self, count: int) -> tuple[object, ...]:
         if count > len(self._stack):
             raise pickle.UnpicklingError("too little on the stack")
         items = tuple(self._stack[len(self._stack) - count :])
         del self._stack[len(self._stack) - count :]
         return items
 
-    def _extend(self, items: list[Any] | tuple[Any, ...]) -> None:
+    def _extend(self, items: list[object] | tuple[object, ...]) -> None:
         if not isinstance(self._stack[-1], list):
             raise pickle.UnpicklingError("items for something other than a list")
         self._stack[-1].extend(items)
 
-    def _update(self, items: list[Any] | tuple[Any, ...]) -> None:
+    def _update(self, items: list[object] | tuple[object, ...]) -> None:
         if not isinstance(self._stack[-1], dict):
             raise pickle.UnpicklingError("keys for something other than a dict")
         self._stack[-1].update(_pairs(items))
@@ -89,7 +89,7 @@ class PickleMachine:
     def _memoize(self, place: int | None) -> None:
         self._memo[len(self._memo) if place is None else place] = self._stack[-1]
 
-    def _global(self, module: Any, name: Any) -> None:
+    def _global(self, module: object, name: object) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise pickle.UnpicklingError("a name that is no text")
         self._push(self.find(module, name))
@@ -107,11 +107,11 @@ class PickleMachine:
             self._stack[-1].fields = state
 
 
-def _pairs(items: list[Any] | tuple[Any, ...]) -> dict[Any, Any]:
+def _pairs(items: list[object] | tuple[object, ...]) -> dict[object, object]:
     return {_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
 
 
-def _key(key: Any) -> Any:
+def _key(key: object) -> object:
     """A key that is quick to hash and to show; a tuple of tuples could take for ever."""
     text = isinstance(key, str) and len(key) <= LONGEST_KEY and key.isprintable()
     if text or key is None or (isinstance(key, int | float) and abs(key) < BIGGEST_KEY):
@@ -119,7 +119,7 @@ def _key(key: Any) -> Any:
     raise pickle.UnpicklingError(f"a key that is no name: {type(key).__name__}")
 
 
-_Step = Callable[[PickleMachine, Any], Any]
+_Step = Callable[[PickleMachine, Any], object]
 _VALUES = (
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
     "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8"

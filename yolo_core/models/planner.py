@@ -1,7 +1,7 @@
 """Which model, input size, depth and width fit a time limit, in the order of arXiv 2011.08036, section 3.
 
-Input size and number of stages grow first and together, for they are what covers large objects and details; what time
-is left goes into depth, then into width. Costs are counted from the graphs, time is predicted from a roofline.
+Input size and number of stages grow first and together, since they cover large objects and details; remaining time goes
+into depth, then into width. Costs are counted from the graphs, time is predicted from a roofline.
 """
 
 import math
@@ -18,13 +18,13 @@ from yolo_core.models.roofline import Roofline
 from yolo_core.models.zoo import build_model, get_spec
 
 GIB = 2**30
-LEAST_SIZE = 0.5  # the smallest size offered of a tier, as a share of its first native size
+LEAST_SIZE = 0.5  # smallest size of a tier, as a share of its first native size
 DEPTHS = (0.33, 0.5, 0.67, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 WIDTHS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.5)
 COMPACT = ((0.75, 0.67), (0.5, 0.33), (0.25, 0.33))  # (width, depth) tried in turn where no published graph fits
 
 # Each tier from small to large inputs; a rung starts with its leanest graph, deeper and wider published ones follow.
-# A tier is entered only where the one after it offers nothing that fits.
+# A tier is tried only if nothing in the one after it fits.
 Tier = tuple[tuple[str, ...], ...]
 FAMILIES: dict[str, tuple[Tier, ...]] = {
     "yolov4": (
@@ -38,7 +38,7 @@ FAMILIES: dict[str, tuple[Tier, ...]] = {
 }
 
 
-# What the fields of `Limits` are called where a person gives them.
+# The fields of `Limits` in error messages.
 LIMIT_NAMES = {
     "latency_ms": "latency (ms)",
     "params_m": "parameters (millions)",
@@ -303,7 +303,7 @@ class _Planner:
         return (states + self.limits.training_batch * kept) / GIB
 
     def _excesses(self, candidate: Candidate) -> list[Excess]:
-        """The limits that it exceeds; keeps in mind which candidate came nearest to all of them."""
+        """The limits that it exceeds; remembers the candidate that came nearest to meeting all."""
         pairs = (
             ("latency", "ms", candidate.latency_ms, self.limits.latency_ms),
             ("parameters", "M", candidate.params_m, self.limits.params_m),

@@ -53,7 +53,7 @@ class _Storage:
     count: int
 
 
-def read(path: Path) -> Any:
+def read(path: Path) -> object:
     """The content of a `.pt` file: containers, numbers, tensors and `Record`s.
 
     Raises UserError when the file is missing, damaged, or names anything outside the list.
@@ -74,18 +74,18 @@ def read(path: Path) -> Any:
         raise UserError(f"{path}: damaged ({reason[:200]})") from None
 
 
-def tensors(tree: Any) -> dict[str, Tensor]:
+def tensors(tree: object) -> dict[str, Tensor]:
     """The state dict of what was read: of a dict of tensors, or of a layer with its inner layers by dotted names."""
     return {name: value for name, value in _walk(tree, "", set()) if isinstance(value, Tensor)}
 
 
-def batch_norm_eps(tree: Any) -> dict[str, float]:
+def batch_norm_eps(tree: object) -> dict[str, float]:
     """Dotted name of each layer that has an `eps` -> its value; empty for a plain dict of tensors."""
     values = _walk(tree, "", set())
     return {name.removesuffix(".eps"): value for name, value in values if name.endswith(".eps")}
 
 
-def _walk(tree: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+def _walk(tree: object, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     """Names and values. A layer that stands in several places, in itself perhaps, counts where it is met first."""
     if not isinstance(tree, Record):
         yield from ((str(name), value) for name, value in _mapping(tree).items())
@@ -100,7 +100,7 @@ def _walk(tree: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
             yield from _walk(child, f"{prefix}{name}.", seen)
 
 
-def _mapping(value: Any) -> dict:
+def _mapping(value: object) -> dict:
     return value if isinstance(value, dict) else {}
 
 
@@ -117,10 +117,10 @@ class _Reader(PickleMachine):
         self.file_bytes = path.stat().st_size
         self.room = ROOM * self.file_bytes
 
-    def load(self) -> Any:
+    def load(self) -> object:
         return self.run(self._content(self.pickle))
 
-    def find(self, module: str, name: str) -> Any:
+    def find(self, module: str, name: str) -> object:
         full = f"{module}.{name}"
         if full == "torch._utils._rebuild_tensor_v2":
             return Builder(self._tensor)
@@ -140,7 +140,7 @@ class _Reader(PickleMachine):
             raise pickle.UnpicklingError("unknown kind of storage")
         return _Storage(dtype, key, count)
 
-    def _tensor(self, storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
+    def _tensor(self, storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: object) -> Tensor:
         """A tensor with memory of its own; one that reaches outside its storage is an error."""
         if len(size) > MAX_DIMENSIONS or math.prod(size) > storage.count:
             raise pickle.UnpicklingError(f"a tensor of {tuple(size[:MAX_DIMENSIONS])} in a storage of {storage.count}")
@@ -184,11 +184,11 @@ def _set(items: list) -> list:
     return items
 
 
-def _parameter(data: Tensor, *_: Any) -> Tensor:
+def _parameter(data: Tensor, *_: object) -> Tensor:
     return data
 
 
-def _record(*_: Any) -> Record:
+def _record(*_: object) -> Record:
     return Record()
 
 
