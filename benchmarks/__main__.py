@@ -6,10 +6,13 @@ A row that fails, for example because the photographs of coco128 are missing, do
 import subprocess
 import sys
 
+from components import telemetry
+
 ROWS = ("loader", "train_step", "evaluate", "nms", "scoring", "anchors", "inference", "startup", "growth", "profile")
 
 
 def main() -> None:
+    telemetry.turn_off()
     failed = []
     for row in ROWS:
         print(f"== {row}", flush=True)

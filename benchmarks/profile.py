@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnxruntime
-import openvino
 import torch
 from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile
@@ -24,6 +23,7 @@ from benchmarks.inference import SIZES, file_of, write_files
 from benchmarks.race import Result, race
 from benchmarks.report import publish
 from benchmarks.train_step import ROWS, THREADS, learner_of
+from components import telemetry
 from yolo_core.deploy.openvino import INFERENCE_PRECISION, Precision
 
 STEPS = ("yolov7-tiny-416", "yolov4-tiny-416", "yolov4-csp-320")
@@ -125,6 +125,9 @@ def inference(folder: str, model: str, runtime: str) -> Round:
 
 
 def _openvino(folder: Path, model: str, precision: Any, image: torch.Tensor) -> Iterable[tuple[str, float]]:
+    telemetry.turn_off()
+    import openvino
+
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": INFERENCE_PRECISION[precision],

@@ -18,6 +18,7 @@ from benchmarks import peers
 from benchmarks.contender import Contender, Figures, Missing, Round
 from benchmarks.race import race
 from benchmarks.report import Goal, publish
+from components import telemetry
 
 ROOT = Path(__file__).parents[1]
 TIMES = 3  # that a short command is timed
@@ -38,6 +39,7 @@ MODULES = (
 
 
 def main() -> None:
+    telemetry.turn_off()
     results = race(
         [
             Contender("ours", "benchmarks.startup:ours", threads=2),

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from components import telemetry
 from components.cli.command import command, examples_of
 from components.cli.main import app as stages
 from components.cli.options import PARAMS, ParamsFile, typer
@@ -272,6 +273,7 @@ stages.add_typer(app, name="pipeline")
 
 def main() -> None:
     """The command line with everything."""
+    telemetry.turn_off()
     stages()
 
 

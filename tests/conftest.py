@@ -11,6 +11,10 @@ import pytest
 from filelock import FileLock
 from s3_server import s3_server, weed_binary
 
+from components import telemetry
+
+telemetry.turn_off()  # before any test imports Ray or MLflow
+
 # No limits on time: a busy machine is slow, and a first call may compile.
 hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("tests")

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from components import params as parameters
+from components import telemetry
 from yolo_core.errors import UserError
 
 LEAST_DISK_GB = 5.0
@@ -122,6 +123,7 @@ def check_mlflow() -> Finding:
 
 def check_dvc_remote() -> Finding:
     """Does the default DVC remote answer?"""
+    telemetry.turn_off()
     command = [sys.executable, "-m", "dvc", "remote", "default"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     name = found.stdout.strip()

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from components import telemetry
 from components.datasets import manifest
 from components.datasets.difference import DatasetDiff, compare
 from components.datasets.prepared import load_prepared
@@ -260,6 +261,7 @@ def _train_again(records: dict[str, dict[str, Any]]) -> None:
         return
     changes = [part for model in chosen for change in records[model]["overrides"] for part in ("-S", f"++{change}")]
     command = ["dvc", "exp", "run", *changes, *(f"promote@{model}" for model in chosen)]
+    telemetry.turn_off()
     if code := subprocess.run(command, check=False).returncode:
         raise UserError(f"`{' '.join(command)}` ended with exit code {code}; mend what it says and run it again")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from components import telemetry
 from components.workspace import OUTBOX_VARIABLE, outbox
 from yolo_core.errors import TryAgain, UserError
 
@@ -51,6 +52,7 @@ def connect() -> MlflowClient:
     Telemetry is off, MLflow and Alembic log warnings only, and an unreachable server is detected within seconds.
     """
     uri = tracking_uri()
+    telemetry.turn_off()
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

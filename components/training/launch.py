@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from components import telemetry
 from components.monitoring import metrics
 from components.params import Workers
 from components.tracking import connection
@@ -63,6 +64,7 @@ def _stop_signal() -> Iterator[threading.Event]:
 
 def launch(job: Job, progress: Progress) -> None:
     """Run the job with Ray Train: in this process for one worker, on a cluster for more or when RAY_ADDRESS is set."""
+    telemetry.turn_off()
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints what code redirects, as pycocotools' tables
     open_run = partial(tracking_journal.journaled_run, job.params, job.data, stage="train", model=job.config.model)
     most = job.params.train.workers.max

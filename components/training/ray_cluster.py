@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from components import telemetry
+
 
 @contextmanager
 def connected(cpus: int, *, show_workers: bool) -> Iterator[None]:
@@ -13,6 +15,7 @@ def connected(cpus: int, *, show_workers: bool) -> Iterator[None]:
     cpus: processors that a local cluster offers at least; the machine's when those are more.
     show_workers: whether the workers' output appears here.
     """
+    telemetry.turn_off()
     import ray
 
     if ray.is_initialized():

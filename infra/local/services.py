@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from components import telemetry
 from infra.local import servers
 from infra.local.process import Server, ServiceError, answers, free_port, private
 
@@ -141,6 +142,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="data, logs and credentials (%(default)s)")
     parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql", help="for MLflow")
     given = parser.parse_args()
+    telemetry.turn_off()
     services = Services(given.folder.absolute(), sqlite=given.database == "sqlite")
     if given.command == "down":
         services.down()

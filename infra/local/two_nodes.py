@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from components import telemetry
 from components.stage_table import default_paths
 from infra.local import servers
 from infra.local.process import ServiceError
@@ -94,6 +95,7 @@ def main() -> int:
     parser.add_argument("--place", default=f"s3://{servers.BUCKET}/two-nodes", help="in the store (%(default)s)")
     parser.add_argument("-S", "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
+    telemetry.turn_off()
     services = Services(given.folder.absolute())
     try:
         services.up()

@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from components import telemetry
 from yolo_core.errors import UserError
 
 ROOT = Path("local_outputs")
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="train from scratch, whatever changed")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the artifacts")
     given = parser.parse_args(arguments)
+    telemetry.turn_off()
     try:
         folder = run(given.params.read_text(encoding="utf-8"), given.set, given.root, force=given.force)
     except (UserError, OSError) as error:

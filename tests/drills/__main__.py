@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from components import telemetry
 from tests.drills import report, search, services, stages, training
 from tests.drills.grounds import Grounds
 from tests.drills.report import Found
@@ -54,6 +55,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="list the drills without running any")
     parser.add_argument("--dry-run", action="store_true", help="do not write the page")
     given = parser.parse_args()
+    telemetry.turn_off()
     if given.list:
         print("\n".join(f"{name:20} {drill.fault}" for name, drill in DRILLS.items()))
         return 0

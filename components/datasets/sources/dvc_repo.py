@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from components import telemetry
 from components.datasets.raw import RawDataset, Resolved
 from components.datasets.sources import layouts
 from components.params import Params
@@ -74,6 +75,7 @@ def _opened(params: Params) -> Iterator[tuple[Any, str, str]]:
     address = urlsplit(params.prepare.location)
     if address.password or (address.scheme.startswith("http") and address.username):
         raise UserError("prepare.location: it holds a user or password, and parameters are recorded; leave it to Git")
+    telemetry.turn_off()
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.repo.open_repo import clean_repos

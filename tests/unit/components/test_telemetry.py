@@ -1,0 +1,62 @@
+"""Usage statistics are off in all that the project starts, and importing it changes nothing."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+from components import telemetry
+
+HOSTED = ("CI", "GITHUB_ACTIONS", "JENKINS_URL", "PYTEST_CURRENT_TEST")  # where MLflow would be silent by itself
+
+
+def _run(script: str, **variables: str) -> str:
+    """What a fresh interpreter without the variables prints."""
+    env = {name: value for name, value in os.environ.items() if name not in (*telemetry.OFF, *HOSTED)}
+    env |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **variables}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+
+
+def test_an_import_leaves_the_environment_alone():
+    script = """
+        import os
+        before = dict(os.environ)
+        import components, components.cli.main, components.tracking.runs, components.training.ray_cluster
+        print(os.environ == before)
+        import components.stages.prepare, components.stages.train, components.stages.retrain
+        changed = {name for name, value in os.environ.items() if before.get(name) != value}
+        print(changed - {"LD_LIBRARY_PATH"})  # which OpenCV changes
+    """
+    assert _run(script) == "True\nset()\n"
+
+
+def test_what_the_user_has_set_stays():
+    script = """
+        import os, sys
+        from components import telemetry
+        telemetry.turn_off()
+        print({name: os.environ[name] for name in telemetry.OFF} == telemetry.OFF | {"RAY_USAGE_STATS_ENABLED": "1"})
+        print(sys.modules["openvino_telemetry"])
+    """
+    assert _run(script, RAY_USAGE_STATS_ENABLED="1") == "True\nNone\n"
+
+
+def test_mlflow_is_silent_without_the_command_line(tmp_path):
+    script = """
+        from components.tracking import connection
+        connection.connect()
+        from mlflow.telemetry import get_telemetry_client
+        print(get_telemetry_client())
+    """
+    assert _run(script, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db") == "None\n"
+
+
+def test_ray_is_silent_without_the_command_line():
+    script = """
+        from components.training.ray_cluster import connected
+        with connected(1, show_workers=False):
+            from ray._common.usage.usage_lib import usage_stats_enabled
+            print(usage_stats_enabled())
+    """
+    assert _run(script) == "False\n"
