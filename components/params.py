@@ -1,13 +1,13 @@
-"""Typed parameters: what `params.yaml` may hold, parsed once, refused by name when wrong.
+"""Typed parameters: the schema of `params.yaml`, parsed once; wrong keys and values are refused by name.
 
-Every stage takes one `Params`. Units and meanings stand beside each key in `params.yaml`.
+Every stage takes one `Params`. Units and meanings are in the comments of `params.yaml`.
 """
 
 import hashlib
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,7 +22,7 @@ Factor = Annotated[float, Field(gt=0, le=16)]
 
 
 class Section(BaseModel):
-    """A part of the parameter file: unknown keys are errors, values do not change after parsing."""
+    """A section of the parameter file: unknown keys are errors, values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -36,20 +36,20 @@ def _known_and_in_range(values: dict[str, float]) -> dict[str, float]:
     return values
 
 
-# Hyperparameters by name; one left out keeps the value of the model's recipe.
+# Hyperparameters by name; omitted ones keep the value of the model's recipe.
 HypOverrides = Annotated[dict[str, float], AfterValidator(_known_and_in_range)]
 
 
 class DigitsParams(Section):
-    """The embedded data set: handwritten digits pasted on crops of photographs."""
+    """The built-in dataset: handwritten digits pasted onto crops of photographs."""
 
     train_images: int = Field(ge=1, le=1_000_000)
     val_images: int = Field(ge=1, le=1_000_000)
     image_size: int = Field(ge=64, le=2048)
 
 
-def _quoted(value: Any) -> Any:
-    """A revision such as 1.0 or 1234567, which YAML takes for a number and may write otherwise."""
+def _quoted(value: object) -> object:
+    """Refuse a revision such as 1.0 or 1234567, which YAML reads as a number and may write differently."""
     if isinstance(value, int | float):
         raise ValueError("""looks like a number; put quotes around it: '"1.0"'""")
     return value
@@ -72,7 +72,7 @@ class AnchorsParams(Section):
 
 
 class Halving(Section):
-    """After these epochs a trial goes on only while it is among the best share of those before it."""
+    """After these epochs a trial continues only if it is among the best `keep` (a fraction) of those before it."""
 
     epochs: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(min_length=1)
     keep: float = Field(gt=0, lt=1)
@@ -85,10 +85,11 @@ class Halving(Section):
 
 
 class Confirm(Section):
-    """The winner and the starting point are trained on all images, `seeds` times each. epochs: None takes train's."""
+    """Winner and baseline are trained on all images, `seeds` times each."""
 
     seeds: int = Field(ge=2, le=100)
     epochs: int | None = Field(default=None, ge=1, le=100_000)
+    """None: `train.epochs`."""
 
 
 class EvolveParams(Section):
@@ -121,14 +122,14 @@ class EvolveParams(Section):
 
 
 class SecondStage(Section):
-    """Training goes on to `epochs` in all with the cosine recomputed and other hyperparameters."""
+    """Training continues up to epoch `epochs` with a new cosine schedule and other hyperparameters."""
 
     epochs: int = Field(ge=1, le=100_000)
     hyp: HypOverrides = {}
 
 
 class TrainSettings(Section):
-    """The settings that may differ from model to model."""
+    """The settings that may differ between models."""
 
     size: Size
     width: Factor
@@ -152,7 +153,7 @@ class TrainSettings(Section):
 
 
 class ModelOverrides(Section):
-    """Any of `TrainSettings` for one model."""
+    """Overrides of `TrainSettings` for one model."""
 
     size: Size | None = None
     width: Factor | None = None
@@ -170,7 +171,7 @@ class ModelOverrides(Section):
 
 
 class Workers(Section):
-    """How many training processes: as many as the cluster has room for, between two numbers."""
+    """The number of training processes: as many as fit on the cluster, within a range."""
 
     min: int = Field(ge=1, le=4096)
     max: int = Field(ge=1, le=4096)
@@ -186,8 +187,8 @@ class Workers(Section):
         return self.min < self.max
 
 
-def _range(value: Any) -> Any:
-    """A plain number is a range of one."""
+def _range(value: object) -> object:
+    """Turn a plain number into a range."""
     if isinstance(value, int) and not isinstance(value, bool):
         return {"min": value, "max": value}
     if not isinstance(value, dict | Workers):
@@ -262,7 +263,7 @@ class RegisterParams(Section):
 
 
 class PromoteParams(Section):
-    """The gate for the champion's place; `components.stages.promote.decide` says how the values act together."""
+    """The gate for promotion to champion; `components.stages.promote.decide` combines the values."""
 
     min_ap_gain: float = Field(ge=-1, le=1)
     max_latency_ratio: float = Field(gt=0)
@@ -274,7 +275,7 @@ class PromoteParams(Section):
 
 
 class RetrainParams(Section):
-    """When changed data lead to what; `components.stages.retrain.decide` says how the values act together."""
+    """What to do after data changed; `components.stages.retrain.decide` combines the values."""
 
     min_recall: float = Field(ge=0, le=1)
     fine_tune_from: float = Field(ge=0, le=1)
@@ -302,20 +303,20 @@ class Params(Section):
     retrain: RetrainParams
 
     def train_settings(self, model: str) -> TrainSettings:
-        """The training settings of one model: the common ones with its `per_model` entry on top."""
+        """The training settings of one model: the common ones, overridden by its `per_model` entry."""
         common = self.train.model_dump(include=set(TrainSettings.model_fields))
         own = self.train.per_model.get(model, ModelOverrides()).model_dump(exclude_unset=True)
         hyp = {**common["hyp"], **own.get("hyp", {})}
         return TrainSettings.model_validate({**common, **own, "hyp": hyp})
 
     def digest(self, *sections: str) -> str:
-        """SHA-256 (hex) of the named sections, or of everything: equal parameters, equal digest."""
+        """SHA-256 (hex) of the given sections, or of all parameters."""
         data = self.model_dump(mode="json", by_alias=True, include=set(sections) or None)
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def hyperparameters(base: Hyperparameters, *overrides: dict[str, float]) -> Hyperparameters:
-    """`base` (a model's recipe) with the given overrides applied in order."""
+    """`base` (a model's recipe) with overrides applied in order."""
     for override in overrides:
         base = base.replace(**override)
     return base
@@ -324,7 +325,7 @@ def hyperparameters(base: Hyperparameters, *overrides: dict[str, float]) -> Hype
 def load(path: Path, overrides: list[str] | None = None) -> Params:
     """Read a parameter file and apply `section.key=value` overrides.
 
-    Raises UserError that names the file, the key, the value and what is allowed.
+    Raises UserError naming the file, the key, the value and what is allowed.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -344,7 +345,7 @@ def load(path: Path, overrides: list[str] | None = None) -> Params:
 
 
 def describe(error: ValidationError) -> str:
-    """The first problem of a validation error as one line: key, what is wrong, the value given."""
+    """The first problem of a validation error in one line: key, value and what is wrong."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "(top)"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -357,13 +358,14 @@ def describe(error: ValidationError) -> str:
     return f"{key}{value}: {message[0].lower()}{message[1:]}{more}"
 
 
-def _set(data: dict[str, Any], item: str) -> None:
+def _set(data: dict[str, object], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals or not key:
         raise UserError(f"-S {item}: expected key=value, for example -S train.epochs=3")
     *parents, last = key.split(".")
     for part in parents:
-        data = data.setdefault(part, {})
-        if not isinstance(data, dict):
+        section = data.setdefault(part, {})
+        if not isinstance(section, dict):
             raise UserError(f"-S {item}: {part!r} is a value, not a section")
+        data = section
     data[last] = yaml_text.parse(text, f"-S {item}")

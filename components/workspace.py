@@ -6,10 +6,10 @@ from pathlib import Path
 DATA = Path("data/prepared")
 OUTPUTS = Path("outputs")
 WORK = Path("runs")
-STORE = WORK / "store"  # working copies of what lies in the object store
+STORE = WORK / "store"  # local copies of what is in the object store
 OUTBOX_VARIABLE = "SCALED_YOLOV4_OUTBOX"
 
 
 def outbox() -> Path:
-    """Where results and records wait for a service that is away: SCALED_YOLOV4_OUTBOX, or runs/outbox here."""
+    """Where results and records wait for a service that is down: SCALED_YOLOV4_OUTBOX, or runs/outbox."""
     return Path(os.environ.get(OUTBOX_VARIABLE) or WORK / "outbox").absolute()

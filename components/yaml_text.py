@@ -1,16 +1,14 @@
-"""Reads YAML that others wrote: whatever is wrong with it is one line, and it cannot ask for more than it is long."""
-
-from typing import Any
+"""Parses untrusted YAML: errors are one line each, and aliases cannot expand to more than a limit."""
 
 import yaml
 
 from yolo_core.errors import UserError
 
-MAX_VALUES = 100_000  # with every alias written out; a few nested ones can stand for more than any memory holds
+MAX_VALUES = 100_000  # with aliases expanded; a few nested ones can exceed any memory
 
 
-def parse(text: str, name: str) -> Any:
-    """The content of a YAML text; UserError with `name` and the line where it has none."""
+def parse(text: str, name: str) -> object:
+    """The value of a YAML text. Raises UserError with `name` and the line."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -19,15 +17,15 @@ def parse(text: str, name: str) -> Any:
         raise UserError(f"{name}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
     except RecursionError:
         raise UserError(f"{name}: not usable YAML (nested too deep)") from None
-    except (ValueError, OverflowError, TypeError, AttributeError) as error:  # dates and numbers that there are not
+    except (ValueError, OverflowError, TypeError, AttributeError) as error:  # impossible dates and numbers
         raise UserError(f"{name}: not usable YAML ({error})") from None
     if _count(value, {}) > MAX_VALUES:
         raise UserError(f"{name}: not usable YAML (its aliases stand for more than {MAX_VALUES} values)")
     return value
 
 
-def _count(value: Any, known: dict[int, int]) -> int:
-    """Values in a tree whose parts may stand in it many times; something that holds itself has more than any limit."""
+def _count(value: object, known: dict[int, int]) -> int:
+    """Values in a tree, shared parts counted each time; a cycle counts as more than the limit."""
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
