@@ -1,1 +1,1 @@
-"""What running work tells about itself: progress on the terminal, metrics for Prometheus."""
+"""Progress on the terminal, metrics for Prometheus, and the thread that repeats work."""

@@ -1,33 +1,35 @@
-"""Figures for Prometheus: how a training goes, and how stages end.
+"""Metrics for Prometheus: training progress, and the outcome of stages.
 
-`METRICS` names all of them; a test holds the dashboard and the alert rules of infra/observability to it.
-Two ways lead to Prometheus. Inside a Ray cluster figures go to the agent of the node, which Prometheus scrapes; they
-carry the prefix ray_ there, which is dropped on the way. Everything else is a batch process that may end before
-anybody scrapes it: it pushes to the Pushgateway whose address is in SCALED_YOLOV4_PUSHGATEWAY. Without that variable
-nothing is imported, counted or sent.
+`METRICS` lists all of them; a test checks the dashboard and the alert rules of infra/observability against it.
+They reach Prometheus in two ways. Inside a Ray cluster they go to the node's agent, which Prometheus scrapes; it adds
+the prefix ray_, which is dropped later. Everything else is a batch process that may end before it is scraped, so it
+pushes to the Pushgateway at SCALED_YOLOV4_PUSHGATEWAY. Without that variable nothing is imported, counted or sent.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from components.monitoring.periodic import periodically
 from yolo_core.errors import Diverged, TryAgain, UserError
 
 if TYPE_CHECKING:
+    from prometheus_client.core import Metric as Family
+    from ray.util.metrics import Counter, Gauge
+
     from yolo_core.train import Pace
 
 GATEWAY_VARIABLE = "SCALED_YOLOV4_PUSHGATEWAY"
 PREFIX = "scaled_yolov4_"
-PERIOD_S = 5.0  # between two tellings: Ray forgets a gauge that was not set for 20 s
-PATIENCE_S = 3.0  # with the Pushgateway
+PERIOD_S = 5.0  # between two reports: Ray forgets a gauge that was not set for 20 s
+TIMEOUT_S = 3.0  # for the Pushgateway
 
 log = logging.getLogger(__name__)
 
@@ -38,43 +40,43 @@ class Metric:
     help: str
 
 
-# Names without PREFIX. Labels: model, and for those of a stage also stage; of a job only that.
+# Names without PREFIX. Labels: model; for those of a stage model and stage, for those of a job stage.
 METRICS: dict[str, Metric] = {
     "train_images_total": Metric("counter", "Images trained on, over all workers."),
     "train_step_seconds_total": Metric("counter", "Seconds in training steps, waiting included, of the main worker."),
-    "train_loader_wait_seconds_total": Metric("counter", "Of these, seconds of waiting for the loader."),
-    "train_step": Metric("gauge", "Steps done since the training began."),
-    "train_last_step_timestamp_seconds": Metric("gauge", "When steps were last seen to be done."),
-    "train_loss": Metric("gauge", "Loss of the latest step looked at, mean of all workers."),
+    "train_loader_wait_seconds_total": Metric("counter", "Of these, seconds waiting for the loader."),
+    "train_step": Metric("gauge", "Steps done since training began."),
+    "train_last_step_timestamp_seconds": Metric("gauge", "When steps were last reported."),
+    "train_loss": Metric("gauge", "Loss of the latest step read, mean of all workers."),
     "train_submitted_timestamp_seconds": Metric("gauge", "When the driver asked the Ray cluster for workers."),
-    "train_queue_seconds": Metric("gauge", "Seconds from then until the first of them began to train."),
-    "job_queue_seconds": Metric("gauge", "Seconds that the RayJob of a step waited until it was let start."),
+    "train_queue_seconds": Metric("gauge", "Seconds from then until the first worker began to train."),
+    "job_queue_seconds": Metric("gauge", "Seconds that the RayJob of a step was queued before it was admitted."),
     "stage_started_timestamp_seconds": Metric("gauge", "When the stage was last started."),
     "stage_ended_timestamp_seconds": Metric("gauge", "When it ended; absent while it runs."),
     "stage_duration_seconds": Metric("gauge", "Seconds from its start to its end; absent while it runs."),
-    "stage_exit_code": Metric("gauge", "0 done, 1 a fault, 2 the user can mend it, 3 try again; absent while it runs."),
+    "stage_exit_code": Metric("gauge", "0 done, 1 a fault, 2 the user can fix it, 3 try again; absent while it runs."),
     "stage_diverged": Metric("gauge", "1 where it ended because the loss was not finite, else 0."),
 }
 
 OnLook = Callable[[int, Mapping[str, float], "Pace"], None]
 
 
-class Carrier(Protocol):
-    """What takes figures, by their names without PREFIX, towards Prometheus."""
+class Exporter(Protocol):
+    """Takes values, by their names without PREFIX, towards Prometheus."""
 
-    def give(self, values: Mapping[str, float]) -> None: ...
+    def export(self, values: Mapping[str, float]) -> None: ...
 
-    def end(self, values: Mapping[str, float]) -> None: ...
+    def close(self, values: Mapping[str, float]) -> None: ...
 
 
 @contextmanager
 def training(model: str, queued: float | None = None) -> Iterator[OnLook]:
-    """Tell how a training goes while the block runs; yields what is called at every look at the losses.
+    """Report training progress while the block runs; yields what is to be called whenever the losses are read.
 
-    queued: seconds that it waited for its workers, where it did.
+    queued: seconds that it waited for its workers, if it did.
     """
-    carrier = _carrier_of_training(model)
-    if carrier is None:
+    exporter = _training_exporter(model)
+    if exporter is None:
         yield lambda step, losses, pace: None
         return
     values = {"train_last_step_timestamp_seconds": time.time()}
@@ -90,27 +92,27 @@ def training(model: str, queued: float | None = None) -> Iterator[OnLook]:
         }
         values.update({name: values.get(name, 0.0) + amount for name, amount in added.items()})
 
-    with _told(carrier, values):
+    with _exported(exporter, values):
         yield look
 
 
 @contextmanager
 def submitted(model: str) -> Iterator[None]:
-    """Tell since when a training is in the hands of the connected Ray cluster, while the block runs."""
-    with _told(_RayAgent(model), {"train_submitted_timestamp_seconds": time.time()}):
+    """Report when a training was submitted to the connected Ray cluster, while the block runs."""
+    with _exported(_RayAgent(model), {"train_submitted_timestamp_seconds": time.time()}):
         yield
 
 
 def job_admitted(step: str, seconds: float) -> None:
-    """Tell how long the RayJob of a step waited in its queue, where a Pushgateway is named."""
+    """Report how long the RayJob of a step was queued, if a Pushgateway is configured."""
     if gateway := _jobs(step):
-        gateway.give({"job_queue_seconds": seconds})
+        gateway.export({"job_queue_seconds": seconds})
 
 
 def job_ended(step: str) -> None:
-    """Take that back: a wait that is over would look like one of now."""
+    """Delete that value: a wait that is over would look like a current one."""
     if gateway := _jobs(step):
-        gateway.end({})
+        gateway.close({})
 
 
 def _jobs(step: str) -> _Gateway | None:
@@ -120,14 +122,14 @@ def _jobs(step: str) -> _Gateway | None:
 
 @contextmanager
 def stage(name: str, model: str = "") -> Iterator[None]:
-    """Tell when the stage in the block started, how long it took and how it ended, where a Pushgateway is named."""
+    """Report when the stage in the block started, how long it took and how it ended, if a Pushgateway is configured."""
     address = os.environ.get(GATEWAY_VARIABLE)
     if not address:
         yield
         return
     gateway = _Gateway(address, "stages", {"stage": name, "model": model})
     began, clock = time.time(), time.monotonic()
-    gateway.give({"stage_started_timestamp_seconds": began})
+    gateway.export({"stage_started_timestamp_seconds": began})
     ended: BaseException | None = None
     try:
         yield
@@ -135,14 +137,14 @@ def stage(name: str, model: str = "") -> Iterator[None]:
         ended = error
         raise
     finally:
-        figures = {
+        values = {
             "stage_started_timestamp_seconds": began,
             "stage_ended_timestamp_seconds": time.time(),
             "stage_duration_seconds": time.monotonic() - clock,
             "stage_exit_code": _exit_code(ended),
             "stage_diverged": isinstance(ended, Diverged),
         }
-        gateway.give(figures)
+        gateway.export(values)
 
 
 def _exit_code(error: BaseException | None) -> int:
@@ -151,7 +153,7 @@ def _exit_code(error: BaseException | None) -> int:
     return 0 if error is None else 1
 
 
-def _carrier_of_training(model: str) -> Carrier | None:
+def _training_exporter(model: str) -> Exporter | None:
     import ray
 
     if ray.is_initialized():
@@ -161,45 +163,38 @@ def _carrier_of_training(model: str) -> Carrier | None:
 
 
 @contextmanager
-def _told(carrier: Carrier, values: dict[str, float]) -> Iterator[None]:
-    """Give the values as they are, now and then from a thread of its own while the block runs: no step waits for it."""
-    over = threading.Event()
-
-    def tell() -> None:
-        carrier.give(values.copy())
-        while not over.wait(PERIOD_S):
-            carrier.give(values.copy())
-
-    thread = threading.Thread(target=tell, name="metrics", daemon=True)
-    thread.start()
+def _exported(exporter: Exporter, values: dict[str, float]) -> Iterator[None]:
+    """Export the current values periodically from a thread while the block runs, so that no step waits for it."""
     try:
-        yield
+        with periodically(lambda: exporter.export(values.copy()), PERIOD_S, "metrics", at_start=True):
+            yield
     finally:
-        over.set()
-        thread.join()
-        carrier.end(values)
+        exporter.close(values)
 
 
 class _RayAgent:
-    """Ray's agent on this node; it drops the gauges of a process that has ended."""
+    """Ray's agent on this node, which drops the gauges of a process that has ended."""
 
     def __init__(self, model: str) -> None:
         self._labels = {"model": model}
-        self._metrics: dict[str, Any] = {}
-        self._given: dict[str, float] = {}
+        self._metrics: dict[str, Counter | Gauge] = {}
+        self._counted: dict[str, float] = {}
 
-    def give(self, values: Mapping[str, float]) -> None:
+    def export(self, values: Mapping[str, float]) -> None:
+        from ray.util.metrics import Gauge
+
         for name, value in values.items():
-            if METRICS[name].kind == "gauge":
-                self._metric(name).set(value, self._labels)
-            elif (more := value - self._given.get(name, 0.0)) > 0:
-                self._metric(name).inc(more, self._labels)
-                self._given[name] = value
+            metric = self._metric(name)
+            if isinstance(metric, Gauge):
+                metric.set(value, self._labels)
+            elif (more := value - self._counted.get(name, 0.0)) > 0:
+                metric.inc(more, self._labels)
+                self._counted[name] = value
 
-    def end(self, values: Mapping[str, float]) -> None:
-        self.give(values)
+    def close(self, values: Mapping[str, float]) -> None:
+        self.export(values)
 
-    def _metric(self, name: str) -> Any:
+    def _metric(self, name: str) -> Counter | Gauge:
         if name not in self._metrics:
             from ray.util.metrics import Counter, Gauge
 
@@ -210,29 +205,29 @@ class _RayAgent:
 
 @dataclass(eq=False)
 class _Gateway:
-    """One group of a Pushgateway, replaced as a whole each time. One that is away is no reason to stop working."""
+    """One group of a Pushgateway, replaced as a whole each time. Failures are logged and change nothing else."""
 
     address: str
     job: str
     labels: dict[str, str]
     values: Mapping[str, float] = field(default_factory=dict)
-    is_away: bool = False
+    is_down: bool = False
 
-    def give(self, values: Mapping[str, float]) -> None:
+    def export(self, values: Mapping[str, float]) -> None:
         from prometheus_client import CollectorRegistry, push_to_gateway
 
         self.values, registry = values, CollectorRegistry()
         registry.register(self)  # pyright: ignore[reportArgumentType]
         self._send(push_to_gateway, registry=registry)
 
-    def end(self, values: Mapping[str, float]) -> None:
-        """Delete the group: what no longer goes on would look as if it stood still."""
+    def close(self, values: Mapping[str, float]) -> None:
+        """Delete the group: what has ended would look as if it had stalled."""
         from prometheus_client import delete_from_gateway
 
         self._send(delete_from_gateway)
 
-    def collect(self) -> Iterator[Any]:
-        """The values in the library's terms."""
+    def collect(self) -> Iterator[Family]:
+        """The values as the library's metrics."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         for name, value in self.values.items():
@@ -245,11 +240,11 @@ class _Gateway:
     def _group(self) -> dict[str, str]:
         return {name: value for name, value in self.labels.items() if value}
 
-    def _send(self, how: Callable[..., None], **what: Any) -> None:
+    def _send(self, how: Callable[..., None], **what: object) -> None:
         try:
-            how(self.address, job=PREFIX + self.job, grouping_key=self._group(), timeout=PATIENCE_S, **what)
-            self.is_away = False
+            how(self.address, job=PREFIX + self.job, grouping_key=self._group(), timeout=TIMEOUT_S, **what)
+            self.is_down = False
         except (OSError, HTTPException, ValueError) as error:
-            if not self.is_away:
+            if not self.is_down:
                 log.warning("%s = %s: no figures for Prometheus (%s)", GATEWAY_VARIABLE, self.address, error)
-            self.is_away = True
+            self.is_down = True

@@ -1,4 +1,4 @@
-"""Work done now and then in a thread while a block runs."""
+"""Work repeated in a thread while a block runs."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,14 +6,19 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def periodically(work: Callable[[], object], every_s: float, name: str, *, at_end: bool = False) -> Iterator[None]:
-    """Call `work` every `every_s` seconds while the block runs, and with `at_end` once more after it.
+def periodically(
+    work: Callable[[], object], every_s: float, name: str, *, at_start: bool = False, at_end: bool = False
+) -> Iterator[None]:
+    """Call `work` every `every_s` seconds in a thread while the block runs.
 
-    The block does not wait for a call, but its end waits for the one under way. An exception in `work` ends the calls.
+    The first call comes after `every_s` seconds, with `at_start` at once; with `at_end` a last one follows the block.
+    The block does not wait for calls, but its end waits for the one in progress. An exception in `work` ends the calls.
     """
     over = threading.Event()
 
     def loop() -> None:
+        if at_start:
+            work()
         while not over.wait(every_s):
             work()
 

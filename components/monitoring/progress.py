@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a bar on a terminal, a plain line now and then when piped."""
+"""Progress of long work on standard error: a bar on a terminal, an occasional plain line when piped."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ LINE_EVERY = 10.0  # seconds between plain lines
 
 
 def on_stderr() -> Progress:
-    """The reporter that fits where standard error goes."""
+    """The reporter that suits standard error."""
     return _bars() if sys.stderr.isatty() else _lines
 
 

@@ -1,5 +1,5 @@
-"""The object store (S3): places there, transfers that resume and are verified, folders in step, stages on remote paths.
+"""The object store (S3): locations, verified transfers that resume, synchronised folders, stages on remote paths.
 
-`location` names places, `client` speaks to the store, `transfer` moves one file, `folder` many, `stage_paths` gives
-the stages local working copies.
+`location` parses addresses, `client` connects, `transfer` moves one file and `folder` many, `checksums` knows S3's,
+`stage_paths` gives the stages local working copies.
 """

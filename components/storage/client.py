@@ -1,4 +1,4 @@
-"""The connection to the object store, and its errors as one line each.
+"""Connects to the object store, and turns its errors into one line each.
 
 Credentials, region and endpoint come from the usual AWS_* variables and files (AWS_ENDPOINT_URL for other stores).
 """
@@ -6,9 +6,9 @@ Credentials, region and endpoint come from the usual AWS_* variables and files (
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from boto3.session import Session
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -21,11 +21,11 @@ from botocore.parsers import ResponseParserError
 from components.storage.location import Location
 from yolo_core.errors import TryAgain, UserError
 
-ATTEMPTS = 6  # of one request; waits of up to 1, 2, 4, ... seconds lie between them
+ATTEMPTS = 6  # per request, with backoff of up to 1, 2, 4, ... seconds
 CONNECT_S, READ_S = 10, 30
 CONNECTIONS = 20
 
-_MENDS = {
+_REASONS = {
     "NoSuchBucket": "no such bucket",
     "404": "no such bucket or object",
     "NoSuchKey": "no such object",
@@ -34,53 +34,52 @@ _MENDS = {
     "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY does not fit AWS_ACCESS_KEY_ID",
     "ExpiredToken": "the credentials have expired; renew them",
-    "RequestTimeTooSkewed": "this machine's clock differs too much from the store's; set it right",
+    "RequestTimeTooSkewed": "this machine's clock is too far off the store's; correct it",
 }
-_PASSING = {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown", "XAmzContentSHA256Mismatch"}
+_TRANSIENT = {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown", "XAmzContentSHA256Mismatch"}
 
 
-def connect() -> Any:
-    """A client that retries; stores behind an own endpoint are addressed by path, as most of them need."""
+def connect() -> BaseClient:
+    """A client that retries. Stores with their own endpoint are addressed by path, as most of them require."""
     own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    retries: Any = {"total_max_attempts": ATTEMPTS, "mode": "standard"}
     config = Config(
-        retries=retries,
+        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
         s3={"addressing_style": "path"} if own_endpoint else None,
         connect_timeout=CONNECT_S,
         read_timeout=READ_S,
         max_pool_connections=CONNECTIONS,
         tcp_keepalive=True,
     )
-    return Session().client("s3", config=config)  # the default session keeps earlier credentials
+    return Session().client("s3", config=config)  # the default session would keep earlier credentials
 
 
 @contextmanager
 def reaching(place: Location) -> Iterator[None]:
-    """Turn the store's ways of saying no into one line: TryAgain for what passes, UserError for the rest."""
+    """Turn the store's errors into one line: TryAgain for transient ones, UserError for the rest."""
     try:
         yield
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise UserError(f"{place}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
     except ClientError as error:
-        kind = TryAgain if is_passing(error) else UserError
-        raise kind(f"{place}: {_MENDS.get(code(error), str(error))}") from None
+        kind = TryAgain if is_transient(error) else UserError
+        raise kind(f"{place}: {_REASONS.get(code(error), str(error))}") from None
     except (BotoCoreError, ResponseParserError) as error:
         raise TryAgain(f"{place}: {error}; check AWS_ENDPOINT_URL and the network") from None
 
 
 def code(error: ClientError) -> str:
-    """The store's own name of an error; a status code where the answer had no body."""
+    """The store's error code; the HTTP status if the answer had no body."""
     return error.response.get("Error", {}).get("Code", "")
 
 
-def is_passing(error: ClientError) -> bool:
-    """Is it the store's or the network's trouble of the moment?"""
+def is_transient(error: ClientError) -> bool:
+    """Is it a temporary problem of the store or the network?"""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status >= 500 or status == 429 or code(error) in _PASSING
+    return status >= 500 or status == 429 or code(error) in _TRANSIENT
 
 
-def writable(client: Any, place: Location) -> None:
-    """Raise an error unless objects can be put there: begins an upload and takes it back, which leaves nothing."""
+def check_writable(client: BaseClient, place: Location) -> None:
+    """Raise an error unless objects can be written there: begins an upload and aborts it, which leaves nothing."""
     key = place.key or "probe"
     begun = client.create_multipart_upload(Bucket=place.bucket, Key=key)
     client.abort_multipart_upload(Bucket=place.bucket, Key=key, UploadId=begun["UploadId"])

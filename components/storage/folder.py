@@ -1,24 +1,26 @@
-"""Folders in step with the store: only what differs travels, and nothing of others is deleted.
+"""Synchronises folders with the store: only what differs is transferred, and nothing of others is deleted.
 
-A hidden index in the folder remembers which files are the content of which objects, so that files are hashed once.
-Hidden files never travel.
+A hidden index in the folder records which file has the content of which object, so that files are hashed once.
+Hidden files are never transferred.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
-from components.storage import transfer
+from botocore.client import BaseClient
+
+from components.storage import checksums, transfer
 from components.storage.client import connect, reaching
 from components.storage.location import Location, is_safe
 from yolo_core.atomic import write_json
 from yolo_core.errors import UserError
+from yolo_core.locks import exclusive
 from yolo_core.progress import Progress, silent
 
 INDEX, LOCK = ".objects.json", ".objects.lock"
@@ -28,10 +30,12 @@ log = logging.getLogger(__name__)
 
 
 class Listed(NamedTuple):
-    """An object of a listing. path: below the prefix."""
+    """An object of a listing."""
 
     path: str
+    """Below the prefix."""
     size: int
+    """Bytes."""
     etag: str
 
 
@@ -60,14 +64,14 @@ class _Index:
         write_json(self.folder / INDEX, dict(sorted(self.known.items())))
 
     def is_same(self, item: Listed) -> bool:
-        """Has the file here the object's content?"""
+        """Does the local file have the object's content?"""
         path, known = self.folder / item.path, self.known.get(item.path)
         if not path.is_file() or path.stat().st_size != item.size:
             return False
         now = _known(path, item.etag)
         if known and known[:2] == now[:2]:
             return known.etag == item.etag
-        if transfer.etag(path) != item.etag:
+        if checksums.etag(path) != item.etag:
             return False
         self.known[item.path] = now
         return True
@@ -79,7 +83,7 @@ def _known(path: Path, etag: str) -> _Known:
 
 
 def contents(place: Location) -> dict[str, "Listed"]:
-    """The objects below `place` by their path there. Raises UserError and TryAgain as `pull` does."""
+    """The objects below `place` by relative path. Raises as `pull` does."""
     with reaching(place):
         objects = listing(connect(), place)
         if not objects:
@@ -88,10 +92,10 @@ def contents(place: Location) -> dict[str, "Listed"]:
 
 
 def pull(place: Location, folder: Path, progress: Progress = silent) -> int:
-    """Make `folder` hold the objects below `place`; returns how many were fetched.
+    """Download the objects below `place` into `folder`; returns how many were downloaded.
 
-    Files that an earlier pull brought and that the store no longer has are removed. Raises UserError when nothing lies
-    there or a key would leave the folder, TryAgain when the store is away.
+    Files from an earlier pull that the store no longer has are removed. Raises UserError if there are no objects or a
+    key would leave the folder, TryAgain if the store is unavailable.
     """
     with alone_with(folder), reaching(place):
         client = connect()
@@ -114,10 +118,10 @@ def pull(place: Location, folder: Path, progress: Progress = silent) -> int:
 
 
 def push(folder: Path, place: Location, progress: Progress = silent, *, live: bool = False) -> int:
-    """Put the files of `folder` below `place`, as far as they differ; returns how many were sent.
+    """Upload the files of `folder` that differ from the objects below `place`; returns how many were uploaded.
 
-    Objects there that the folder does not have stay, and a line says so. `live`: the folder is being worked in; a file
-    may vanish meanwhile, and an object whose file the folder once had and has no more goes.
+    Objects that the folder does not have stay, with a warning. live: the folder is in use; files may vanish meanwhile,
+    and objects whose files have been deleted here are deleted too.
     Raises UserError or TryAgain as the store answers.
     """
     with alone_with(folder), reaching(place):
@@ -141,12 +145,14 @@ def push(folder: Path, place: Location, progress: Progress = silent, *, live: bo
         if live:
             _remove(client, place, [path for path in gone if path in index.known], index)
         elif gone:
-            log.warning("%s: %d objects there are not part of this result and stay, as %s", place, len(gone), gone[0])
+            log.warning(
+                "%s: %d objects there are not part of this result and stay, such as %s", place, len(gone), gone[0]
+            )
         return len(wanted)
 
 
-def listing(client: Any, place: Location) -> dict[str, Listed]:
-    """Everything below a place by its path there; UserError for a key that would leave a folder."""
+def listing(client: BaseClient, place: Location) -> dict[str, Listed]:
+    """The objects below `place` by relative path; UserError for a key that would leave a folder."""
     objects = {}
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix):
         for record in page.get("Contents", []):
@@ -165,12 +171,16 @@ def _is_there(path: str, objects: dict[str, Listed], index: _Index) -> bool:
     return path in objects and index.is_same(objects[path])
 
 
-def _move(
-    items: list[Listed], move: Callable[..., tuple[str, _Known] | None], index: _Index, label: str, progress: Progress
-) -> None:
-    """Small files several at a time, large ones one after the other in parts; the index follows."""
-    small = [item for item in items if item.size <= transfer.PART_BYTES]
-    large = [item for item in items if item.size > transfer.PART_BYTES]
+class _Move(Protocol):
+    """Transfers one file and returns its entry in the index, or None if the file has vanished."""
+
+    def __call__(self, item: Listed, progress: Progress = silent) -> tuple[str, _Known] | None: ...
+
+
+def _move(items: list[Listed], move: _Move, index: _Index, label: str, progress: Progress) -> None:
+    """Transfer small files several at a time and large ones one by one, in parts; updates the index."""
+    small = [item for item in items if item.size <= checksums.PART_BYTES]
+    large = [item for item in items if item.size > checksums.PART_BYTES]
     try:
         for moved in progress(transfer.in_threads(move, small, FILES_AT_A_TIME), label, total=len(small)):
             index.known.update([moved] if moved else [])
@@ -181,8 +191,8 @@ def _move(
         index.write()
 
 
-def _remove(client: Any, place: Location, paths: list[str], index: _Index) -> None:
-    """Delete objects, singly: not every store has the call for many."""
+def _remove(client: BaseClient, place: Location, paths: list[str], index: _Index) -> None:
+    """Delete objects one by one: not every store can delete several in a request."""
     for path in paths:
         client.delete_object(Bucket=place.bucket, Key=(place / path).key)
         del index.known[path]
@@ -190,7 +200,7 @@ def _remove(client: Any, place: Location, paths: list[str], index: _Index) -> No
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """Sizes of the files below a folder by relative path, hidden ones left out."""
+    """Sizes of the files below a folder by relative path, without hidden ones."""
     sizes = {}
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -202,11 +212,21 @@ def _files(folder: Path) -> dict[str, int]:
 
 @contextlib.contextmanager
 def alone_with(folder: Path) -> Iterator[None]:
-    """Alone with the folder among those who keep it in step; trouble with it is one line."""
+    """Keep other processes from synchronising the folder meanwhile, waiting for one that does.
+
+    Raises UserError if the folder cannot be used.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(exclusive(folder / LOCK, busy=_Busy("")))
+            except _Busy:
+                log.warning("%s: another process is synchronising this folder; waiting until it has finished", folder)
+                held.enter_context(exclusive(folder / LOCK))
             yield
     except OSError as error:
         raise UserError(f"{folder}: cannot be used ({error.strerror or error})") from None
+
+
+class _Busy(UserError):
+    """Another process holds the lock."""

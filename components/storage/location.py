@@ -1,4 +1,4 @@
-"""Places in the object store: s3://bucket/key. Imports nothing heavy; the command line reads its options with it."""
+"""Addresses in the object store, s3://bucket/key. Imports nothing heavy: the command line uses it."""
 
 import re
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ from yolo_core.errors import UserError
 
 @dataclass(frozen=True)
 class Location:
-    """An object, or everything below a prefix. key: without slashes at its ends; empty for the whole bucket."""
+    """An object, or everything below a prefix."""
 
     bucket: str
     key: str
+    """Without slashes at its ends; empty for the whole bucket."""
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
@@ -22,17 +23,17 @@ class Location:
 
     @property
     def prefix(self) -> str:
-        """What the keys of everything below start with."""
+        """The common prefix of all keys below."""
         return f"{self.key}/" if self.key else ""
 
 
 def is_remote(text: str) -> bool:
-    """Is this meant as an address and not as a local path?"""
+    """Is this an address rather than a local path?"""
     return bool(re.match(r"\w+:/", text))
 
 
 def parse(text: str) -> Location:
-    """s3://bucket/prefix as a Location; UserError for anything else, and for a prefix that climbs out."""
+    """Parse s3://bucket/prefix; UserError for anything else, and for a prefix with ".."."""
     bucket, _, key = text.removeprefix("s3://").partition("/")
     if not text.startswith("s3://") or not bucket or bucket in (".", ".."):
         raise UserError(f"{text}: needs s3://bucket/prefix, or a local path")
@@ -43,11 +44,11 @@ def parse(text: str) -> Location:
 
 
 def path_or_location(text: "str | Path") -> "Path | Location":
-    """A local path, or a place in the store; UserError for an address of another kind."""
+    """A local path, or a location in the store; UserError for other addresses."""
     return parse(str(text)) if is_remote(str(text)) else Path(text)
 
 
 def is_safe(path: str) -> bool:
-    """Does a relative key stay below its folder when it becomes a path?"""
+    """Does a relative key, taken as a path, stay below its folder?"""
     parts = path.split("/")
     return not (PurePosixPath(path).is_absolute() or {"", ".", ".."} & set(parts) or "\\" in path or "\0" in path)

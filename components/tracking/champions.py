@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from components.files import sha256
 from components.storage.client import connect, reaching
 from components.storage.location import Location, parse, path_or_location
-from components.storage.transfer import download, look, upload
+from components.storage.transfer import download, head, upload
 from components.tracking.model_versions import MODEL_NAME_PREFIX, version_weights
 from yolo_core.atomic import replaced
 from yolo_core.errors import UserError
@@ -55,7 +55,7 @@ def _pointer(root: Path | Location, model: str, folder: Path) -> dict[str, Any]:
     if isinstance(root, Location):
         with reaching(root):
             client = connect()
-            if look(client, root / path):
+            if head(client, root / path):
                 download(client, root / path, here)
     else:
         here = root / path

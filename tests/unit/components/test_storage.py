@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +16,8 @@ import pytest
 from boto3.session import Session
 from faulty_proxy import Fault, FaultyProxy
 
+from components.storage import checksums, folder, location, transfer
 from components.storage import client as storage_client
-from components.storage import folder, location, transfer
 from components.storage.client import connect, reaching
 from components.storage.location import Location
 from yolo_core.errors import TryAgain, UserError
@@ -59,12 +61,12 @@ def there_and_back(path: Path, place: Location) -> bytes:
     return back.read_bytes()
 
 
-@pytest.mark.parametrize("size", [0, 1, 1000, transfer.PART_BYTES, transfer.PART_BYTES + 1, 3 * transfer.PART_BYTES])
+@pytest.mark.parametrize("size", [0, 1, 1000, checksums.PART_BYTES, checksums.PART_BYTES + 1, 3 * checksums.PART_BYTES])
 def test_a_file_comes_back_as_it_went(place: Location, tmp_path: Path, size: int):
     path = written(tmp_path / "file", size)
     assert there_and_back(path, place) == path.read_bytes()
     listed = folder.listing(connect(), Location(place.bucket, "tests"))[place.key.removeprefix("tests/")]
-    assert (listed.size, listed.etag) == (size, transfer.etag(path))
+    assert (listed.size, listed.etag) == (size, checksums.etag(path))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_a_file_comes_back_as_it_went(place: Location, tmp_path: Path, size: int
     ],
 )
 def test_parts_grow_where_there_would_be_too_many(size: int, part: int):
-    assert transfer.part_bytes(size) == part
+    assert checksums.part_bytes(size) == part
 
 
 def test_objects_that_others_put_there_are_verified_too(place: Location, tmp_path: Path):
@@ -178,16 +180,16 @@ def test_a_killed_upload_goes_on(proxy: FaultyProxy, place: Location, tmp_path: 
 
 def test_an_upload_goes_on_with_the_parts_that_are_still_right(store, place: Location, tmp_path: Path):
     """The file has changed since: its second part is sent again, although the store has one."""
-    path = written(tmp_path / "file", 3 * transfer.PART_BYTES)
+    path = written(tmp_path / "file", 3 * checksums.PART_BYTES)
     client = connect()
     key = {"Bucket": place.bucket, "Key": place.key}
     begun = client.create_multipart_upload(**key, ChecksumAlgorithm="SHA256")["UploadId"]
     for number in (1, 2):
-        start = (number - 1) * transfer.PART_BYTES
-        body = path.read_bytes()[start : start + transfer.PART_BYTES]
+        start = (number - 1) * checksums.PART_BYTES
+        body = path.read_bytes()[start : start + checksums.PART_BYTES]
         client.upload_part(**key, UploadId=begun, PartNumber=number, Body=body, ChecksumAlgorithm="SHA256")
     with path.open("r+b") as file:
-        file.seek(transfer.PART_BYTES + 5)
+        file.seek(checksums.PART_BYTES + 5)
         file.write(b"changed")
     sent = []
     client.meta.events.register("before-call.s3.UploadPart", lambda params, **_: sent.append(params["url"]))
@@ -324,7 +326,7 @@ def test_a_push_deletes_nothing_and_says_what_it_left(
     folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), place)
     folder.push(fill(tmp_path / "b", one=b"1"), place)
     assert set(folder.listing(connect(), place)) == {"one", "two"}
-    assert "1 objects there are not part of this result and stay, as two" in caplog.text
+    assert "1 objects there are not part of this result and stay, such as two" in caplog.text
 
 
 def test_a_live_folder_takes_away_what_it_put_there_itself(place: Location, tmp_path: Path):
@@ -343,6 +345,30 @@ def test_a_pull_removes_what_it_brought_and_nothing_else(place: Location, tmp_pa
     connect().delete_object(Bucket=place.bucket, Key=(place / "one").key)
     folder.pull(place, tmp_path / "b")
     assert files(tmp_path / "b") == {"two": b"2", "mine": b"3"}
+
+
+def test_a_folder_that_another_process_synchronises_is_waited_for_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    entered = threading.Event()
+
+    def enter() -> None:
+        with folder.alone_with(tmp_path):
+            entered.set()
+
+    with folder.alone_with(tmp_path):
+        waiting = threading.Thread(target=enter)
+        waiting.start()
+        deadline = time.monotonic() + 60
+        while not caplog.records:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert not entered.wait(0.2)
+    waiting.join(60)
+    assert entered.is_set()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: another process is synchronising this folder; waiting until it has finished"
+    ]
 
 
 def test_progress_counts_files_and_parts(place: Location, tmp_path: Path):
