@@ -263,7 +263,7 @@ class RegisterParams(Section):
 
 
 class PromoteParams(Section):
-    """The gate for promotion to champion; `components.stages.promote.decide` combines the values."""
+    """The gate for promotion to champion; the stage `promote` combines the values."""
 
     min_ap_gain: float = Field(ge=-1, le=1)
     max_latency_ratio: float = Field(gt=0)
@@ -275,7 +275,7 @@ class PromoteParams(Section):
 
 
 class RetrainParams(Section):
-    """What to do after data changed; `components.stages.retrain.decide` combines the values."""
+    """What to do after data changed; the stage `retrain` combines the values."""
 
     min_recall: float = Field(ge=0, le=1)
     fine_tune_from: float = Field(ge=0, le=1)

@@ -256,15 +256,16 @@ def doctor(
     ] = None,
 ) -> None:
     """Check this machine, or a platform, and say how to fix it."""
-    from components.doctor import machine
+    from components.doctor.checks import run
+    from components.doctor.machine import of_machine
 
     if cluster:
         with needing_kubeflow():
             from pipelines.doctor import of_platform
         checks = of_platform(cluster)
     else:
-        checks = machine.of_machine(params)
-    if not machine.run(list(checks)):
+        checks = of_machine(params)
+    if not run(list(checks)):
         raise typer.Exit(2)
 
 

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi, DiscoveryV1Api, VersionApi
 from urllib3.exceptions import HTTPError
 
-from components.doctor.machine import Check, Finding, check_bucket, check_image
+from components.doctor.aws import check_bucket, check_image
+from components.doctor.checks import Check, Finding
 from pipelines.rayjob.api import CONNECT_SECONDS, READ_SECONDS, connect
 from pipelines.rayjob.resource import GROUP, PLURAL, VERSION
 from yolo_core.errors import UserError

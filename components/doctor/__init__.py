@@ -1,1 +1,1 @@
-"""Checks of a machine, or of a platform, before hours of work depend on it."""
+"""Checks before hours of work depend on them: what a check is, this machine's, and those of AWS."""

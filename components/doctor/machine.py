@@ -1,43 +1,20 @@
-"""Checks of this machine before hours of work depend on it: one line a check, with its mend."""
+"""Checks of this machine."""
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from components import params as parameters
 from components import telemetry
+from components.doctor.checks import Check, Finding
 from yolo_core.errors import UserError
 
 LEAST_DISK_GB = 5.0
 LEAST_SHARED_MEMORY_GB = 1.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Outcome of one check; `mend` says what to do when it is not `ok`."""
-
-    ok: bool
-    says: str
-    mend: str = ""
-
-
-Check = tuple[str, Callable[[], Finding]]  # its name, and what finds out
-
-
-def run(checks: Sequence[Check]) -> bool:
-    """Print every check as it ends; True when all passed."""
-    passed = True
-    with ThreadPoolExecutor() as pool:  # the slow ones are imports and processes of their own
-        for name, finding in zip((name for name, _ in checks), pool.map(lambda c: _guarded(c[1]), checks), strict=True):
-            mark = "ok  " if finding.ok else "FAIL"
-            print(f"{mark} {name}: {finding.says}" + ("" if finding.ok else f"; {finding.mend}"), flush=True)
-            passed &= finding.ok
-    return passed
 
 
 def of_machine(params_file: Path) -> Iterator[Check]:
@@ -54,17 +31,8 @@ def of_machine(params_file: Path) -> Iterator[Check]:
     yield "kubeflow pipelines", lambda: check_package("kfp", "pipelines")
 
 
-def _guarded(check: Callable[[], Finding]) -> Finding:
-    try:
-        return check()
-    except Exception as error:  # a check that breaks is a finding, whatever broke it
-        return Finding(
-            False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", "see above"
-        )
-
-
 def check_params(path: Path) -> Finding:
-    """Are the parameters valid, and does every model exist?"""
+    """Are the parameters valid, and do all models exist?"""
     from yolo_core.models import get_spec
 
     try:
@@ -72,12 +40,12 @@ def check_params(path: Path) -> Finding:
         for model in [*params.models, params.evolve.model]:
             get_spec(model)
     except UserError as error:
-        return Finding(False, str(error), "mend the file")
+        return Finding(False, str(error), "fix the file")
     return Finding(True, f"{path} is valid, models {', '.join(params.models)}")
 
 
 def check_torch() -> Finding:
-    """Does torch compute on the best device it sees?"""
+    """Does torch compute on the best available device?"""
     import torch
 
     from yolo_core.device import pick_device
@@ -88,18 +56,16 @@ def check_torch() -> Finding:
     return Finding(total == 8, f"{torch.__version__} on {name}", "reinstall torch for this machine")
 
 
-def check_space(folder: Path, least_gb: float, mend: str) -> Finding:
-    """Is there room in `folder`?"""
+def check_space(folder: Path, least_gb: float, fix: str) -> Finding:
+    """Does `folder` have enough free space?"""
     if not folder.exists():
-        return Finding(False, f"{folder} does not exist", mend)
+        return Finding(False, f"{folder} does not exist", fix)
     free_gb = shutil.disk_usage(folder).free / 1e9
-    return Finding(free_gb >= least_gb, f"{free_gb:.1f} GB free in {folder}", f"needs {least_gb:g} GB: {mend}")
+    return Finding(free_gb >= least_gb, f"{free_gb:.1f} GB free in {folder}", f"needs {least_gb:g} GB: {fix}")
 
 
 def check_ray() -> Finding:
-    """Is Ray there, and does the cluster it is told to use answer?"""
-    import os
-
+    """Is Ray installed, and does the cluster at RAY_ADDRESS answer?"""
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         return Finding(True, f"{version('ray')}, started by each stage (RAY_ADDRESS is not set)")
@@ -111,14 +77,14 @@ def check_ray() -> Finding:
 
 
 def check_mlflow() -> Finding:
-    """Can the tracking store be written?"""
-    from components.tracking import connection
+    """Is the tracking store writable?"""
+    from components.tracking.connection import probe
 
     try:
-        where = connection.probe()
+        where = probe()
     except UserError as error:
-        return Finding(False, str(error), "set MLFLOW_TRACKING_URI to a store that can be written")
-    return Finding(True, f"{version('mlflow')}, {where} can be written")
+        return Finding(False, str(error), "set MLFLOW_TRACKING_URI to a writable store")
+    return Finding(True, f"{version('mlflow')}, {where} is writable")
 
 
 def check_dvc_remote() -> Finding:
@@ -136,7 +102,7 @@ def check_dvc_remote() -> Finding:
         timeout=120,
         check=False,
     )
-    # --quiet: 0 in step with the remote, 1 something to push; an unreachable one says ERROR
+    # --quiet: exits with 0 if up to date, 1 if there is something to push; for an unreachable remote it prints ERROR
     reachable = "ERROR" not in listing.stderr
     return Finding(
         reachable, f"{name} answers" if reachable else listing.stderr.strip().splitlines()[-1], "dvc remote list"
@@ -149,33 +115,3 @@ def check_package(name: str, extra: str) -> Finding:
         return Finding(True, version(name))
     except PackageNotFoundError:
         return Finding(False, f"{name} is not installed", f"pip install 'scaled-yolov4[{extra}]'")
-
-
-def check_bucket(bucket: str) -> Finding:
-    """Is there such a bucket in S3, and may we see it?"""
-    from components.storage.client import connect
-
-    return _asking_aws(lambda: connect().head_bucket(Bucket=bucket), bucket, "check AWS credentials and region")
-
-
-def check_image(repository: str, tag: str, region: str) -> Finding:
-    """Has the registry an image of this tag? repository: ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME."""
-    from boto3.session import Session
-
-    def ask() -> None:
-        ecr = Session().client("ecr", region_name=region)
-        ecr.describe_images(repositoryName=repository.partition("/")[2], imageIds=[{"imageTag": tag}])
-
-    return _asking_aws(ask, f"{repository}:{tag}", "make image, then docker push (docs/cluster.md)")
-
-
-def _asking_aws(ask: Callable[[], object], what: str, mend: str) -> Finding:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        ask()
-    except ClientError as error:
-        return Finding(False, f"{what}: AWS answers {error.response['Error'].get('Code', error)}", mend)
-    except BotoCoreError as error:
-        return Finding(False, f"{what}: {error}", mend)
-    return Finding(True, what)

@@ -1,4 +1,4 @@
-"""The checks of the machine: what passes, what fails, and that each failure names its mend."""
+"""The checks of the machine: what passes, what fails, and that each failure names its fix."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.doctor import machine as doctor
+from components.doctor.checks import run
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,24 +24,24 @@ def test_an_unknown_model_is_found(tmp_path: Path):
 
 
 def test_space_is_compared_with_what_is_needed(tmp_path: Path):
-    assert doctor.check_space(tmp_path, 1e-6, "mend").ok
+    assert doctor.check_space(tmp_path, 1e-6, "fix").ok
     finding = doctor.check_space(tmp_path, 1e9, "free some")
     assert not finding.ok
-    assert "free some" in finding.mend
-    assert not doctor.check_space(tmp_path / "none", 1e-6, "mend").ok
+    assert "free some" in finding.fix
+    assert not doctor.check_space(tmp_path / "none", 1e-6, "fix").ok
 
 
 def test_a_store_that_cannot_be_written_is_found(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
     finding = doctor.check_mlflow()
     assert not finding.ok
-    assert "MLFLOW_TRACKING_URI" in finding.mend
+    assert "MLFLOW_TRACKING_URI" in finding.fix
 
 
 def test_a_missing_package_names_its_extra():
     finding = doctor.check_package("no-such-package", "export")
     assert not finding.ok
-    assert "scaled-yolov4[export]" in finding.mend
+    assert "scaled-yolov4[export]" in finding.fix
     assert doctor.check_package("torch", "train").ok
 
 
@@ -48,7 +49,7 @@ def test_a_missing_remote_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     finding = doctor.check_dvc_remote()
     assert not finding.ok
-    assert "dvc remote add" in finding.mend
+    assert "dvc remote add" in finding.fix
 
 
 def test_every_check_is_one_line(
@@ -60,7 +61,7 @@ def test_every_check_is_one_line(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
     monkeypatch.chdir(ROOT)
     checks = list(doctor.of_machine(ROOT / "params.yaml"))
-    doctor.run(checks)
+    run(checks)
     lines = capsys.readouterr().out.splitlines()
     assert [line[5:].split(":")[0] for line in lines] == [name for name, _ in checks]
     assert all(line.startswith(("ok   ", "FAIL ")) for line in lines)
