@@ -1,4 +1,4 @@
-"""Builds the dataset folder aside and puts it in place at the end, without ever losing a file that is not ours."""
+"""Builds the dataset folder aside and moves it into place at the end; never deletes a file that is not ours."""
 
 import json
 import shutil
@@ -12,9 +12,9 @@ from yolo_core.errors import UserError
 
 @contextmanager
 def building(out: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `out`; at success it replaces `out`, otherwise it is removed.
+    """Yield an empty folder beside `out`; on success it replaces `out`, otherwise it is removed.
 
-    Raises UserError where `out` holds anything that `prepare` did not write.
+    Raises UserError if `out` holds anything that `prepare` did not write.
     """
     check_replaceable(out)
     building_at, old = out.with_name(f".{out.name}.building"), out.with_name(f".{out.name}.old")
@@ -31,10 +31,8 @@ def building(out: Path) -> Iterator[Path]:
             out.rename(old)
         building_at.rename(out)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:  # a full disk, above all
-        raise UserError(
-            f"{error.filename or out}: {error.strerror or error}; mend it or choose another --out"
-        ) from None
+    except OSError as error:  # typically a full disk
+        raise UserError(f"{error.filename or out}: {error.strerror or error}; fix it or choose another --out") from None
     finally:
         shutil.rmtree(building_at, ignore_errors=True)
 

@@ -1,17 +1,17 @@
-"""The manifest of a prepared dataset: what it holds, where it came from, and what was left out or changed."""
+"""The manifest of a prepared dataset: its content, its source, and what was left out or changed."""
 
 import hashlib
 import json
 import math
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal, TypedDict
 
 import msgspec
 
-from components.datasets.checks import CheckedSplit
-from components.datasets.raw import Quarantined
+from components.datasets.box_check import CocoAnnotation
+from components.datasets.raw import Category, Quarantined
+from components.datasets.split_check import CheckedSplit
 from components.files import require
 from yolo_core.errors import UserError
 
@@ -47,7 +47,7 @@ class _Splits(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Manifest(msgspec.Struct):
-    """What others read of a manifest."""
+    """The parts of a manifest that are read back."""
 
     sha256: str
     categories: list[_Category]
@@ -56,8 +56,90 @@ class _Manifest(msgspec.Struct):
     labels: dict[str, str] = {}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The manifest in a file that is there; UserError where it is damaged or something else."""
+class BoxSizes(TypedDict):
+    """Boxes by size."""
+
+    coco: dict[str, int]
+    """By COCO's ranges of area: small, medium, large."""
+    width_px: dict[str, int]
+    """By powers of two: "32" counts widths of 32 to below 64."""
+    height_px: dict[str, int]
+
+
+class SplitCounts(TypedDict):
+    """What a split holds."""
+
+    images: int
+    background_images: int
+    boxes: int
+    crowd_boxes: int
+    clipped_boxes: int
+    quarantined_images: int
+    quarantined_boxes: int
+    boxes_of_quarantined_images: int
+    classes: dict[str, int]
+    """Boxes by class name."""
+    box_sizes: BoxSizes
+
+
+class IndexedCategory(TypedDict):
+    """A class: its index in the detector, its id in the source and its name."""
+
+    index: int
+    id: int
+    name: str
+
+
+class QuarantinedItem(TypedDict):
+    """See `components.datasets.raw.Quarantined`."""
+
+    split: str
+    kind: Literal["image", "box"]
+    item: str
+    reason: str
+
+
+class Conversion(TypedDict):
+    """The files that one kind of conversion changed."""
+
+    count: int
+    files: list[str]
+
+
+class Manifest(TypedDict):
+    """The document."""
+
+    format: str
+    version: int
+    sha256: str
+    """See `content_hash`."""
+    source: dict[str, object]
+    """Kind, location and other parameters that determine the content."""
+    categories: list[IndexedCategory]
+    splits: dict[str, SplitCounts]
+    quarantine: list[QuarantinedItem]
+    conversions: dict[str, Conversion]
+    files: dict[str, str]
+    """SHA-256 (hex) by path in the dataset folder."""
+    labels: dict[str, str]
+    """Digest of an image's boxes by its path; missing in manifests of earlier versions."""
+
+
+class _Found(TypedDict):
+    found: int
+    quarantined: int
+
+
+class QuarantineReport(TypedDict):
+    """The report on a dataset that was refused."""
+
+    images: _Found
+    boxes: _Found
+    quarantine: list[QuarantinedItem]
+
+
+def read(path: Path) -> Manifest:
+    """Read a manifest. Raises UserError if it is damaged or something else."""
     try:
         document = json.loads(path.read_bytes())
         msgspec.convert(document, _Manifest)
@@ -74,14 +156,14 @@ def validation_digest(data: Path) -> str:
 
 
 def build(
-    source: dict[str, Any],
-    categories: list[dict[str, Any]],
+    source: dict[str, object],
+    categories: list[Category],
     splits: dict[str, CheckedSplit],
     files: dict[str, str],
-) -> dict[str, Any]:
-    """The manifest as JSON-ready values; equal content gives an equal manifest.
+) -> Manifest:
+    """The manifest of a dataset; equal content gives an equal manifest.
 
-    source: kind, location and whatever decides its content; files: path in the dataset folder -> SHA-256 (hex).
+    source, files: as in `Manifest`.
     """
     return {
         "format": FORMAT,
@@ -92,7 +174,7 @@ def build(
             {"index": index, "id": record["id"], "name": record["name"]} for index, record in enumerate(categories)
         ],
         "splits": {name: _describe(split, categories) for name, split in splits.items()},
-        "quarantine": [asdict(item) for split in splits.values() for item in split.quarantined],
+        "quarantine": [_item(item) for split in splits.values() for item in split.quarantined],
         "conversions": _conversions(splits),
         "files": dict(sorted(files.items())),
         "labels": {path: digest for name, split in splits.items() for path, digest in _labels(name, split).items()},
@@ -100,22 +182,26 @@ def build(
 
 
 def content_hash(files: dict[str, str]) -> str:
-    """SHA-256 (hex) of all paths and file hashes, whatever their order (names that are no valid Unicode included)."""
+    """SHA-256 (hex) of all paths and file hashes, in any order; also for names that are not valid Unicode."""
     lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(files.items()))
     return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def quarantine_report(quarantined: list[Quarantined], found: Counter) -> dict[str, Any]:
-    """What stands in the report of a dataset that was refused: counts and every item with its reason."""
+def quarantine_report(quarantined: list[Quarantined], found: Counter[str]) -> QuarantineReport:
+    """The report on a dataset that was refused: counts, and every item with its reason."""
     refused = Counter(item.kind for item in quarantined)
     return {
         "images": {"found": found["images"], "quarantined": refused["image"]},
         "boxes": {"found": found["boxes"], "quarantined": refused["box"]},
-        "quarantine": [asdict(item) for item in quarantined],
+        "quarantine": [_item(item) for item in quarantined],
     }
 
 
-def _describe(split: CheckedSplit, categories: list[dict[str, Any]]) -> dict[str, Any]:
+def _item(left_out: Quarantined) -> QuarantinedItem:
+    return {"split": left_out.split, "kind": left_out.kind, "item": left_out.item, "reason": left_out.reason}
+
+
+def _describe(split: CheckedSplit, categories: list[Category]) -> SplitCounts:
     labelled = {record["image_id"] for record in split.annotations}
     classes = Counter(record["category_id"] for record in split.annotations)
     refused = Counter(item.kind for item in split.quarantined)
@@ -134,7 +220,7 @@ def _describe(split: CheckedSplit, categories: list[dict[str, Any]]) -> dict[str
 
 
 def _labels(name: str, split: CheckedSplit) -> dict[str, str]:
-    """Image path -> digest (16 hex digits) of its boxes, whatever their order."""
+    """Digest (16 hex digits) of an image's boxes, in any order, by its path."""
     boxes: dict[int, list[str]] = {record["id"]: [] for record in split.images}
     for record in split.annotations:
         boxes[record["image_id"]].append(str([record["category_id"], record["bbox"], record["iscrowd"]]))
@@ -142,21 +228,22 @@ def _labels(name: str, split: CheckedSplit) -> dict[str, str]:
     return {f"images/{name}/{record['file_name']}": digests[record["id"]][:16] for record in split.images}
 
 
-def _box_sizes(annotations: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts in COCO's three ranges of area, and of width and height by powers of two ("32" holds 32 to below 64)."""
+def _box_sizes(annotations: list[CocoAnnotation]) -> BoxSizes:
     ranges = Counter({"small": 0, "medium": 0, "large": 0})
-    sides: dict[str, Counter] = {"width_px": Counter(), "height_px": Counter()}
+    widths, heights = Counter[int](), Counter[int]()
     for record in annotations:
         area = record["area"]
         ranges["small" if area < SMALL_PX2 else "medium" if area < LARGE_PX2 else "large"] += 1
-        for name, side in zip(sides, record["bbox"][2:], strict=True):
-            sides[name][max(0, math.floor(math.log2(side)))] += 1
-    bins = {name: {str(2**power): counts[power] for power in sorted(counts)} for name, counts in sides.items()}
-    return {"coco": dict(ranges), **bins}
+        for powers, side in zip((widths, heights), record["bbox"][2:], strict=True):
+            powers[max(0, math.floor(math.log2(side)))] += 1
+    return {"coco": dict(ranges), "width_px": _by_length(widths), "height_px": _by_length(heights)}
 
 
-def _conversions(splits: dict[str, CheckedSplit]) -> dict[str, dict[str, Any]]:
-    """For each kind of change: how many files and which."""
+def _by_length(powers: Counter[int]) -> dict[str, int]:
+    return {str(2**power): powers[power] for power in sorted(powers)}
+
+
+def _conversions(splits: dict[str, CheckedSplit]) -> dict[str, Conversion]:
     by_kind: dict[str, list[str]] = {}
     for name, split in splits.items():
         for kind, files in split.conversions.items():

@@ -1,85 +1,102 @@
-"""What every source of `prepare` hands over: images and boxes as found, before any check."""
+"""What every source of `prepare` delivers: images and boxes as found, before any check."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
 
 SPLITS = ("train", "val")
 
 
+class Category(TypedDict):
+    """A COCO category; what else a source says of it is kept."""
+
+    id: int
+    """As in the source."""
+    name: str
+    supercategory: NotRequired[str]
+
+
+class Attribution(TypedDict, total=False):
+    """COCO's fields of an image that are kept for attribution, whatever they hold."""
+
+    license: object
+    coco_url: object
+    flickr_url: object
+    date_captured: object
+
+
 @dataclass(frozen=True)
 class Resolved:
-    """What a source would give now, found out without fetching it.
-
-    fingerprint: equal only where the data are the same, whatever it is made of; None where that cannot be told.
-    changes: parameters that name just these data ("prepare.revision=..."), where those given may come to mean others.
-    """
+    """What a source would deliver now, found out without fetching it."""
 
     fingerprint: str | None
+    """Equal only if the data are the same; None if that cannot be told."""
     changes: tuple[str, ...] = ()
+    """Parameters that pin exactly these data ("prepare.revision=..."), if the given ones may come to mean others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """One image or box that is left out, and why."""
+    """An image or box that is left out."""
 
     split: str
     kind: Literal["image", "box"]
     item: str
+    """How a person finds it: a file name, an annotation id or file:line."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RawImage:
-    """An image file of a source.
-
-    id: the source's image id; name: file name in the prepared folder, with no folder part;
-    path: where the file should be; size_px: recorded (width, height), None where none is recorded;
-    extra: COCO fields to carry along (licence and addresses).
-    """
+    """An image file of a source."""
 
     id: int
+    """As in the source."""
     name: str
+    """File name in the prepared folder, without a folder."""
     path: Path
+    """Where the file should be."""
     size_px: tuple[float, float] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    """Recorded (width, height), if any."""
+    extra: Attribution = field(default_factory=Attribution)
 
 
 @dataclass(frozen=True, slots=True)
 class RawBox:
-    """A label as found; `xywh` and `area` may hold anything.
-
-    id: annotation id, None for the next free one; where: how a person finds it again (annotation id or file:line).
-    """
+    """A label as found: fields of type `object` may hold anything."""
 
     id: int | None
-    image_id: Any
-    category_id: Any
-    xywh: Any
+    """Annotation id; None takes the next free one."""
+    image_id: object
+    category_id: object
+    xywh: object
+    """Left, top, width, height; see `RawSplit.fractions` for the unit."""
     where: str
-    area: Any = None
+    """How a person finds it: annotation id or file:line."""
+    area: object = None
     crowd: bool = False
 
 
 @dataclass
 class RawSplit:
-    """Images and boxes of "train" or "val".
-
-    fractions: the boxes are fractions of the image's sides instead of pixels.
-    quarantined: what the source could not even turn into an image or a box.
-    """
+    """Images and boxes of "train" or "val"."""
 
     images: list[RawImage]
     boxes: list[RawBox]
     fractions: bool = False
+    """Boxes are in fractions of the image's sides instead of pixels."""
     quarantined: list[Quarantined] = field(default_factory=list)
+    """What the source could not even turn into an image or a box."""
 
 
 @dataclass
 class RawDataset:
-    """Both splits with their COCO categories (ids as in the source) and what the COCO files say of their origin."""
+    """Both splits of a source."""
 
-    categories: list[dict[str, Any]]
+    categories: list[Category]
     splits: dict[str, RawSplit]
-    info: dict[str, Any] = field(default_factory=dict)
-    licenses: list[dict[str, Any]] = field(default_factory=list)
+    """By name: "train" and "val"."""
+    info: dict[str, object] = field(default_factory=dict)
+    """COCO's `info`: where the dataset comes from."""
+    licenses: list[object] = field(default_factory=list)
+    """COCO's `licenses`."""

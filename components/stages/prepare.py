@@ -1,4 +1,4 @@
-"""The stage `prepare`: images and labels from a source, checked, into one dataset folder with a manifest."""
+"""The stage `prepare`: checks images and labels from a source and writes them as a dataset folder with a manifest."""
 
 import hashlib
 import json
@@ -6,13 +6,12 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from components.datasets import manifest, sources
-from components.datasets.checks import CheckedSplit, check_split
 from components.datasets.folder import building
 from components.datasets.image_index import ImageIndex
 from components.datasets.raw import RawDataset
+from components.datasets.split_check import CheckedSplit, check_split
 from components.params import Params
 from yolo_core.atomic import write_text
 from yolo_core.errors import UserError
@@ -21,12 +20,12 @@ from yolo_core.progress import Progress, silent
 REASONS_SHOWN = 3
 
 
-def run(params: Params, *, out: Path, work: Path | None = None, progress: Progress = silent) -> dict[str, Any]:
-    """Make the dataset folder `out` from the source in `params.prepare`.
+def run(params: Params, *, out: Path, work: Path | None = None, progress: Progress = silent) -> dict[str, object]:
+    """Make the dataset folder `out` from the source in `params.prepare`; returns the counts of the manifest.
 
-    Downloads are kept in the folder `downloads` beside `out`. work: where it is remembered which images have been
-    checked, so that a later run reads only those that changed; None reads all. Raises UserError; where too much is
-    quarantined the report stays at `<out>.quarantine.json`. Returns the counts of the manifest as a summary.
+    Downloads are kept in the folder `downloads` beside `out`. work: folder for the index of checked images, so that a
+    later run reads only those that changed; None reads all. Raises UserError; if too much is quarantined, the report
+    is in `<out>.quarantine.json`.
     """
     out = Path(out)
     report = out.with_name(f"{out.name}.quarantine.json")
@@ -44,13 +43,13 @@ def run(params: Params, *, out: Path, work: Path | None = None, progress: Progre
         shutil.rmtree(scratch)
         _refuse_bad(splits, params.prepare.max_bad_fraction, report)
         document = _write_documents(params, raw, splits, folder)
-    report.unlink(missing_ok=True)  # of an earlier run that was refused
+    report.unlink(missing_ok=True)  # of an earlier, refused run
     index.save()
     return _summary(document, index)
 
 
 def _refuse_bad(splits: dict[str, CheckedSplit], limit: float, report: Path) -> None:
-    """Raise UserError where more than `limit` of the images or boxes is quarantined, or a split has no image left."""
+    """Raise UserError if more than `limit` of the images or boxes is quarantined, or a split has no images left."""
     found = sum((split.found for split in splits.values()), Counter())
     quarantined = [item for split in splits.values() for item in split.quarantined]
     refused = Counter(item.kind for item in quarantined)
@@ -73,7 +72,9 @@ def _refuse_bad(splits: dict[str, CheckedSplit], limit: float, report: Path) -> 
     raise UserError(f"{problem}; all reasons are in {report}{f', the first: {first}' if first else ''}")
 
 
-def _write_documents(params: Params, raw: RawDataset, splits: dict[str, CheckedSplit], folder: Path) -> dict[str, Any]:
+def _write_documents(
+    params: Params, raw: RawDataset, splits: dict[str, CheckedSplit], folder: Path
+) -> manifest.Manifest:
     """Write the annotation files and the manifest; returns the manifest."""
     files = {}
     (folder / "annotations").mkdir()
@@ -95,9 +96,9 @@ def _write_documents(params: Params, raw: RawDataset, splits: dict[str, CheckedS
     return document
 
 
-def _source(params: Params) -> dict[str, Any]:
-    """The parameters that decide the content."""
-    source: dict[str, Any] = {"kind": params.prepare.source}
+def _source(params: Params) -> dict[str, object]:
+    """The parameters that determine the content."""
+    source: dict[str, object] = {"kind": params.prepare.source}
     if params.prepare.source == "digits":
         return source | {"seed": params.seed, **params.prepare.digits.model_dump()}
     if params.prepare.source == "dvc":
@@ -109,7 +110,7 @@ def _short_hash(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
 
 
-def _summary(document: dict[str, Any], index: ImageIndex) -> dict[str, Any]:
+def _summary(document: manifest.Manifest, index: ImageIndex) -> dict[str, object]:
     splits = document["splits"]
     return {
         **{f"{name}_images": split["images"] for name, split in splits.items()},

@@ -50,7 +50,7 @@ class Champion:
 
     version: int
     lineage: Lineage
-    manifest: dict[str, Any]
+    manifest: manifest.Manifest
     training: dict[str, Any]
     weights: Path
 
@@ -193,7 +193,7 @@ def _champion(client: "MlflowClient", version: "ModelVersion", out: Path) -> Cha
 
 
 def _compared(
-    params: Params, model: str, data: Path, champion: Champion, after: dict[str, Any], now: Lineage
+    params: Params, model: str, data: Path, champion: Champion, after: manifest.Manifest, now: Lineage
 ) -> dict[str, Any]:
     diff = compare(champion.manifest, after)
     recall = _recall(params, model, data, champion)
@@ -225,7 +225,7 @@ def _epochs(params: Params, model: str, action: Action) -> int:
     return {"fine-tune": math.ceil(whole * params.retrain.fine_tune_epochs), "scratch": whole}.get(action, 0)
 
 
-def _cost(epochs: int, dataset: dict[str, Any], champion: Champion | None, price: float) -> dict[str, Any]:
+def _cost(epochs: int, dataset: manifest.Manifest, champion: Champion | None, price: float) -> dict[str, Any]:
     """Hours of training, from the speed at which the champion was trained; unknown without one."""
     images = epochs * dataset["splits"]["train"]["images"]
     if champion is None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from components.datasets import difference as dataset_diff
 from components.datasets import manifest
-from components.datasets.checks import CheckedSplit
 from components.datasets.folder import building
 from components.datasets.sources.archive import extract
+from components.datasets.split_check import CheckedSplit
 from components.evolution.ledger import Ledger, Record, opened
 from components.params import Params, load
 from yolo_core.errors import UserError

@@ -13,7 +13,7 @@ import torch
 
 from components import params as parameters
 from components.datasets import manifest
-from components.datasets.checks import CheckedSplit
+from components.datasets.split_check import CheckedSplit
 from components.params import Params
 from yolo_core.models import build_model
 from yolo_core.models.weights import save_detector

@@ -1,9 +1,20 @@
-"""An existing COCO layout: a folder with instances JSON files and image folders."""
+"""The source `coco-dir`: a folder with COCO instances files and image folders."""
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Literal, TypedDict, TypeGuard
 
-from components.datasets.raw import SPLITS, Quarantined, RawBox, RawDataset, RawImage, RawSplit, Resolved
+from components.datasets.raw import (
+    SPLITS,
+    Attribution,
+    Category,
+    Quarantined,
+    RawBox,
+    RawDataset,
+    RawImage,
+    RawSplit,
+    Resolved,
+)
 from components.datasets.sources import coco_json
 from components.datasets.sources.coco_json import Annotation, Instances
 from components.datasets.sources.fingerprint import file_times
@@ -12,8 +23,16 @@ from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
 ANNOTATIONS = ("annotations/instances_{}2017.json", "annotations/instances_{}.json")
+CARRIED: tuple[Literal["license", "coco_url", "flickr_url", "date_captured"], ...]
+CARRIED = ("license", "coco_url", "flickr_url", "date_captured")  # in the order in which they are written
 IMAGE_FOLDERS = ("images/{}2017", "images/{}", "{}2017", "{}", "images", ".")
-CARRIED = ("license", "coco_url", "flickr_url", "date_captured")  # image fields kept for attribution
+
+
+class _ImageRecord(TypedDict):
+    """What is certain of an image record without `_image_problem`."""
+
+    id: int
+    file_name: str
 
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
@@ -22,7 +41,7 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """By sizes and times of the files."""
+    """By the sizes and times of the files."""
     return Resolved(file_times(_root(params)))
 
 
@@ -33,12 +52,12 @@ def _root(params: Params) -> Path:
 
 
 def is_layout(root: Path) -> bool:
-    """Whether `root` holds a COCO annotation file where one is looked for."""
+    """Is there a COCO annotation file in one of the usual places?"""
     return any((root / pattern.format(split)).is_file() for pattern in ANNOTATIONS for split in SPLITS)
 
 
 def read(root: Path, progress: Progress) -> RawDataset:
-    """Both splits of the COCO layout at `root`; UserError names what was looked for and not found."""
+    """Read both splits of the COCO layout at `root`. Raises UserError naming what was not found, and where."""
     if not root.is_dir():
         raise UserError(f"prepare.location = {root}: no such folder")
     files = {split: _first(root, ANNOTATIONS, split, "annotation file") for split in SPLITS}
@@ -60,14 +79,13 @@ def _first(root: Path, patterns: tuple[str, ...], split: str, what: str) -> Path
     return found
 
 
-def _categories(by_file: dict[Path, list[Any]]) -> list[dict[str, Any]]:
-    """All categories by ascending id; UserError where one is malformed, repeated, or means two things."""
-    merged: dict[int, dict[str, Any]] = {}
+def _categories(by_file: dict[Path, list[object]]) -> list[Category]:
+    """All categories by ascending id. Raises UserError if one is malformed, repeated or has two names."""
+    merged: dict[int, Category] = {}
     for path, records in by_file.items():
         own = set()
         for record in records:
-            valid = isinstance(record, dict) and _is_int(record.get("id")) and isinstance(record.get("name"), str)
-            if not valid:
+            if not _is_category(record):
                 raise UserError(f"{path}: category {record!r} needs an integer id and a name")
             if record["id"] in own:
                 raise UserError(f"{path}: category id {record['id']} is given twice")
@@ -82,18 +100,23 @@ def _categories(by_file: dict[Path, list[Any]]) -> list[dict[str, Any]]:
     return [merged[key] for key in sorted(merged)]
 
 
+def _is_category(record: object) -> TypeGuard[Category]:
+    return isinstance(record, dict) and _is_int(record.get("id")) and isinstance(record.get("name"), str)
+
+
 def _split(split: str, root: Path, file: Path, document: Instances) -> RawSplit:
     raw = RawSplit([], [])
     folder = _image_folder(root, split, document.images)
     for record in document.images:
-        problem = _image_problem(record)
-        if problem:
+        if not _is_image(record):
             item = record.get("file_name") if isinstance(record, dict) else None
-            raw.quarantined.append(Quarantined(split, "image", str(item or record)[:200], f"{problem} ({file.name})"))
+            reason = f"{_image_problem(record)} ({file.name})"
+            raw.quarantined.append(Quarantined(split, "image", str(item or record)[:200], reason))
             continue
         name = str(PurePosixPath(record["file_name"]))
-        extra = {key: record[key] for key in CARRIED if key in record}
-        raw.images.append(RawImage(record["id"], name.replace("/", "_"), folder / name, _size(record), extra))
+        raw.images.append(
+            RawImage(record["id"], name.replace("/", "_"), folder / name, _size(record), _attribution(record))
+        )
     for record in document.annotations:
         if not isinstance(record, Annotation):
             raw.quarantined.append(Quarantined(split, "box", str(record)[:200], f"not an annotation ({file.name})"))
@@ -112,9 +135,9 @@ def _split(split: str, root: Path, file: Path, document: Instances) -> RawSplit:
     return raw
 
 
-def _image_folder(root: Path, split: str, images: list[Any]) -> Path:
-    """The first folder that holds one of the first images listed, else the first that exists beside the root itself."""
-    names = [image["file_name"] for image in images[:10] if _image_problem(image) is None]
+def _image_folder(root: Path, split: str, images: list[object]) -> Path:
+    """The first folder that holds one of the first images listed, else the first existing one below the root."""
+    names = [image["file_name"] for image in images[:10] if _is_image(image)]
     folders = [root / pattern.format(split) for pattern in IMAGE_FOLDERS]
     for folder in folders:
         if any((folder / name).is_file() for name in names):
@@ -122,8 +145,12 @@ def _image_folder(root: Path, split: str, images: list[Any]) -> Path:
     return _first(root, IMAGE_FOLDERS[:-1], split, "image folder")
 
 
-def _image_problem(record: Any) -> str | None:
-    """Why a record cannot be an image, or None."""
+def _is_image(record: object) -> TypeGuard[_ImageRecord]:
+    return _image_problem(record) is None
+
+
+def _image_problem(record: object) -> str | None:
+    """What is wrong with an image record, or None."""
     if not isinstance(record, dict) or not isinstance(record.get("file_name"), str) or not record["file_name"]:
         return "image record without file_name"
     if not _is_int(record.get("id")):
@@ -134,12 +161,23 @@ def _image_problem(record: Any) -> str | None:
     return None
 
 
-def _size(record: dict[str, Any]) -> tuple[float, float] | None:
-    """The recorded (width, height), None where it is missing or no size at all."""
+def _size(record: Mapping[str, object]) -> tuple[float, float] | None:
+    """The recorded (width, height), px; None if it is missing or impossible."""
     width, height = record.get("width"), record.get("height")
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (width, height))
-    return (width, height) if numbers and width > 0 and height > 0 else None  # pyright: ignore
+    return (width, height) if _is_number(width) and _is_number(height) and width > 0 and height > 0 else None
 
 
-def _is_int(value: Any) -> bool:
+def _attribution(record: Mapping[str, object]) -> Attribution:
+    kept: Attribution = {}
+    for key in CARRIED:
+        if key in record:
+            kept[key] = record[key]
+    return kept
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Reads a COCO instances file without making objects of what is not used: the outlines are most of it."""
+"""Parses a COCO instances file without building what is not used: segmentations are most of it."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ LISTS = ("images", "annotations", "categories")
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """The used fields of an annotation record, whatever they hold; None where one is missing."""
+    """The used fields of an annotation record, whatever they hold; None if missing."""
 
     id: Any = None
     image_id: Any = None
@@ -23,7 +23,7 @@ class Annotation(msgspec.Struct, gc=False):
 
 
 class Instances(msgspec.Struct):
-    """The file. Entries of `annotations` that are no JSON objects stay as they are."""
+    """The file. Entries of `annotations` that are not JSON objects are kept as they are."""
 
     images: list[Any]
     annotations: list[Annotation | Any]
@@ -37,7 +37,7 @@ class _Regular(Instances):
 
 
 def read(path: Path) -> Instances:
-    """The parsed file with its three lists; anything else is a UserError that names the file."""
+    """Parse the file. Raises UserError naming the file unless it holds the three lists."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: not a file")
     try:
@@ -51,9 +51,9 @@ def read(path: Path) -> Instances:
 
 
 def _read_irregular(path: Path, data: bytes) -> Instances:
-    """The same through the standard library, six times slower: it takes NaN, and tells what is wrong and where."""
+    """The same with the standard library, six times slower: it accepts NaN and says what is wrong, and where."""
     try:
-        document = json.loads(data, object_hook=_without_outline)
+        document = json.loads(data, object_hook=_without_segmentation)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); was it cut off while copying?") from None
     except RecursionError:
@@ -69,13 +69,13 @@ def _read_irregular(path: Path, data: bytes) -> Instances:
     )
 
 
-def _without_outline(record: dict[str, Any]) -> dict[str, Any]:
-    """Forget an outline as soon as its annotation is read, or all of them fill the memory."""
+def _without_segmentation(record: dict[str, object]) -> dict[str, object]:
+    """Drop a segmentation as soon as its annotation is parsed, or all of them fill the memory."""
     record.pop("segmentation", None)
     return record
 
 
-def _annotation(record: Any) -> Any:
+def _annotation(record: object) -> object:
     if not isinstance(record, dict):
         return record
     return Annotation(**{field: record.get(field) for field in Annotation.__struct_fields__})

@@ -1,4 +1,4 @@
-"""The embedded source: scikit-learn's handwritten digits on crops of its two sample photographs."""
+"""The source `digits`: scikit-learn's handwritten digits on crops of its two sample photographs."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from components.datasets.raw import SPLITS, RawBox, RawDataset, RawImage, RawSplit, Resolved
+from components.datasets.raw import SPLITS, Category, RawBox, RawDataset, RawImage, RawSplit, Resolved
 from components.params import Params
 from yolo_core.data.digits import scene
 from yolo_core.progress import Progress
@@ -24,7 +24,7 @@ LICENSES = [{"id": 1, "name": "CC BY 2.0 (photographs)", "url": "https://creativ
 
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
-    """Compose both splits and write their JPEGs into `scratch`; every image follows from (seed, split, index)."""
+    """Draw both splits and write their JPEGs to `scratch`; every image is determined by (seed, split, index)."""
     from sklearn.datasets import load_digits, load_sample_images
 
     pixels, labels = load_digits(return_X_y=True)
@@ -42,17 +42,17 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
         folder = scratch / split
         folder.mkdir(parents=True)
         splits[split] = _write(draw, keys, folder, progress, f"draw {split} images")
-    categories = [{"id": digit, "name": str(digit), "supercategory": "digit"} for digit in range(10)]
+    categories: list[Category] = [{"id": digit, "name": str(digit), "supercategory": "digit"} for digit in range(10)]
     return RawDataset(categories, splits, dict(INFO), list(LICENSES))
 
 
 def resolve(params: Params) -> Resolved:
-    """The parameters say all."""
+    """By the seed: the parameters determine everything."""
     return Resolved(f"seed {params.seed}")
 
 
 def _write(draw: partial, keys: list[tuple[int, int, int]], folder: Path, progress: Progress, label: str) -> RawSplit:
-    """Draw a scene per key and write it; image ids count from 1."""
+    """Draw and write a scene per key; image ids start at 1."""
 
     def one(item: tuple[int, tuple[int, int, int]]) -> tuple[RawImage, list[list[int]]]:
         image_id, key = item

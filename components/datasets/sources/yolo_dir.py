@@ -1,4 +1,4 @@
-"""A YOLO layout: image folders with one label file per image, described by a data.yaml or a classes.txt.
+"""The source `yolo-dir`: image folders with one label file per image, described by a data.yaml or a classes.txt.
 
 Looks like  images/{train,val}/*.jpg, labels/{train,val}/*.txt, classes.txt  or like a dataset yaml with
 `path`, `train`, `val` (folders, lists of folders, or text files that list images) and `names`.
@@ -6,10 +6,9 @@ Looks like  images/{train,val}/*.jpg, labels/{train,val}/*.txt, classes.txt  or 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from components import yaml_text
-from components.datasets.raw import SPLITS, Quarantined, RawBox, RawDataset, RawImage, RawSplit, Resolved
+from components.datasets.raw import SPLITS, Category, Quarantined, RawBox, RawDataset, RawImage, RawSplit, Resolved
 from components.datasets.sources.fingerprint import file_times
 from components.datasets.sources.yolo_labels import parse
 from components.params import Params
@@ -25,11 +24,14 @@ NO_LABELS = {"classes.txt", "labels.txt", "notes.txt", "train.txt", "val.txt", "
 
 @dataclass(frozen=True)
 class _Layout:
-    """root: names in reports are relative to it; names: class names by index; images: split -> places of images."""
+    """A dataset found on the disk."""
 
     root: Path
+    """Paths in reports are relative to it."""
     names: dict[int, str]
+    """Class names by index."""
     images: dict[str, list[Path]]
+    """Image folders and list files by split."""
 
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
@@ -38,7 +40,7 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """By sizes and times of the files; not with a dataset yaml, whose images may lie anywhere."""
+    """By the sizes and times of the files; unknown with a dataset yaml, whose images may be anywhere."""
     location = _location(params)
     elsewhere = location.is_file() or any((location / name).is_file() for name in YAML_NAMES)
     return Resolved(None if elsewhere else file_times(location))
@@ -51,15 +53,15 @@ def _location(params: Params) -> Path:
 
 
 def is_layout(root: Path) -> bool:
-    """Whether `root` holds something that looks like a YOLO layout."""
+    """Does `root` look like a YOLO layout?"""
     names = (*YAML_NAMES, "classes.txt")
     return any((root / name).is_file() for name in names) or (root / "labels").is_dir()
 
 
 def read(location: Path, progress: Progress) -> RawDataset:
-    """Both splits of the layout; UserError names what was looked for and not found."""
+    """Read both splits of the layout. Raises UserError naming what was not found, and where."""
     layout = _layout(location)
-    categories = [{"id": index, "name": name} for index, name in sorted(layout.names.items())]
+    categories: list[Category] = [{"id": index, "name": name} for index, name in sorted(layout.names.items())]
     return RawDataset(categories, {split: _split(split, layout, progress) for split in SPLITS})
 
 
@@ -97,7 +99,7 @@ def _from_yaml(path: Path) -> _Layout:
     return _Layout(root, _checked_names(names, path), images)
 
 
-def _checked_names(names: Any, path: Path) -> dict[int, str]:
+def _checked_names(names: object, path: Path) -> dict[int, str]:
     if not isinstance(names, dict) or not names:
         raise UserError(f"{path}: no class names; give names: as a list, or as index: name")
     for index, name in names.items():
@@ -115,7 +117,7 @@ def _usual(root: Path, split: str) -> list[Path]:
 
 
 def _place(root: Path, entry: str, path: Path) -> Path:
-    """A folder or list file named in a yaml; "../train" may mean "train" beside it, as exported by some tools."""
+    """A folder or list file named in a yaml; "../train" may mean "train" beside it, as some tools export it."""
     candidates = [root / entry] + ([root / entry[3:]] if entry.startswith("../") else [])
     found = next((candidate for candidate in candidates if candidate.exists()), None)
     if found is None:
@@ -153,13 +155,13 @@ def _bases(places: list[Path]) -> list[Path]:
 
 
 def _flat_name(path: Path, bases: list[Path]) -> str:
-    """The name in the prepared folder: the path below its image folder with "_" between the parts."""
+    """The name in the prepared folder: the path below its image folder, joined by "_"."""
     base = next((base for base in bases if path.is_relative_to(base)), path.parent)
     return "_".join(part for part in path.relative_to(base).parts if part != "..")
 
 
 def _label_file(image: Path) -> Path:
-    """The label file of an image: the last folder "images" becomes "labels"; without one it lies beside the image."""
+    """The label file of an image: the last folder "images" becomes "labels"; without one it is beside the image."""
     parts = list(image.parts)
     for position in range(len(parts) - 2, -1, -1):
         if parts[position] == "images":
@@ -183,7 +185,7 @@ def _read_labels(split: str, image_id: int, path: Path, root: Path, raw: RawSpli
 
 
 def _quarantine_orphans(split: str, images: list[Path], root: Path, raw: RawSplit) -> None:
-    """Label files in the label folders that belong to no image."""
+    """Quarantine label files that belong to no image."""
     labels = {_label_file(image) for image in images}
     folders = {label.parent for label in labels} - {image.parent for image in images}
     for folder in sorted(folder for folder in folders if folder.is_dir()):

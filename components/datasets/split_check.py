@@ -1,0 +1,152 @@
+"""The check of a split, the same for all sources: good images are written, good boxes kept, the rest quarantined."""
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from components.datasets.box_check import CocoAnnotation, check_boxes
+from components.datasets.image_check import MAX_BYTES, BadImage, check_image
+from components.datasets.image_index import ImageIndex, Written
+from components.datasets.raw import Quarantined, RawImage, RawSplit
+from yolo_core.progress import Progress
+
+QUEUED = 4096  # images handed to the threads at once: each one in the queue takes memory
+
+
+class CocoImage(TypedDict):
+    """An image of a COCO instances file."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    license: NotRequired[object]
+    coco_url: NotRequired[object]
+    flickr_url: NotRequired[object]
+    date_captured: NotRequired[object]
+
+
+@dataclass
+class CheckedSplit:
+    """What is left of a split, as COCO records, and what happened to the rest."""
+
+    images: list[CocoImage] = field(default_factory=list)
+    annotations: list[CocoAnnotation] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    found: Counter[str] = field(default_factory=Counter)
+    """"images" and "boxes" before the check."""
+    clipped: int = 0
+    """Boxes cut at the image's edge."""
+    lost: int = 0
+    """Boxes dropped with their image."""
+    conversions: dict[str, list[str]] = field(default_factory=dict)
+    """File names by conversion ("greyscale" and the like)."""
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Hash (hex) by file name."""
+
+
+def check_split(
+    split: str, raw: RawSplit, category_ids: set[int], out: Path, index: ImageIndex, progress: Progress
+) -> CheckedSplit:
+    """Check a split and write its good images to the folder `out`; those that `index` knows are linked."""
+    checked = CheckedSplit(quarantined=list(raw.quarantined))
+    refused = Counter(item.kind for item in raw.quarantined)
+    checked.found.update(images=len(raw.images) + refused["image"], boxes=len(raw.boxes) + refused["box"])
+    unique = _unique_images(split, raw.images, checked.quarantined)
+    out.mkdir(parents=True, exist_ok=True)
+    written: dict[int, Written] = {}
+    results = _check_images(split, unique, out, index)
+    for image, result in zip(unique, progress(results, f"check {split} images", total=len(unique)), strict=True):
+        if isinstance(result, str):
+            checked.quarantined.append(Quarantined(split, "image", image.name, result))
+            continue
+        written[image.id] = result
+        checked.sha256[result.name] = result.sha256
+        checked.images.append(
+            {
+                "id": image.id,
+                "file_name": result.name,
+                "width": result.width,
+                "height": result.height,
+                **image.extra,
+            }
+        )
+        for conversion in result.conversions:
+            checked.conversions.setdefault(conversion, []).append(result.name)
+    boxes = check_boxes(split, raw, category_ids, written)
+    checked.annotations, checked.clipped, checked.lost = boxes.annotations, boxes.clipped, boxes.lost
+    checked.quarantined += boxes.quarantined
+    return checked
+
+
+def _unique_images(split: str, images: list[RawImage], quarantined: list[Quarantined]) -> list[RawImage]:
+    """The images without those that repeat an id or a file name."""
+    ids: set[int] = set()
+    names: set[str] = set()
+    unique = []
+    for image in images:
+        if image.id in ids:
+            quarantined.append(Quarantined(split, "image", image.name, f"duplicate image id {image.id}"))
+        elif image.name in names:
+            quarantined.append(Quarantined(split, "image", image.name, f"duplicate file name (image id {image.id})"))
+        else:
+            ids.add(image.id)
+            names.add(image.name)
+            unique.append(image)
+    return unique
+
+
+def _check_images(split: str, images: list[RawImage], out: Path, index: ImageIndex) -> Iterator[Written | str]:
+    """The result for each image, in order: what was written, or why it was refused. Uses all cores."""
+
+    def check(image: RawImage) -> Written | str:
+        return _write_image(split, image, out, index)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(images), QUEUED):
+            batch = images[start : start + QUEUED]
+            known = [index.reuse(split, image, out) for image in batch]
+            read = pool.map(check, [image for image, written in zip(batch, known, strict=True) if written is None])
+            yield from (written or next(read) for written in known)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open without waiting for a writer, should it be a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _write_image(split: str, image: RawImage, out: Path, index: ImageIndex) -> Written | str:
+    """Write the checked image, or say why it is refused. Threads help: decoding and hashing release the GIL."""
+    try:
+        with open(image.path, "rb", opener=_without_waiting) as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                return "unreadable: not a file"  # reading a pipe or device may never end
+            if before.st_size > MAX_BYTES:
+                return f"too large: {before.st_size / 1e6:.0f} MB"
+            data = file.read()
+    except FileNotFoundError:
+        return f"missing file {image.path}"
+    except (OSError, ValueError) as error:  # ValueError: an impossible file name
+        return f"unreadable: {getattr(error, 'strerror', None) or error}"
+    try:
+        checked = check_image(data, image.size_px)
+    except BadImage as bad:
+        return str(bad)
+    right = Path(image.name).suffix.lower() in checked.suffixes
+    name = image.name if right else image.name + checked.suffixes[0]
+    try:
+        with (out / name).open("xb") as file:
+            file.write(checked.data)
+    except FileExistsError:
+        return f"duplicate file name {name}"
+    digest = hashlib.sha256(checked.data).hexdigest()
+    written = Written(name, digest, checked.width, checked.height, checked.scale, checked.conversions)
+    index.remember(split, image, before, written, out / name)
+    return written
