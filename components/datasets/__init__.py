@@ -1,1 +1,1 @@
-"""Data sets: sources, checks, the prepared folder with its manifest, and differences between two of them."""
+"""Datasets: sources, the check of images and boxes, the index of checked images, the manifest, and differences."""

@@ -1,8 +1,8 @@
-"""One image file: is it whole, and what must change so that any reader sees the same 8-bit RGB pixels.
+"""Checks one image file: is it complete, and what must change so that every reader sees the same 8-bit RGB pixels.
 
-Truncation is found twice: the file's own end mark (JPEG EOI after the last scan, PNG IEND) must be there, and the
-decoder must get every pixel out of it. A PNG's checksums must hold and its chunks be known: other decoders than
-Pillow's insist on that.
+Truncation is detected twice: the end marker (JPEG EOI after the last scan, PNG IEND) must be present, and the decoder
+must deliver every pixel. A PNG's chunks must be known and their checksums correct: decoders other than Pillow's insist
+on that.
 """
 
 import io
@@ -18,19 +18,19 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 EXIF_ORIENTATION = 0x0112
-EXIF_MARKS = (b"\xff\xe1", b"eXIf")  # of the part of a JPEG, and of a PNG, that holds it
+EXIF_MARKS = (b"\xff\xe1", b"eXIf")  # of the segment of a JPEG and the chunk of a PNG that hold it
 TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}
 JPEG_QUALITY = 95
-MAX_PIXELS = 50_000_000  # decoding takes up to 17 bytes for each (WebP): this much stays below 1 GB
-MAX_SIDE = 65_500  # pixels, of JPEG and about that of what OpenCV takes
-MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits of four channels, not compressed
+MAX_PIXELS = 50_000_000  # decoding takes up to 17 bytes per pixel (WebP): this stays below 1 GB
+MAX_SIDE = 65_500  # pixels; JPEG's limit, and about OpenCV's
+MAX_BYTES = 8 * MAX_PIXELS  # of a file: four channels of 16 bits, uncompressed
 BAND = 256  # rows converted at a time
-WAIT_S = 600.0  # for room to decode in; then it is done all the same
+WAIT_S = 600.0  # for memory to decode in; then it is decoded all the same
 PNG_END = b"IEND\xaeB`\x82"
-PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # that pixels come from; OpenCV refuses files with others
-PNG_START_BYTES = 8  # of the signature, before the first chunk
+PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # that the pixels depend on; OpenCV refuses files with others
+PNG_START_BYTES = 8  # of the signature before the first chunk
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _WITHOUT_LENGTH = frozenset([0x01, *range(0xD0, 0xD9)])
 # In scan data 0xFF is followed by 0x00 or a restart marker D0 to D7 (or is fill); anything else ends the scan.
@@ -45,38 +45,43 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """data: the bytes to write; suffixes: file name endings that fit them; width, height: px as any reader sees them;
-    scale: factors (x, y) from recorded to real pixels; conversions: what was changed."""
+    """An image that every reader sees alike."""
 
     data: bytes
+    """The content of the file to write."""
     suffixes: tuple[str, ...]
+    """File name endings for it."""
     width: int
+    """Pixels."""
     height: int
+    """Pixels."""
     scale: tuple[float, float]
+    """Factors (x, y) from recorded to actual pixels."""
     conversions: tuple[str, ...]
+    """What was changed."""
 
 
 def check_image(data: bytes, recorded_px: tuple[float, float] | None = None) -> CheckedImage:
-    """Check an image file's bytes against its recorded (width, height), None where none is recorded.
+    """Check the content of an image file against its recorded (width, height) in px, if any.
 
-    The bytes are kept where they are a plain 8-bit RGB JPEG or PNG; otherwise the pixels are written anew
-    (JPEG stays JPEG, everything else becomes PNG). Raises BadImage.
+    A plain 8-bit RGB JPEG or PNG is kept byte for byte; anything else is re-encoded (JPEG stays JPEG, the rest becomes
+    PNG). Raises BadImage.
     """
     image, container = _open(data)
-    drafted = container == "JPEG" and not image.info.get("progressive")  # decoded to an eighth of each side
-    with _room.taken(image.width * image.height // (64 if drafted else 1)):
+    drafted = container == "JPEG" and not image.info.get("progressive")  # decoded at an eighth of each side
+    with _budget.reserved(image.width * image.height // (64 if drafted else 1)):
         return _checked(image, container, data, recorded_px)
 
 
-class _Room:
-    """Pixels that may be decoded at a time, over all threads."""
+class _PixelBudget:
+    """Limits the pixels that are decoded at the same time, over all threads."""
 
     def __init__(self, pixels: int) -> None:
         self._free = pixels
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, pixels: int) -> Iterator[None]:
+    def reserved(self, pixels: int) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: self._free >= pixels, WAIT_S)
             self._free -= pixels
@@ -88,20 +93,20 @@ class _Room:
                 self._changed.notify_all()
 
 
-_room = _Room(MAX_PIXELS)
+_budget = _PixelBudget(MAX_PIXELS)
 
 
 def _checked(image: Image.Image, container: str, data: bytes, recorded_px: tuple[float, float] | None) -> CheckedImage:
     conversion = _conversion(image, container)
     if container != "JPEG":
-        _decode(image)  # before the EXIF, whose reading decodes these formats too and does not tell what fails
+        _decode(image)  # before reading the EXIF, which decodes these formats too and hides what fails
     stored_px, orientation = image.size, _orientation(image)
     rotate, scale, corrected = _frame(stored_px, orientation, recorded_px)
     turned = rotate and orientation != 1
     unclear = orientation == 1 and not _opencv_sees_upright(data)
     plain = conversion is None and orientation == 1 and not unclear
     if plain and container == "JPEG":
-        image.draft("RGB", (stored_px[0] // 8, stored_px[1] // 8))  # reads all the data, computes fewer pixels
+        image.draft("RGB", (stored_px[0] // 8, stored_px[1] // 8))  # reads all the data but computes fewer pixels
     _decode(image)
     if not plain:
         container = "JPEG" if container == "JPEG" else "PNG"
@@ -113,14 +118,14 @@ def _checked(image: Image.Image, container: str, data: bytes, recorded_px: tuple
 
 
 def _open(data: bytes) -> tuple[Image.Image, str]:
-    """The image, its pixels not yet decoded, and its container: "JPEG", "PNG" or another format's name."""
+    """The image, not yet decoded, and its format: "JPEG", "PNG" or another."""
     if not data:
         raise BadImage("unreadable: empty file")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise BadImage("unreadable: not an image of a known format") from None
-    except Exception as error:  # decoders fail in many ways
+    except Exception as error:  # decoders raise all kinds of errors
         raise BadImage(f"unreadable: {error}") from None
     if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
         raise BadImage(f"too large: {image.width}x{image.height} px; at most {MAX_PIXELS / 1e6:g} megapixels")
@@ -135,16 +140,16 @@ def _open(data: bytes) -> tuple[Image.Image, str]:
 def _decode(image: Image.Image) -> None:
     try:
         image.load()
-    except Exception as error:  # decoders fail in many ways
+    except Exception as error:  # decoders raise all kinds of errors
         truncated = "truncated" in str(error) or "unexpected end" in str(error).lower()
         raise BadImage(f"{'truncated' if truncated else 'unreadable'}: {error}") from None
 
 
 def jpeg_is_whole(data: bytes) -> bool:
-    """Whether the marker segments of a JPEG lead from its start to an end-of-image marker after a scan."""
+    """Do the marker segments of a JPEG lead from its start to an end-of-image marker after a scan?"""
     position, scanned = 2, False
     while True:
-        found = _MARKER.search(data, position)  # decoders, too, skip stray bytes before a marker
+        found = _MARKER.search(data, position)  # decoders skip stray bytes before a marker, too
         if found is None:
             return False
         position, marker = found.start(), data[found.start() + 1]
@@ -165,12 +170,12 @@ def jpeg_is_whole(data: bytes) -> bool:
 
 
 def png_chunks_hold(data: bytes) -> bool:
-    """Whether the chunks of a PNG lead to its end, known and with the right checksums where the pixels need them."""
+    """Do the chunks of a PNG lead to its end, those that the pixels need being known and intact?"""
     view, position = memoryview(data), PNG_START_BYTES
     while position + 12 <= len(data):
         length, kind = int.from_bytes(view[position : position + 4], "big"), bytes(view[position + 4 : position + 8])
         end = position + 8 + length
-        needed = not kind[0] & 0x20  # a small first letter: a chunk that readers may skip
+        needed = not kind[0] & 0x20  # a lower-case first letter marks a chunk that readers may skip
         if not kind.isalpha() or (needed and kind not in PNG_CHUNKS):
             return False
         if needed and zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
@@ -182,18 +187,18 @@ def png_chunks_hold(data: bytes) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
+    """The EXIF orientation; 1 (upright) if there is none or it is unreadable."""
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # malformed EXIF says nothing
+    except Exception:  # malformed EXIF is ignored
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _opencv_sees_upright(data: bytes) -> bool:
-    """Whether OpenCV, which training reads with, leaves the pixels as stored; its EXIF reader heeds malformed tags.
+    """Does OpenCV, which training reads with, leave the pixels as stored? Its EXIF reader accepts malformed tags.
 
-    Compared at an eighth of each side, which is cheap.
+    Compares at an eighth of each side, which is cheap.
     """
     if not any(mark in data for mark in EXIF_MARKS):
         return True
@@ -203,7 +208,7 @@ def _opencv_sees_upright(data: bytes) -> bool:
 
 
 def _conversion(image: Image.Image, container: str) -> str | None:
-    """What keeps the pixels from being plain 8-bit RGB in a JPEG or PNG, or None."""
+    """The conversion that makes it plain 8-bit RGB in a JPEG or PNG, if one is needed."""
     if _is_16_bit(image):
         return "16-bit"
     if image.mode == "F":
@@ -214,7 +219,7 @@ def _conversion(image: Image.Image, container: str) -> str | None:
 
 
 def _is_16_bit(image: Image.Image) -> bool:
-    """Pillow opens 16-bit RGB as 8-bit "RGB"; only the decoder's raw mode still tells."""
+    """Pillow opens 16-bit RGB as 8-bit "RGB"; only the decoder's raw mode tells."""
     raw_modes = [str(tile[3]) for tile in getattr(image, "tile", [])]
     return image.mode.startswith("I") or any("16" in mode for mode in raw_modes)
 
@@ -222,11 +227,11 @@ def _is_16_bit(image: Image.Image) -> bool:
 def _frame(
     stored_px: tuple[int, int], orientation: int, recorded_px: tuple[float, float] | None
 ) -> tuple[bool, tuple[float, float], str | None]:
-    """Which pixel frame the recorded size, and so the boxes, speak of.
+    """The orientation and size, px, that the recorded size, and so the boxes, refer to.
 
-    Returns (whether to rotate upright, scale of the boxes, name of the correction). The size seen by a viewer that
-    honours EXIF comes first; the size as stored means that the labels were made on unrotated pixels, and then the
-    pixels stay unrotated. A size of the same shape means that the image was resized after labelling.
+    Returns (whether to rotate upright, scale of the boxes, name of the correction). The size in a viewer that honours
+    EXIF is tried first; the size as stored means that unrotated pixels were labelled, which then stay unrotated. A size
+    of the same aspect ratio means that the image was resized after labelling.
     """
     upright_px = stored_px[::-1] if orientation in TRANSPOSING else stored_px
     if recorded_px is None:
@@ -246,7 +251,7 @@ def _frame(
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB pixels; 16-bit values keep their upper byte, as image viewers do."""
+    """Convert to 8-bit RGB; of 16-bit values the upper byte is kept, as image viewers do."""
     return (_upper_byte(image) if image.mode.startswith("I") else image).convert("RGB")
 
 
@@ -260,7 +265,7 @@ def _upper_byte(image: Image.Image) -> Image.Image:
 
 def _encode(image: Image.Image, container: str) -> bytes:
     buffer = io.BytesIO()
-    clean = Image.new("RGB", image.size)  # carries no EXIF, profile or transparency over
+    clean = Image.new("RGB", image.size)  # leaves EXIF, profile and transparency behind
     clean.paste(image)
     if container == "JPEG":
         clean.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)

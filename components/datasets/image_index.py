@@ -1,8 +1,8 @@
-"""What `prepare` remembers of the images it has checked: the next run reads only those that changed.
+"""The index of checked images, so that `prepare` reads only those that changed since its last run.
 
-As in git's index, a file is unchanged while its size, times and inode are. A file that was modified just before it was
-read is not remembered: it could have changed once more within one tick of the file system's clock. The checked copy in
-the dataset folder must be unchanged, too; it is linked into the new folder.
+As in git's index, a file counts as unchanged if its size, times and inode are. A file modified just before it was read
+is not indexed: it could change again within one tick of the file system's clock. The checked copy in the dataset folder
+must be unchanged, too; it is hard-linked into the new folder.
 """
 
 import hashlib
@@ -21,36 +21,40 @@ from components.datasets import image_check
 from components.datasets.raw import RawImage
 from yolo_core.atomic import write_bytes
 
-SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) ticks every two seconds
+SETTLED_NS = 2_000_000_000  # the coarsest file system clock in use (FAT) ticks every two seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A checked image in the dataset folder.
-
-    name: of its file; sha256: hex; width, height: px; scale: factors (x, y) from recorded to real pixels;
-    conversions: what was changed.
-    """
+    """A checked image in the dataset folder."""
 
     name: str
+    """File name."""
     sha256: str
+    """Hex."""
     width: int
+    """Pixels."""
     height: int
+    """Pixels."""
     scale: tuple[float, float]
+    """Factors (x, y) from recorded to actual pixels."""
     conversions: tuple[str, ...]
+    """What was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """source: path, state and recorded size of the image; copy: state of what was made of it."""
+    """An indexed image."""
 
-    source: list[Any]
+    source: list[object]
+    """Path, state and recorded size of the image."""
     copy: list[int]
+    """State of the checked copy."""
     written: Written
 
 
 class ImageIndex:
-    """The memory of one dataset folder, in `file`; with None nothing is remembered."""
+    """The index of one dataset folder, stored in `file`; None keeps no index."""
 
     def __init__(self, file: Path | None, dataset: Path) -> None:
         self._file, self._images = file, dataset / "images"
@@ -58,7 +62,7 @@ class ImageIndex:
         self._found: dict[str, _Entry] = {}
 
     def reuse(self, split: str, image: RawImage, folder: Path) -> Written | None:
-        """Link the checked copy of an unchanged image into `folder`; None where the image has to be read."""
+        """Link the checked copy of an unchanged image into `folder`; None if the image must be read."""
         key = f"{split}/{image.name}"
         entry = self._known.get(key)
         if entry is None:
@@ -68,51 +72,51 @@ class ImageIndex:
             if entry.source != _source(image, os.stat(image.path)) or entry.copy != _copy(os.lstat(copy)):  # noqa: PTH116
                 return None
             os.link(copy, folder / entry.written.name)
-        except (OSError, ValueError):  # gone, or a file system without links: it is read again
+        except (OSError, ValueError):  # deleted, or a file system without links: it is read again
             return None
         self._found[key] = entry
         return entry.written
 
     @property
     def reused(self) -> int:
-        """How many images of this run did not have to be read."""
+        """The number of images that did not have to be read."""
         return sum(self._known.get(key) is entry for key, entry in self._found.items())
 
     def remember(self, split: str, image: RawImage, before: os.stat_result, written: Written, copy: Path) -> None:
-        """Note a checked image. before: the file's state when it was opened for reading, just now."""
+        """Add a checked image. before: the file's state when it was opened for reading, just now."""
         changed = max(before.st_mtime_ns, before.st_ctime_ns)
         if self._file and changed + SETTLED_NS < time.time_ns():
             self._found[f"{split}/{image.name}"] = _Entry(_source(image, before), _copy(copy.lstat()), written)
 
     def save(self) -> None:
-        """Write down what this run has found, once the new dataset folder is in place."""
+        """Store the index of this run, once the new dataset folder is in place."""
         if self._file:
             files = {key: [one.source, one.copy, *_values(one.written)] for key, one in self._found.items()}
             write_bytes(self._file, json.dumps({"rules": _rules(), "files": files}).encode())  # ASCII: any name fits
 
 
-_Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\0]+$")]  # of a file in its folder
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\0]+$")]  # a file name without a folder
 _Pixels = Annotated[int, msgspec.Meta(gt=0)]
-# What `_values` gives, after the states of source and copy.
+# The states of source and copy, then `_values`.
 _Row = tuple[list[Any], list[int], _Name, str, _Pixels, _Pixels, tuple[float, float], tuple[str, ...]]
 
 
-def _source(image: RawImage, state: os.stat_result) -> list[Any]:
+def _source(image: RawImage, state: os.stat_result) -> list[object]:
     size = list(image.size_px) if image.size_px else None
     return [os.fspath(image.path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, size]
 
 
 def _copy(state: os.stat_result) -> list[int]:
-    """Without the time of the inode's change, which a link changes."""
+    """Without the inode's change time, which a link updates."""
     return [state.st_mode, state.st_size, state.st_mtime_ns, state.st_ino]
 
 
-def _values(written: Written) -> list[Any]:
+def _values(written: Written) -> list[object]:
     return [written.name, written.sha256, written.width, written.height, written.scale, written.conversions]
 
 
 def _load(file: Path) -> dict[str, _Entry]:
-    """What an earlier run under the same rules wrote down; nothing where there is none or it is damaged."""
+    """The index of an earlier run with the same rules; empty if there is none or it is damaged."""
     try:
         content = json.loads(file.read_bytes())
         if content["rules"] != _rules():
@@ -127,7 +131,7 @@ def _load(file: Path) -> dict[str, _Entry]:
 
 
 def _rules() -> str:
-    """What decides how an image is checked and written: another one makes the memory worthless."""
+    """Digest of all that determines how an image is checked and written; another one invalidates the index."""
     sources = [Path(module).read_bytes() for module in (__file__, image_check.__file__)]
     versions = [PIL.__version__.encode(), cv2.__version__.encode()]
     return hashlib.sha256(b"\0".join([*sources, *versions])).hexdigest()

@@ -1,7 +1,7 @@
-"""The detector as MLflow serves it: images in, boxes out.
+"""The detector as a pyfunc model of MLflow: images in, boxes out.
 
-MLflow copies this file and the package `yolo_core` into every logged model, and runs them from there: nothing else of
-the project is needed to load a model of the registry. So this file imports nothing else of the project.
+MLflow copies this file and the package `yolo_core` into every logged model and runs them from there, so that loading a
+model needs nothing else of the project. This file must therefore import nothing else of it.
 """
 
 import base64
@@ -35,7 +35,7 @@ ACCEPTED = "give an encoded image as bytes or base64 text, or RGB pixels (H, W, 
 class DetectorModel(PythonModel):
     """Finds objects in images; the weights are the artifact `weights`."""
 
-    _skip_type_hint_validation = True  # MLflow's warning that it cannot check what `predict` checks itself
+    _skip_type_hint_validation = True  # `predict` checks its input itself
 
     def load_context(self, context: PythonModelContext) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -46,10 +46,10 @@ class DetectorModel(PythonModel):
     def predict(
         self, context: PythonModelContext | None, model_input, params: dict[str, Any] | None = None
     ) -> list[list[dict[str, Any]]]:
-        """The boxes of each image, best first: x1, y1, x2, y2 in px of the image as given, score, class_id, class_name.
+        """The boxes of each image, best first: x1, y1, x2, y2 in px of the given image, score, class_id, class_name.
 
-        model_input: an image or several. An image is an encoded file (bytes, or base64 text, a data: address too) or
-        RGB pixels (H, W, 3) of 0 to 255; several are a list, an array (B, H, W, 3), or a table's column `image`.
+        model_input: one image or several. An image is an encoded file (bytes, base64 text or a data: URL) or RGB pixels
+        (H, W, 3) from 0 to 255; several are a list, an array (B, H, W, 3) or the column `image` of a table.
         params: the fields of `Suppression`.
         """
         suppression = Suppression(**{**DEFAULTS, **(params or {})})
@@ -72,15 +72,15 @@ class DetectorModel(PythonModel):
         ]
 
     def _canvas(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
-        """The image as evaluation shows it to the detector: whole strides around it and half a stride of grey more."""
+        """The image letterboxed as in evaluation: half a stride of grey around it, then up to whole strides."""
         height, width = image.shape[:2]
         resized = resize(image, *fitted(width, height, self.size))
         canvas = tuple(math.ceil(side / self.stride + 0.5) * self.stride for side in resized.shape[:2])
         return centred(resized, (width, height), (canvas[0], canvas[1]))
 
 
-def images(given: Any) -> Iterator[np.ndarray]:
-    """The images in whatever form MLflow handed them over, as RGB (H, W, 3) uint8."""
+def images(given: object) -> Iterator[np.ndarray]:
+    """The images as RGB (H, W, 3) uint8, in whatever form MLflow passes them."""
     if isinstance(given, pd.DataFrame):
         given = given["image"] if "image" in given else given.iloc[:, 0]
     elif isinstance(given, dict):
@@ -99,8 +99,8 @@ def images(given: Any) -> Iterator[np.ndarray]:
         yield from array if array.ndim == 4 else (array,)
 
 
-def _is_one_image(nested: Any) -> bool:
-    """Whether nested lists are rows of pixels of channels, rather than a list of images."""
+def _is_one_image(nested: object) -> bool:
+    """Are nested lists one image (rows, pixels, channels) rather than a list of images?"""
     depth = 0
     while isinstance(nested, list | tuple) and nested:
         nested, depth = nested[0], depth + 1
@@ -108,7 +108,7 @@ def _is_one_image(nested: Any) -> bool:
 
 
 def decoded(given: bytes | bytearray | memoryview | str) -> np.ndarray:
-    """An encoded image (JPEG, PNG, ...), plain or as base64 text: RGB (H, W, 3) uint8, upright."""
+    """Decode an image (JPEG, PNG, ...), given as bytes or base64 text, to upright RGB (H, W, 3) uint8."""
     if isinstance(given, str):
         text = given.partition(",")[2] if given.startswith("data:") else given
         try:
@@ -118,14 +118,14 @@ def decoded(given: bytes | bytearray | memoryview | str) -> np.ndarray:
     buffer = np.frombuffer(given, np.uint8)
     try:
         image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
-    except cv2.error:  # larger than OpenCV is willing to decode
+    except cv2.error:  # larger than OpenCV's limit
         image = None
     if image is None:
         raise refused(f"{buffer.size} bytes that are no image this can decode")
     return image
 
 
-def pixels_of(given: Any) -> np.ndarray:
+def pixels_of(given: object) -> np.ndarray:
     """Pixels as (H, W, 3) or (B, H, W, 3) uint8."""
     try:
         array = np.asarray(given)
@@ -142,7 +142,7 @@ def pixels_of(given: Any) -> np.ndarray:
 
 
 def refused(what: str) -> MlflowException:
-    """The error that the scoring server answers with status 400."""
+    """An error that the scoring server reports with status 400."""
     return MlflowException.invalid_parameter_value(f"got {what}; {ACCEPTED}")
 
 

@@ -1,11 +1,11 @@
-"""Where `prepare` gets images and labels: one module per source, each with two functions
+"""The sources of `prepare`: one module each, with two functions
 
     load(params, *, scratch, downloads, progress) -> RawDataset
     resolve(params) -> Resolved
 
-`scratch` is an empty folder that is removed when preparing ends; `downloads` keeps what came over the network.
-A source checks what concerns its layout; images and boxes are checked afterwards, alike for all. `resolve` tells,
-without fetching them, whether the data are those of another time.
+`scratch` is an empty folder that is removed when `prepare` ends; `downloads` keeps what was downloaded.
+A source checks its layout; images and boxes are checked afterwards, in the same way for all. `resolve` fingerprints the
+data without fetching them, to tell whether they changed.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ class Source(Protocol):
 
 
 def module(source: str) -> Source:
-    """The module of a value of `prepare.source`; imported when chosen: boto3, DVC and scikit-learn take seconds."""
+    """The module of a value of `prepare.source`, imported only if chosen: boto3, DVC and scikit-learn take seconds."""
     match source:
         case "digits":
             from components.datasets.sources import digits as chosen

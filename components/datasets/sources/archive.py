@@ -1,4 +1,4 @@
-"""Unpacks a zip archive that may be hostile: nothing leaves the folder, nothing unpacks to more than is plausible."""
+"""Unpacks zip archives that may be hostile: nothing leaves the folder, and the unpacked size is limited."""
 
 import lzma
 import shutil
@@ -10,16 +10,16 @@ from pathlib import Path, PurePosixPath
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
-MAX_RATIO = 20  # of unpacked to packed bytes, over the archive; JSON reaches about 4
+MAX_RATIO = 20  # unpacked to packed bytes of an archive; JSON reaches about 4
 MAX_ENTRIES = 1_000_000
 CHUNK_BYTES = 1 << 20
 
 
 def extract(archive: Path, folder: Path, allowed: tuple[str, ...], progress: Progress) -> None:
-    """Unpack into `folder`; files that are there with the right size stay, so that a killed run goes on.
+    """Unpack into `folder`; existing files of the right size are kept, so that a killed run resumes.
 
-    allowed: top folders the entries may lie in. Raises UserError for damaged archives and for entries that are
-    absolute, climb out, are links or lie elsewhere, and for archives that unpack to far more than their size.
+    allowed: top-level folders that entries may be in. Raises UserError for damaged archives, for entries that are
+    absolute, contain "..", are links or are elsewhere, and for archives that unpack to far more than their size.
     """
     try:
         with zipfile.ZipFile(archive) as source:
@@ -35,7 +35,7 @@ def extract(archive: Path, folder: Path, allowed: tuple[str, ...], progress: Pro
 
 
 def _check(archive: Path, entries: list[zipfile.ZipInfo], allowed: tuple[str, ...]) -> None:
-    """Refuse the whole archive before anything is written."""
+    """Refuse a bad archive before anything is written."""
     for entry in entries:
         problem = _problem(entry, allowed)
         if problem:
@@ -71,7 +71,7 @@ def _is_there(target: Path, entry: zipfile.ZipInfo) -> bool:
 
 
 def _extract_one(source: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
-    """Write one entry aside and rename it; a folder that is a link could lead elsewhere and is refused."""
+    """Write an entry to a temporary file and rename it; refuses folders that are links out of `folder`."""
     target = folder / entry.filename
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.parent.resolve().is_relative_to(folder.resolve()):
@@ -80,5 +80,5 @@ def _extract_one(source: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) 
         return
     partial = target.with_name(f".{target.name}.part")
     with source.open(entry) as packed, partial.open("wb") as file:
-        shutil.copyfileobj(packed, file, CHUNK_BYTES)  # the reader stops at the size that was checked
+        shutil.copyfileobj(packed, file, CHUNK_BYTES)  # the reader stops at the checked size
     partial.replace(target)

@@ -1,4 +1,4 @@
-"""COCO 2017 from its official archives: downloaded, checked, unpacked, then read as a COCO layout."""
+"""The source `coco2017`: the official archives, downloaded, verified, unpacked and read as a COCO layout."""
 
 import json
 import os
@@ -15,17 +15,21 @@ from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
 BASE_URL = "http://images.cocodataset.org"
-BASE_URL_VARIABLE = "COCO_BASE_URL"  # the address of a mirror with the same paths
+BASE_URL_VARIABLE = "COCO_BASE_URL"  # address of a mirror with the same paths
 
 
 @dataclass(frozen=True)
 class Archive:
-    """path: below the base address; size: bytes; md5: hex; folders: top folders it may unpack into."""
+    """An archive of COCO."""
 
     path: str
+    """Below the base address."""
     size: int
+    """Bytes."""
     md5: str
+    """Hex."""
     folders: tuple[str, ...]
+    """Top-level folders it may unpack into."""
 
     @property
     def name(self) -> str:
@@ -44,7 +48,7 @@ ARCHIVES = (
 
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
-    """Download and unpack what is not there yet into `prepare.location` (default: the download folder)."""
+    """Download and unpack what is missing to `prepare.location` (default: the download folder)."""
     folder = Path(params.prepare.location).expanduser() if params.prepare.location else downloads / "coco2017"
     base = os.environ.get(BASE_URL_VARIABLE, BASE_URL).rstrip("/")
     if not base.startswith(("http://", "https://")):
@@ -55,12 +59,12 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """The archives never change."""
+    """By the checksums of the archives, which never change."""
     return Resolved(" ".join(archive.md5 for archive in ARCHIVES))
 
 
 def _provide(archive: Archive, base: str, folder: Path, progress: Progress) -> None:
-    """Unpack an archive unless a marker says that this very archive was unpacked to the end."""
+    """Unpack an archive, unless a marker says that this very archive has been unpacked completely."""
     marker = folder / f".{archive.name}.unpacked.json"
     content = {"size": archive.size, "md5": archive.md5}
     try:

@@ -1,4 +1,4 @@
-"""One file over HTTP: resumable across broken connections and across runs, checked by size and MD5."""
+"""Downloads a file over HTTP: resumes after broken connections and across runs, verifies size and MD5."""
 
 import hashlib
 import shutil
@@ -14,39 +14,42 @@ from yolo_core.progress import Progress
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
-ATTEMPTS = 8  # of one run; the next run goes on where this one stopped
-BACKOFF_S = 1.0  # doubles with every attempt
+ATTEMPTS = 8  # per run; the next run resumes
+BACKOFF_S = 1.0  # doubles with each attempt
 MAX_BACKOFF_S = 30.0
 
 
 @dataclass(frozen=True)
 class Download:
-    """url; target: the file to make; size: bytes; md5: hex."""
+    """A file to download."""
 
     url: str
     target: Path
+    """Where to write it."""
     size: int
+    """Bytes."""
     md5: str
+    """Hex."""
 
     @property
     def partial(self) -> Path:
-        """What has arrived so far."""
+        """The bytes received so far."""
         return self.target.with_name(f"{self.target.name}.part")
 
     @property
     def validator(self) -> Path:
-        """The ETag of the file that `partial` is the beginning of."""
+        """The ETag of the file that `partial` belongs to."""
         return self.target.with_name(f"{self.target.name}.part.etag")
 
 
 class _Interrupted(Exception):
-    """The transfer failed in a way that may pass."""
+    """The transfer failed in a way that a retry may fix."""
 
 
 def fetch(download: Download, progress: Progress) -> None:
-    """Make the target file. One that is there with the right size was checked when it came and is kept.
+    """Download the file. An existing one of the right size has been verified before and is kept.
 
-    Raises UserError: the server refuses, the network stays away, or the content is not what it should be.
+    Raises UserError if the server refuses, the network stays down or the content is wrong.
     """
     if download.target.is_file() and download.target.stat().st_size == download.size:
         return
@@ -79,7 +82,7 @@ def _have(download: Download) -> int:
 
 
 def _chunks(download: Download) -> Iterator[int]:
-    """Append to the partial file until it is complete, going on after every interruption; yields per chunk."""
+    """Append to the partial file until it is complete, resuming after interruptions; yields once per chunk."""
     retrying = Retrying(
         retry=retry_if_exception_type(_Interrupted),
         stop=stop_after_attempt(ATTEMPTS),
@@ -91,11 +94,11 @@ def _chunks(download: Download) -> Iterator[int]:
             with attempt:
                 yield from _attempt(download)
     except _Interrupted as error:
-        raise UserError(f"{download.url}: {error}; run again to go on from {_have(download) / 1e6:.1f} MB") from None
+        raise UserError(f"{download.url}: {error}; run again to resume from {_have(download) / 1e6:.1f} MB") from None
 
 
 def _attempt(download: Download) -> Iterator[int]:
-    """One request for what is missing; yields the bytes of each chunk appended."""
+    """Request what is missing; yields the size of each chunk appended."""
     offset = _have(download)
     if offset == download.size:
         return
@@ -108,7 +111,7 @@ def _attempt(download: Download) -> Iterator[int]:
                 _remember_validator(download, response)
             yield from _append(download, response, start)
     except requests.exceptions.ChunkedEncodingError:
-        pass  # less came than was announced
+        pass  # less arrived than announced
     except requests.RequestException as error:
         raise _Interrupted(_reason(error)) from None
     if _have(download) < download.size:
@@ -116,7 +119,7 @@ def _attempt(download: Download) -> Iterator[int]:
 
 
 def _headers(download: Download, offset: int) -> dict[str, str]:
-    headers = {"Accept-Encoding": "identity"}  # bytes as they lie on the server, so that offsets fit
+    headers = {"Accept-Encoding": "identity"}  # bytes as stored on the server, so that offsets match
     if offset:
         headers["Range"] = f"bytes={offset}-"
         if download.validator.exists():
@@ -128,7 +131,7 @@ def _check_status(download: Download, response: requests.Response) -> None:
     code = response.status_code
     if code < 400:
         return
-    if code == 416:  # what we have is no beginning of what is there
+    if code == 416:  # our partial file does not match
         download.partial.unlink(missing_ok=True)
     elif code < 500 and code != 429:
         raise UserError(f"{download.url}: the server answers {code} {response.reason}")
@@ -136,7 +139,7 @@ def _check_status(download: Download, response: requests.Response) -> None:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """The innermost cause: requests wraps what happened in layers of its own."""
+    """The innermost cause, which requests wraps in several layers."""
     cause: BaseException = error
     while cause.__context__ is not None:
         cause = cause.__context__
@@ -144,7 +147,7 @@ def _reason(error: requests.RequestException) -> str:
 
 
 def _start(response: requests.Response, offset: int) -> int:
-    """Where the answer begins: the offset asked for, or 0 where the server sends everything."""
+    """Where the answer begins: the requested offset, or 0 if the server sends everything."""
     if response.status_code != 206:
         return 0
     announced = response.headers.get("Content-Range", "")
@@ -180,7 +183,7 @@ def _append(download: Download, response: requests.Response, start: int) -> Iter
 
 
 def _check_content(download: Download, progress: Progress) -> None:
-    """Compare the MD5; a wrong file is removed, since going on from it would not help."""
+    """Verify the MD5; a wrong file is removed, since resuming would not help."""
     digest = hashlib.md5(usedforsecurity=False)
     total = max(1, download.size >> 20)
     with download.partial.open("rb") as file:

@@ -1,7 +1,7 @@
-"""A folder under DVC's control in a Git repository, at any revision: fetched, then read as a COCO or YOLO layout.
+"""The source `dvc`: a folder tracked by DVC in a Git repository, at any revision, read as a COCO or YOLO layout.
 
 `prepare.location` is the repository, a URL or a folder; `prepare.path` the data in it; `prepare.revision` a branch, tag
-or commit, null for the newest of the default branch. Git's and the remote's credentials are those of `git` and `dvc`.
+or commit, null for the newest of the default branch. Credentials are those of `git` and `dvc`.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from components import telemetry
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
-    """Fetch the folder, unless these very data lie in the downloads already, and read what lies there.
+    """Fetch the folder, unless these very data have been downloaded already, and read it.
 
-    Of each folder of a repository the downloads keep the data fetched last.
+    The downloads keep the last version of each folder of a repository.
     """
     with _opened(params) as (data, path, commit):
         place = downloads / "dvc" / _hashed(params.prepare.location, path)
         folder = place / _hashed(_digest(data, path, commit))
         with alone_with(place):
             if not folder.exists():
-                for old in place.iterdir():  # other revisions, and what a fetch left that was killed
+                for old in place.iterdir():  # other revisions, and what a killed fetch has left
                     shutil.rmtree(old, ignore_errors=True)
                 fetched = folder.with_suffix(".part")
                 for _ in progress([None], f"fetch {path} at {commit[:10]}", total=1):
@@ -49,13 +49,13 @@ def _hashed(*parts: str | None) -> str:
 
 
 def resolve(params: Params) -> Resolved:
-    """By the digest that DVC keeps of the folder; the revision becomes the commit it stands for now."""
+    """By DVC's digest of the folder; pins the revision to its current commit."""
     with _opened(params) as (data, path, commit):
         return Resolved(_digest(data, path, commit), (f"prepare.revision={json.dumps(commit)}",))
 
 
 def _digest(data: "DVCFileSystem", path: str, commit: str) -> str:
-    """DVC's own of the folder; the commit for a folder that only holds some that DVC knows."""
+    """DVC's digest of the folder; the commit if only folders within it are tracked."""
     return str(data.info(path).get("md5") or commit)
 
 
@@ -65,10 +65,10 @@ def _named(params: Params) -> str:
 
 
 @contextmanager
-def _opened(params: Params) -> Iterator[tuple[Any, str, str]]:
-    """The files of the repository at the revision, the folder among them, and the commit.
+def _opened(params: Params) -> "Iterator[tuple[DVCFileSystem, str, str]]":
+    """Yield the repository's files at the revision, the path of the data among them, and the commit.
 
-    DVC's ways of saying no become one line each.
+    Turns DVC's errors into one line each.
     """
     if not params.prepare.location or not params.prepare.path:
         raise UserError("prepare.location, prepare.path: source dvc needs a Git repository and a folder in it")
@@ -82,7 +82,7 @@ def _opened(params: Params) -> Iterator[tuple[Any, str, str]]:
     from dvc.scm import CloneError, RevError
     from dvc_data.index import DataIndexError
 
-    # "HEAD" of a folder of one's own: without a revision DVC would take files that were never committed.
+    # "HEAD" for a local folder: without a revision DVC would read uncommitted files.
     revision, named = params.prepare.revision or "HEAD", _named(params)
     try:
         data = DVCFileSystem(params.prepare.location, rev=revision)

@@ -1,4 +1,4 @@
-"""What tells one state of a source from another without reading its files."""
+"""Fingerprints of a source's state, made without reading its files."""
 
 import hashlib
 import os
@@ -9,14 +9,14 @@ from yolo_core.errors import UserError
 
 
 def fingerprint(lines: Iterable[str]) -> str:
-    """SHA-256 (hex) of lines in any order."""
+    """SHA-256 (hex) of lines, in any order."""
     return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def file_times(root: Path) -> str | None:
-    """The fingerprint of the path, size and time of every file of a folder, linked ones included.
+    """The fingerprint of the path, size and time of every file of a folder; follows links.
 
-    None where there is no file at all; UserError where there is no folder.
+    None if there are no files. Raises UserError if there is no folder.
     """
     if not root.is_dir():
         raise UserError(f"prepare.location = {root}: no such folder")
@@ -28,11 +28,11 @@ def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
     been = set()
     for folder, below, names in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
-        if here in been:  # a link that leads back
+        if here in been:  # a circular link
             below.clear()
             continue
         been.add(here)
         for name in names:
             path = Path(folder, name)
-            if path.exists():  # a link may lead nowhere
+            if path.exists():  # not a dangling link
                 yield path, path.stat()

@@ -1,4 +1,4 @@
-"""Folders of which nobody said how they are laid out: COCO or YOLO, whichever is found."""
+"""Folders whose layout is detected: COCO or YOLO."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from yolo_core.progress import Progress
 
 
 def read(root: Path, named: str, progress: Progress) -> RawDataset:
-    """Both splits of the layout at `root`; named: what to call it in an error."""
+    """Read both splits of the layout at `root`. named: its name in an error."""
     if coco_dir.is_layout(root):
         return coco_dir.read(root, progress)
     if yolo_dir.is_layout(root):

@@ -1,6 +1,6 @@
-"""A bucket of any S3-compatible store: mirrored into the download folder, then read as a COCO or YOLO layout.
+"""The source `s3`: a prefix in any S3-compatible store, mirrored to the downloads and read as a COCO or YOLO layout.
 
-Objects that lie here already are not fetched again (`components.storage.folder`).
+Only what changed is downloaded (`components.storage.folder`).
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from yolo_core.progress import Progress
 
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
-    """Mirror `prepare.location` (s3://bucket/prefix) and read what lies there."""
+    """Mirror `prepare.location` (s3://bucket/prefix) and read it."""
     place = _place(params)
     mirror = downloads / "s3" / place.bucket / place.key
     folder.pull(place, mirror, progress)
@@ -23,7 +23,7 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """By the sizes and ETags that the store lists."""
+    """By the sizes and ETags in the store's listing."""
     objects = folder.contents(_place(params)).values()
     return Resolved(fingerprint(f"{item.path} {item.size} {item.etag}" for item in objects))
 

@@ -1,23 +1,26 @@
-"""One YOLO label file: `class cx cy w h` per line, fractions of the image's sides; polygons become their box."""
+"""Parses a YOLO label file: `class cx cy w h` per line, as fractions of the image's sides; polygons become boxes."""
 
 from dataclasses import dataclass
 
-NOT_FRACTIONS = 1.5  # coordinates beyond this are no rounding error
+NOT_FRACTIONS = 1.5  # larger coordinates are not rounding errors
 
 
 @dataclass(frozen=True)
 class LabelLine:
-    """number: line number from 1; class_index: from 0; xywh: left, top, width, height as fractions of the image."""
+    """A readable line."""
 
     number: int
+    """From 1."""
     class_index: int
+    """From 0."""
     xywh: tuple[float, float, float, float]
+    """Left, top, width, height as fractions of the image."""
 
 
 def parse(text: str) -> tuple[list[LabelLine], list[tuple[int, str]]]:
-    """The readable lines and, for each other one, its number and what is wrong with it. Empty lines are skipped.
+    """The readable lines, and number and problem of the others. Empty lines are skipped.
 
-    Only the form is checked here: NaN, sizes and ranges are checked with all other boxes.
+    Only the format is checked: NaN, sizes and ranges are checked with the boxes of all sources.
     """
     lines: list[LabelLine] = []
     bad: list[tuple[int, str]] = []
@@ -38,7 +41,7 @@ def parse(text: str) -> tuple[list[LabelLine], list[tuple[int, str]]]:
 
 
 def _values(words: list[str]) -> tuple[tuple[float, ...], str | None]:
-    """The numbers of a line, and what is wrong with them or None."""
+    """The numbers of a line, and its problem, if any."""
     if len(words) < 5:
         return (), f"expected class cx cy w h, found {len(words)} values"
     if len(words) > 5 and (len(words) < 7 or len(words) % 2 == 0):

@@ -78,7 +78,7 @@ def test_a_finished_file_is_not_asked_for_again(tmp_path):
 def test_it_gives_up_with_one_line_and_keeps_what_came(tmp_path):
     with RangeServer({"/file": DATA}, drop_after=0, drops=99) as server:
         (tmp_path / "file.part").write_bytes(DATA[:2_000_000])
-        with pytest.raises(UserError, match=r"/file: the connection closed early; run again to go on from 2.0 MB$"):
+        with pytest.raises(UserError, match=r"/file: the connection closed early; run again to resume from 2.0 MB$"):
             fetch(wanted(server, tmp_path), silent)
     assert len(server.requests) == download.ATTEMPTS
     assert (tmp_path / "file.part").stat().st_size == 2_000_000
