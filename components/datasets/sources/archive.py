@@ -23,7 +23,7 @@ def extract(archive: Path, folder: Path, allowed: tuple[str, ...], progress: Pro
     """
     try:
         with zipfile.ZipFile(archive) as source:
-            entries = [entry for entry in source.infolist() if not entry.is_dir()]
+            entries = [entry for entry in source.infolist() if not entry.filename.endswith("/")]
             _check(archive, entries, allowed)
             _check_room(archive, entries, folder)
             for entry in progress(entries, f"unpack {archive.name}", total=len(entries)):

@@ -1,5 +1,6 @@
 """The source `coco-dir`: a folder with COCO instances files and image folders."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypedDict, TypeGuard
@@ -176,7 +177,8 @@ def _attribution(record: Mapping[str, object]) -> Attribution:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Not for integers too large for a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_int(value: object) -> TypeGuard[int]:

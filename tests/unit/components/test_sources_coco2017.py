@@ -130,6 +130,7 @@ def zipped(entries: dict[str, bytes], links: dict[str, str] | None = None) -> by
         (zipped({"/etc/evil.jpg": b"x"}), "leaves the folder"),
         (zipped({"val2017\\..\\evil.jpg": b"x"}), "leaves the folder"),
         (zipped({"C:/evil.jpg": b"x"}), "leaves the folder"),
+        (zipped({"val2017/a.jpg": b"x"}).replace(b"val2017/", b"\0al2017/"), "leaves the folder"),  # no name at all
         (zipped({"other/evil.jpg": b"x"}), "lies outside val2017"),
         (zipped({"evil.jpg": b"x"}), "lies outside val2017"),
         (zipped({"val2017/ok.jpg": b"x"}, {"val2017/evil": "/etc"}), "is a link or a special file"),

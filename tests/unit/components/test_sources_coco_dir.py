@@ -111,3 +111,10 @@ def test_origin_and_licences_are_carried_over(source, tmp_path):
     assert list(document) == ["info", "licenses", "images", "annotations", "categories"]
     assert (document["info"], document["licenses"]) == ({"year": 2017}, [{"id": 4, "name": "CC BY"}])
     assert set(document["images"][0]) == {"id", "file_name", "width", "height", "license", "coco_url"}
+
+
+def test_a_recorded_size_beyond_any_float_is_no_size(source):
+    source.train["images"][0]["width"] = 10**400
+    first, second, *_ = coco_dir.read(source.save(), silent).splits["train"].images
+    assert first.size_px is None
+    assert second.size_px == (64, 48)
