@@ -12,6 +12,7 @@ import pytest
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
 
 from components.files import sha256
+from components.promotion.aliases import roll_back
 from components.stages import promote, register
 from components.tracking import connection
 from yolo_core.errors import UserError
@@ -161,7 +162,7 @@ def test_rollback_goes_back_step_by_step_and_sticks(registry: Registry):
 
 def test_rollback_without_a_registry_is_one_line(registry: Registry):
     with pytest.raises(UserError, match="no previous champion"):
-        promote.rollback_champion("yolov4-p5")
+        roll_back("yolov4-p5")
 
 
 def test_the_champion_lies_where_serving_looks(registry: Registry, tmp_path: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.params import PromoteParams
-from components.stages.promote import Gain, decide, paired_gain
+from components.promotion.decision import Gain, decide, paired_gain
 from yolo_core.evaluate.coco_metrics import score
 from yolo_core.evaluate.detections import Detections
 

@@ -1,0 +1,146 @@
+"""The decision of the gate: its record, the rule that makes it, and the bootstrap that bounds the AP gain."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from components.params import PromoteParams
+from yolo_core.evaluate.coco_score import CocoScore
+from yolo_core.evaluate.resampling import ap_for_image_counts
+
+Verdict = Literal["promote", "hold", "inconclusive", "unchanged", "rollback"]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """AP of the challenger minus AP of the champion (0..1)."""
+
+    point: float
+    """On the validation images as they are."""
+    low: float
+    """One-sided lower confidence bound."""
+    high: float
+    """One-sided upper confidence bound."""
+
+
+@dataclass(frozen=True)
+class ApComparison:
+    """AP of champion and challenger on the same validation images (0..1); None where there is no ground truth."""
+
+    champion: float | None
+    """AP of the champion."""
+    challenger: float | None
+    """AP of the version being judged."""
+    gain: float | None
+    """Challenger minus champion."""
+    gain_low: float | None
+    """Lower confidence bound of the gain."""
+    gain_high: float | None
+    """Upper confidence bound of the gain."""
+    images: int
+    """Number of validation images."""
+
+    @classmethod
+    def of(cls, champion: CocoScore, challenger: CocoScore, gain: Gain | None) -> "ApComparison":
+        """From the scores of both and what `paired_gain` made of them."""
+        return cls(
+            champion=champion.figures["AP"],
+            challenger=challenger.figures["AP"],
+            gain=gain and gain.point,
+            gain_low=gain and gain.low,
+            gain_high=gain and gain.high,
+            images=len(challenger.image_ids),
+        )
+
+
+@dataclass(frozen=True)
+class LatencyComparison:
+    """Latency of champion and challenger as benchmarked at their registration: p50 at batch 1."""
+
+    champion_ms: float | None
+    """None when it was not measured."""
+    challenger_ms: float | None
+    """None when it was not measured."""
+    ratio: float | None
+    """Challenger / champion; None when they are not comparable."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided about a version, with the numbers behind it; the content of `outputs/promote/<model>.json`."""
+
+    model: str
+    """The model's name in `params.yaml`."""
+    decision: Verdict
+    """What was decided; only "promote" and "rollback" change the champion."""
+    reason: str
+    """Why, in one sentence."""
+    champion_before: int | None
+    """The champion's version before the decision; None when there was none."""
+    champion_after: int | None
+    """The champion's version after it."""
+    version: int
+    """The version that was judged; of a rollback, the one that was restored."""
+    ap: ApComparison | None = None
+    """None when nothing was compared."""
+    latency: LatencyComparison | None = None
+    """None when nothing was compared."""
+    thresholds: Mapping[str, float | int] | None = None
+    """The values of the section `promote` it was judged by; None for a rollback."""
+
+    def document(self) -> dict[str, object]:
+        """The decision as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, text: str) -> "Decision":
+        """The decision in a JSON text that `document` made."""
+        document = json.loads(text)
+        ap, latency = document["ap"], document["latency"]
+        comparisons = {"ap": ap and ApComparison(**ap), "latency": latency and LatencyComparison(**latency)}
+        return cls(**{**document, **comparisons})
+
+
+def decide(gain: Gain | None, latency_ratio: float | None, thresholds: PromoteParams) -> tuple[Verdict, str]:
+    """The verdict and its reason, from the AP gain and challenger / champion latency.
+
+    A challenger over `max_latency_ratio` is held. Otherwise its gain must be significantly above `min_ap_gain`; one at
+    or under `faster_ratio` must only lose significantly less than `max_ap_loss`, if that is the lower bar.
+    "Significantly": the lower bound of the gain is above the bar. When the upper bound is not above the bar the answer
+    is hold; in between it is inconclusive. A ratio of None (not comparable) is ignored; a gain of None (no ground
+    truth) is inconclusive.
+    """
+    t = thresholds
+    if latency_ratio is not None and latency_ratio > t.max_latency_ratio:
+        return "hold", f"{latency_ratio:.2f} times the champion's latency is over {t.max_latency_ratio:g}"
+    if gain is None:
+        return "inconclusive", "no AP could be measured on the validation images"
+    is_faster = latency_ratio is not None and latency_ratio <= t.faster_ratio
+    bar = min(t.min_ap_gain, -t.max_ap_loss) if is_faster else t.min_ap_gain
+    needed = f"{bar:+.4f} AP needed{' of a faster model' if is_faster else ''}"
+    bounds = f"AP gain {gain.point:+.4f} lies in {gain.low:+.4f} to {gain.high:+.4f} at {t.confidence:.0%}"
+    if gain.low > bar:
+        return "promote", f"{bounds}: surely more than the {needed}"
+    if gain.high <= bar:
+        return "hold", f"{bounds}: surely not more than the {needed}"
+    return "inconclusive", f"{bounds}: not surely more or less than the {needed}"
+
+
+def paired_gain(
+    champion: CocoScore, challenger: CocoScore, *, samples: int, confidence: float, seed: int
+) -> Gain | None:
+    """The AP gain, bounded by a bootstrap over images; both are scored on each resample of the same images.
+
+    Each bound holds on its own with `confidence`. None when there is no ground truth.
+    """
+    before, after = champion.figures["AP"], challenger.figures["AP"]
+    if before is None or after is None:
+        return None
+    images = len(champion.image_ids)
+    counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=samples)
+    gains = ap_for_image_counts(challenger, counts) - ap_for_image_counts(champion, counts)
+    low, high = np.nanquantile(gains, (1 - confidence, confidence))
+    return Gain(after - before, float(low), float(high))

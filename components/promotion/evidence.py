@@ -1,0 +1,76 @@
+"""What a version is judged by: its detections and latency, as registered or measured again on other images."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.files import read_json
+from components.params import Params
+from components.tracking.model_versions import EVIDENCE, version_weights
+from yolo_core.evaluate.detections import Detections
+from yolo_core.progress import Progress
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a version was registered with."""
+
+    detections: Detections
+    """On the validation images it was evaluated on."""
+    latency_ms: float | None
+    """p50 at batch 1; None when it was not measured."""
+    device: object
+    """The device of that measurement, as benchmark.json describes it."""
+
+
+def registered_evidence(client: "MlflowClient", version: "ModelVersion") -> Evidence:
+    """The evidence that was stored with a version at its registration."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(client.download_artifacts(str(version.run_id), EVIDENCE, place))
+        benchmark = read_json(folder / "benchmark.json")
+        detections = Detections.of(read_json(folder / "detections.json"))
+        return Evidence(detections, benchmark.get("latency_ms_b1"), benchmark.get("device"))
+
+
+def latency_ratio(champion: Evidence, challenger: Evidence) -> float | None:
+    """Challenger / champion; None when one was not measured or they were measured on different devices."""
+    if not champion.latency_ms or not challenger.latency_ms or champion.device != challenger.device:
+        return None
+    return challenger.latency_ms / champion.latency_ms
+
+
+def detect_again(params: Params, version: "ModelVersion", data: Path, progress: Progress) -> Detections:
+    """Detections of a registered version's weights on the current validation images.
+
+    Classes are matched by name; detections of classes that this dataset does not have are dropped.
+    """
+    from components.datasets.prepared import load_prepared
+    from yolo_core.device import pick_device
+    from yolo_core.evaluate.predict import predict
+    from yolo_core.evaluate.tta import Plain
+    from yolo_core.models.fuse import fuse
+    from yolo_core.models.weights import load_detector
+
+    dataset, device = load_prepared(data, "val"), pick_device(params.train.device)
+    with tempfile.TemporaryDirectory() as place:
+        loaded = load_detector(version_weights(version, Path(place, "model.safetensors")), device=device)
+    ids = dict(zip(dataset.classes, dataset.category_ids, strict=True))
+    dataset.category_ids = [ids.get(name, -1) for name in loaded.classes]  # of the classes it detects
+    fused = fuse(loaded.model)
+    found = predict(
+        Plain(fused),
+        dataset,
+        size=loaded.size,
+        batch=params.evaluate.batch,
+        suppression=params.evaluate.suppression,
+        stride=fused.input_stride,
+        device=device,
+        label="evaluate champion",
+        progress=progress,
+    )
+    return found.where(found.category_id >= 0)
