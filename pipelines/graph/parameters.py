@@ -9,6 +9,7 @@ from kfp import dsl
 
 from components.lineage.record import ASKED_VARIABLE, IMAGE_VARIABLE, SOURCE_VARIABLE, parameters_digest
 from components.params import Params, load
+from components.retraining.decision import TRAINING
 from components.tracking.connection import PIPELINE_VARIABLE
 from pipelines.exit_codes import exit_codes
 from pipelines.graph.artifacts import address
@@ -68,8 +69,6 @@ def write_chosen(params: dsl.Artifact, plan: dsl.Artifact, out: dsl.Artifact, pa
 
     plan: the folder that `retrain` wrote. Returns the models to train; where there are none, `out` has all models.
     """
-    from components.stages.retrain import TRAINING  # brings torch, which the first step does without
-
     asked = load(Path(params.path))
     folders = [Path(plan.path, model) for model in asked.models]
     decisions = [json.loads((folder / "decision.json").read_text(encoding="utf-8")) for folder in folders]

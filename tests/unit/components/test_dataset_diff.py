@@ -9,8 +9,8 @@ from coco_source import CocoFolder, box, encoded, parameters, pixels
 from components.datasets.difference import DatasetDiff, compare
 from components.files import read_json
 from components.params import RetrainParams
+from components.retraining.decision import decide
 from components.stages import prepare
-from components.stages.retrain import decide
 
 SETTINGS = RetrainParams(
     min_recall=0.98,
