@@ -7,10 +7,12 @@ MLflow in `components.tracking.champions`.
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.tracking.runs import INPUTS_TAG
+from components.tracking.connection import shown_uri
+from components.tracking.runs import INPUTS_TAG, PIPELINE_TAG
 from yolo_core.atomic import replaced
 
 if TYPE_CHECKING:
@@ -26,6 +28,55 @@ VALIDATION_TAG = "scaled_yolov4.validation"
 WEIGHTS_TAG = "scaled_yolov4.weights_sha256"
 
 EVIDENCE = "evidence"  # folder of a version's run: its detections, metrics, speed and manifest
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version as `outputs/register/<model>.json` describes it: always the same for the same version."""
+
+    model: str
+    """The model's name in `params.yaml`."""
+    registered_model: str
+    """Its name in the registry."""
+    version: int
+    """The number in the registry."""
+    run_id: str | None
+    """The run of the stage `register` that made it."""
+    pipeline_run_id: str
+    """The root run of the pass."""
+    pipeline: str
+    """The id of the pass."""
+    experiment: str
+    """The name of the MLflow experiment."""
+    tracking_uri: str
+    """MLflow's address, without credentials."""
+    weights_sha256: str
+    """Of the detector file."""
+    validation_sha256: str
+    """Of the validation split it was evaluated on."""
+    inputs_sha256: str
+    """Of everything that went into it."""
+    git_commit: str | None
+    """The commit it was registered from; None outside a repository."""
+
+    @classmethod
+    def of(cls, client: "MlflowClient", model: str, version: "ModelVersion") -> "RegisteredVersion":
+        """The description of a version in the registry."""
+        run = client.get_run(str(version.run_id))
+        return cls(
+            model=model,
+            registered_model=version.name,
+            version=int(version.version),
+            run_id=version.run_id,
+            pipeline_run_id=version.tags[PIPELINE_RUN_TAG],
+            pipeline=version.tags[PIPELINE_TAG],
+            experiment=client.get_experiment(run.info.experiment_id).name,
+            tracking_uri=shown_uri(),
+            weights_sha256=version.tags[WEIGHTS_TAG],
+            validation_sha256=version.tags[VALIDATION_TAG],
+            inputs_sha256=version.tags[INPUTS_TAG],
+            git_commit=run.data.tags.get("mlflow.source.git.commit"),
+        )
 
 
 def registered_name(model: str) -> str:

@@ -20,6 +20,7 @@ from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_output
 from waiting import LIMIT_S
 
 from components.datasets.manifest import validation_digest
+from components.serving.packaging import SERVING_PACKAGES
 from components.stages import register
 from components.tracking import connection
 from components.tracking import runs as tracking
@@ -205,7 +206,7 @@ def test_the_model_says_what_it_needs(served: PyFuncModel, record: dict[str, Any
     assert info.signature.params.to_dict()[0]["name"] == "conf"
     folder = Path(download_artifacts(f"models:/{NAME}/{record['version']}"))
     needed = {line.partition("==")[0] for line in (folder / "requirements.txt").read_text().split()}
-    assert needed == {"mlflow", *register.SERVING_PACKAGES}
+    assert needed == {"mlflow", *SERVING_PACKAGES}
     assert (folder / "input_example.json").exists()
     assert (folder / "code" / "yolo_core" / "models").is_dir()
 
