@@ -1,14 +1,14 @@
-"""Records on their way to a service: a file that holds them until they are delivered, and the thread that does that.
+"""Records on their way to a service: a file that holds them until they are delivered, and the thread that delivers.
 
-A journal is JSON lines: a header that says what it is about, then numbered entries, each flushed to the disk before
-`append` returns. Beside it a small file remembers the last entry delivered, so that a process that comes later (after a
-kill, or `scaled-yolov4 sync`) goes on in order. An entry whose delivery was cut off is delivered again: what delivers
-must change nothing the second time.
+A journal is JSON lines: a header that describes it, then numbered entries, each flushed to the disk before `append`
+returns. A small file beside it remembers the last entry delivered, so that a later process (after a kill, or
+`scaled-yolov4 sync`) continues in order. An entry whose delivery was interrupted is delivered again, so delivering
+twice must change nothing. It is a plain file rather than a database because it must survive a full disk and lie on any
+file system, network ones included.
 """
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -22,27 +22,28 @@ from typing import Any
 
 from yolo_core.atomic import write_json, write_text
 from yolo_core.errors import UserError
+from yolo_core.locks import exclusive
 
-Entry = dict[str, Any]
+Entry = dict[str, Any]  # a JSON object
 
 FORMAT = 1
-BATCH = 1000  # entries handed over at a time
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # between attempts; doubles with each
-REFUSALS = 3  # after which an entry is set aside: a request damaged on its way is refused too, but not again
+BATCH = 1000  # entries delivered at a time
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # between attempts; doubles each time
+REFUSALS = 3  # before an entry is set aside: a request damaged in transit is refused too, but not repeatedly
 
 log = logging.getLogger(__name__)
 
 
 class Busy(UserError):
-    """Another process writes the journal."""
+    """Another process has the journal open."""
 
 
 class Journal:
-    """An open journal. header: as it was first written; history: the entries it held when it was opened."""
+    """An open journal."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.header, self.history = _read(path)
+        self.header, self.history = _read(path)  # as first written; the entries it held when it was opened
         self._cursor = _read_cursor(path)
         self._waiting = deque(entry for entry in self.history if entry["n"] > self._cursor["delivered"])
         self._last = self.history[-1] if self.history else {"n": 0}
@@ -51,21 +52,21 @@ class Journal:
 
     @property
     def waiting(self) -> int:
-        """How many entries are not delivered."""
+        """The number of entries not delivered."""
         return len(self._waiting)
 
     @property
     def last(self) -> Entry:
-        """The newest entry; only its number (0) before the first."""
+        """The newest entry; before the first, only its number (0)."""
         return self._last
 
     @property
     def state(self) -> Entry:
-        """What was kept with `keep`."""
+        """The values stored by `keep`."""
         return {key: value for key, value in self._cursor.items() if key != "delivered"}
 
     def append(self, entry: Entry) -> None:
-        """Add an entry and have it on the disk; while the disk is full it waits in memory."""
+        """Add an entry and flush it to the disk; while the disk is full it stays in memory."""
         with self._lock:
             self._last = {"n": self._last["n"] + 1, **entry}
             self._waiting.append(self._last)
@@ -73,25 +74,25 @@ class Journal:
             self._write()
 
     def next(self, most: int = BATCH) -> list[Entry]:
-        """The oldest entries that wait."""
+        """The oldest entries not delivered."""
         with self._lock:
             return list(islice(self._waiting, most))
 
     def mark(self, entries: list[Entry]) -> None:
-        """Remember that these, the oldest, are delivered."""
+        """Record that these, the oldest, are delivered."""
         with self._lock:
             for _ in entries:
                 self._waiting.popleft()
         self.keep(delivered=entries[-1]["n"])
 
-    def keep(self, **state: Any) -> None:
-        """Keep values beside the journal, for whoever opens it next."""
+    def keep(self, **state: object) -> None:
+        """Store values beside the journal, for the process that opens it next."""
         self._cursor |= state
-        with contextlib.suppress(OSError):  # a full disk; what is delivered again changes nothing
+        with contextlib.suppress(OSError):  # a full disk; delivering again changes nothing
             write_json(_cursor(self.path), self._cursor)
 
     def set_aside(self, entry: Entry, reason: str) -> None:
-        """Take the oldest entry out of the way, into a file of its own."""
+        """Move the oldest entry, which the service refuses, to a file beside the journal."""
         place = self.path.with_suffix(".refused.jsonl")
         log.warning("%s: refused, kept in %s: %s", self.path.stem, place, reason)
         with place.open("a", encoding="utf-8") as file:
@@ -99,13 +100,13 @@ class Journal:
         self.mark([entry])
 
     def remove(self) -> None:
-        """When everything is delivered and nothing will follow."""
+        """Delete the journal, once everything is delivered and nothing will follow."""
         for path in (self.path, _cursor(self.path)):
             path.unlink(missing_ok=True)
 
     def _write(self) -> None:
         try:
-            with self.path.open("ab", buffering=0) as file:  # nothing that a later close would write again
+            with self.path.open("ab", buffering=0) as file:  # unbuffered: a later close writes nothing
                 whole = file.tell()
                 try:
                     if file.write(self._unwritten) < len(self._unwritten):
@@ -119,11 +120,11 @@ class Journal:
             log.warning("%s: cannot be written (%s); %d records wait in memory", self.path, error, self.waiting)
 
 
-class Courier:
-    """Delivers a journal's entries in order, in a thread of its own; after a failure it waits and tries again.
+class DeliveryThread:
+    """Delivers a journal's entries in order, in a thread; retries with exponential backoff.
 
-    deliver: gets the oldest entries; raises when the service is away. is_refusal: is an error the service's answer to
-    the entries themselves, which will not change?
+    deliver: gets the oldest entries, raises when the service is down. is_refusal: whether an error is the service's
+    final answer to the entries themselves.
     """
 
     def __init__(
@@ -131,27 +132,29 @@ class Courier:
     ) -> None:
         self._journal, self._deliver, self._is_refusal = journal, deliver, is_refusal
         self.error: Exception | None = None  # of the last attempt
+        self._refusals = 0  # in a row
+        self._singly = 0  # how many entries to deliver one by one, to find which is refused
         self._wake = threading.Event()
         self._end = float("inf")  # when to give up, on the monotonic clock
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="journal delivery", daemon=True)
         self._thread.start()
 
-    def notice(self) -> None:
-        """There is something to deliver."""
+    def notify(self) -> None:
+        """Wake the thread: there is something to deliver."""
         if self.error is None:
             self._wake.set()
 
     def finish(self, within_s: float) -> bool:
-        """Stop when everything is delivered, or after some seconds; was everything delivered?"""
+        """Stop when everything is delivered, or after `within_s`; returns whether everything was delivered."""
         self._end = time.monotonic() + within_s
         self._wake.set()
         self._thread.join(within_s)
         return not self._journal.waiting
 
     def _run(self) -> None:
-        wait, refused, singly = FIRST_WAIT_S, 0, 0  # singly: entries to deliver one by one, to find which is refused
+        wait = FIRST_WAIT_S
         while True:
-            batch = self._journal.next(1 if singly else BATCH)
+            batch = self._journal.next(1 if self._singly else BATCH)
             if not batch:
                 if self._end < float("inf"):
                     return
@@ -160,13 +163,7 @@ class Courier:
             try:
                 self._deliver(batch)
             except Exception as error:
-                refused = refused + 1 if self._is_refusal(error) else 0
-                if refused == REFUSALS and len(batch) > 1:
-                    refused, singly = 0, len(batch)
-                    continue
-                if refused == REFUSALS:
-                    self._journal.set_aside(batch[0], str(error))
-                    refused, singly = 0, singly - 1
+                if self._refused_for_good(batch, error):
                     continue
                 if self.error is None:
                     log.warning("%s; %d records wait in %s", error, self._journal.waiting, self._journal.path)
@@ -177,7 +174,21 @@ class Courier:
                 wait = min(2 * wait, LONGEST_WAIT_S)
             else:
                 self._journal.mark(batch)
-                self.error, wait, refused, singly = None, FIRST_WAIT_S, 0, max(0, singly - 1)
+                self.error, wait = None, FIRST_WAIT_S
+                self._refusals, self._singly = 0, max(0, self._singly - 1)
+
+    def _refused_for_good(self, batch: list[Entry], error: Exception) -> bool:
+        """Count refusals. After enough of them, try the entries of a batch one by one, or set a single one aside."""
+        self._refusals = self._refusals + 1 if self._is_refusal(error) else 0
+        if self._refusals < REFUSALS:
+            return False
+        self._refusals = 0
+        if len(batch) > 1:
+            self._singly = len(batch)
+        else:
+            self._journal.set_aside(batch[0], str(error))
+            self._singly = max(0, self._singly - 1)
+        return True
 
     def _sleep(self, seconds: float | None) -> None:
         self._wake.wait(seconds)
@@ -186,16 +197,12 @@ class Courier:
 
 @contextlib.contextmanager
 def opened(path: Path, header: Entry | None = None) -> Iterator[Journal]:
-    """The journal at `path`, made with `header` when missing; a last line that a kill has torn is dropped.
+    """The journal at `path`, created with `header` when missing; a last line torn by a kill is dropped.
 
     Raises Busy while another process has it open, UserError when it is damaged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"{path}: another process is writing it; wait for it to end or stop it") from None
+    busy = Busy(f"{path}: another process is writing it; wait for it to end or stop it")
+    with exclusive(path.with_suffix(".lock"), busy):
         if not path.exists():
             write_text(path, json.dumps({"format": FORMAT, **(header or {})}) + "\n")
         with path.open("rb+") as file:
@@ -210,7 +217,7 @@ def found(folder: Path) -> list[Path]:
 
 
 def look(path: Path) -> tuple[Entry, int]:
-    """The header of a journal that may be in use, and how many entries wait in it."""
+    """The header of a journal that may be in use, and its number of undelivered entries."""
     header, entries = _read(path)
     delivered = _read_cursor(path)["delivered"]
     return header, sum(entry["n"] > delivered for entry in entries)
@@ -223,12 +230,12 @@ def _cursor(path: Path) -> Path:
 def _read_cursor(path: Path) -> Entry:
     try:
         return {"delivered": 0, **json.loads(_cursor(path).read_bytes())}
-    except (OSError, ValueError, TypeError):  # without it everything is delivered again, which changes nothing
+    except (OSError, ValueError, TypeError):  # then everything is delivered again, which changes nothing
         return {"delivered": 0}
 
 
 def _read(path: Path) -> tuple[Entry, list[Entry]]:
-    lines = path.read_bytes().split(b"\n")[:-1]  # after the last line end there is nothing, or a line being written
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is being written
     header, *entries = [_parse(path, number, line) for number, line in enumerate(lines, 1)] or [{}]
     if header.get("format") != FORMAT:
         raise UserError(f"{path}:1: not a journal of this version; move it away")

@@ -1,7 +1,7 @@
-"""A stage's MLflow run that is written through a journal, so that MLflow may be away before, meanwhile and after.
+"""A stage's MLflow run that is written through a journal, so that MLflow may be down before, during and after.
 
 What a stage records goes to a file of the outbox first (`components.tracking.journal`) and from there, in order and
-in a thread of its own, to MLflow. What is left in the end `scaled-yolov4 sync` delivers.
+in a thread, to MLflow. `scaled-yolov4 sync` delivers what is left at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from components.params import Params
 from components.tracking import journal
 from components.tracking.connection import connect, experiment_id, is_refusal, reaching, shown_uri
-from components.tracking.journal import Courier, Entry, Journal
+from components.tracking.journal import DeliveryThread, Entry, Journal
 from components.tracking.runs import (
     MODEL_TAG,
     PARENT_TAG,
@@ -40,23 +40,24 @@ from yolo_core.progress import Progress
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-END_PATIENCE_S = 30.0  # for an MLflow that is away when the work has ended
-FAILED_PATIENCE_S = 3.0  # when it has failed
+# How long to wait for MLflow
+END_PATIENCE_S = 30.0  # after the work
+FAILED_PATIENCE_S = 3.0  # after work that failed
 SYNC_PATIENCE_S = 60.0
 
 log = logging.getLogger(__name__)
 
 
 class JournaledRun(Recorder):
-    """A run that is written through a journal. run_id: None when MLflow was away at the start.
+    """A run that is written through a journal.
 
-    Metrics that the journal holds already are not recorded again: a stage that goes on after a kill repeats some.
+    Metrics that the journal holds already are not recorded again: a stage that resumes after a kill repeats some.
     """
 
-    def __init__(self, book: Journal, courier: Courier, run_id: str | None) -> None:
+    def __init__(self, book: Journal, thread: DeliveryThread, run_id: str | None) -> None:
         super().__init__(self._append)
-        self.run_id = run_id
-        self._book, self._courier = book, courier
+        self.run_id = run_id  # None when MLflow was down at the start
+        self._book, self._thread = book, thread
         self._recorded: dict[tuple[str, int], float] = {}
         for entry in book.history:
             self._note(entry)
@@ -69,7 +70,7 @@ class JournaledRun(Recorder):
             entry = {**entry, "metrics": new}
             self._note(entry)
         self._book.append(entry)
-        self._courier.notice()
+        self._thread.notify()
 
     def _note(self, entry: Entry) -> None:
         if entry["op"] == "metrics":
@@ -78,9 +79,9 @@ class JournaledRun(Recorder):
 
 @contextlib.contextmanager
 def journaled_run(params: Params, data: Path, stage: str, model: str) -> Iterator[JournaledRun]:
-    """The same run as `stage_run` gives, written through a journal: MLflow may be away before, meanwhile and after.
+    """The same run as from `stage_run`, written through a journal: MLflow may be down before, during and after.
 
-    What could not be delivered in the end stays in the outbox (see `check_delivered`, `deliver_all`).
+    What could not be delivered stays in the outbox (see `check_delivered`, `deliver_all`).
     Raises UserError when MLflow refuses access at the start.
     """
     header = {
@@ -94,35 +95,35 @@ def journaled_run(params: Params, data: Path, stage: str, model: str) -> Iterato
         "source": source_tags(),
     }
     with journal.opened(_path(header), header) as book:
-        delivery = _Delivery(book)
-        run_id = _opened_if_there(delivery, book.path)
-        courier = Courier(book, delivery, is_refusal)
-        record = JournaledRun(book, courier, run_id)
+        writer = _RunWriter(book)
+        run_id = _opened_if_reachable(writer, book.path)
+        thread = DeliveryThread(book, writer, is_refusal)
+        record = JournaledRun(book, thread, run_id)
         try:
             yield record
         except BaseException:
             record.close("FAILED")
-            courier.finish(FAILED_PATIENCE_S)
+            thread.finish(FAILED_PATIENCE_S)
             raise
         record.close("FINISHED")
-        if courier.finish(END_PATIENCE_S):
+        if thread.finish(END_PATIENCE_S):
             book.remove()
 
 
-def _opened_if_there(delivery: _Delivery, path: Path) -> str | None:
-    """The id of the run; None, with a warning, while MLflow is away."""
+def _opened_if_reachable(writer: _RunWriter, path: Path) -> str | None:
+    """The id of the run; None, with a warning, while MLflow is down."""
     try:
         with reaching():
-            return delivery.open()
+            return writer.open()
     except Exception as error:
         if isinstance(error, UserError) and not isinstance(error, TryAgain):
             raise
-        log.warning("%s; the work goes on, and what it records waits in %s", error, path)
+        log.warning("%s; the stage continues, and what it records waits in %s", error, path)
         return None
 
 
 def waiting(stage: str, model: str) -> dict[Path, int]:
-    """The journals of a stage and model that hold records not delivered, and how many."""
+    """The journals of a stage and model that hold undelivered records, and how many."""
     looked = {path: journal.look(path) for path in journal.found(_folder())}
     return {
         path: count
@@ -141,9 +142,9 @@ def check_delivered(stage: str, model: str) -> None:
 
 
 def deliver_all(progress: Progress) -> dict[Path, int]:
-    """Deliver what waits in the journals that no running stage holds; returns how many entries of each.
+    """Deliver what waits in the journals that no running stage has open; returns the number of entries of each.
 
-    Raises TryAgain at the first that MLflow does not take, UserError for one that is meant for another MLflow.
+    Raises TryAgain at the first that MLflow does not accept, UserError for one recorded for another MLflow.
     """
     delivered = {}
     paths = [path for path in journal.found(_folder()) if journal.look(path)[1]]
@@ -161,22 +162,22 @@ def _deliver_journal(book: Journal) -> None:
     meant_for = book.header["tracking_uri"]
     if meant_for != shown_uri():
         raise UserError(f"{book.path}: recorded for MLflow at {meant_for}, not {shown_uri()}; set MLFLOW_TRACKING_URI")
-    courier = Courier(book, _Delivery(book), is_refusal)
-    if not courier.finish(SYNC_PATIENCE_S):
-        raise TryAgain(f"MLflow at {shown_uri()} is away, {book.waiting} records stay in {book.path}; {courier.error}")
+    thread = DeliveryThread(book, _RunWriter(book), is_refusal)
+    if not thread.finish(SYNC_PATIENCE_S):
+        raise TryAgain(f"MLflow at {shown_uri()} is down, {book.waiting} records stay in {book.path}; {thread.error}")
     if book.last.get("status") == "FINISHED":
         book.remove()
 
 
-class _Delivery:
-    """Delivers entries of a journal to its run, which it finds or creates when MLflow first answers."""
+class _RunWriter:
+    """Writes entries of a journal to its run, which it finds or creates when MLflow first answers."""
 
     def __init__(self, book: Journal) -> None:
         self._book = book
-        self._open: tuple[MlflowClient, str, str] | None = None  # with the ids of the run and of the pass above it
+        self._open: tuple[MlflowClient, str, str] | None = None  # with the ids of the run and of its root
 
     def open(self) -> str:
-        """The id of the run; it and the pass above it are RUNNING then."""
+        """The id of the run; sets it and its root to RUNNING."""
         client = connect()
         state = self._book.state
         if "run" not in state:
@@ -194,7 +195,7 @@ class _Delivery:
                 deliver(client, run, entry)
                 if entry["op"] == "end":
                     deliver(client, root, entry)
-                    self._delete_twins(client, {run, root})
+                    self._delete_duplicates(client, {run, root})
 
     def _opened(self) -> tuple[MlflowClient, str, str]:
         if self._open is None:
@@ -208,18 +209,18 @@ class _Delivery:
         return self._open
 
     def _found(self, client: MlflowClient) -> tuple[str, str]:
-        """The ids of the run and of the pass above it, found or created as of when the journal began."""
+        """The ids of the run and of its root, found or created with the start time of the journal."""
         header = self._book.header
-        new = {"more": {**header["source"], RECORD_TAG: header["record"]}, "began_ms": header["began"]}
+        more, began = {**header["source"], RECORD_TAG: header["record"]}, header["began"]
         experiment = experiment_id(client, header["experiment"])
-        root = root_run(client, experiment, header["pipeline"], **new).info.run_id
+        root = root_run(client, experiment, header["pipeline"], more=more, began_ms=began).info.run_id
         tags = {PIPELINE_TAG: header["pipeline"], STAGE_TAG: header["stage"], MODEL_TAG: header["model"]}
         tags[PARENT_TAG] = root
         name = f"{header['stage']} {header['model']}"
-        return find_or_create(client, experiment, name, tags, **new).info.run_id, root
+        return find_or_create(client, experiment, name, tags, more=more, began_ms=began).info.run_id, root
 
-    def _delete_twins(self, client: MlflowClient, ours: set[str]) -> None:
-        """Runs whose creation was thought to have failed, so that they were created again."""
+    def _delete_duplicates(self, client: MlflowClient, ours: set[str]) -> None:
+        """Delete runs whose creation seemed to fail, so that they were created again."""
         experiment = experiment_id(client, self._book.header["experiment"])
         for run in client.search_runs([experiment], f"tags.`{RECORD_TAG}` = '{self._book.header['record']}'"):
             if run.info.run_id not in ours:
@@ -227,7 +228,7 @@ class _Delivery:
 
 
 def _joined(entries: list[Entry]) -> Iterator[Entry]:
-    """The entries, metrics that follow each other as one: many small ones in few calls."""
+    """The entries, with consecutive metrics merged into one entry: fewer calls."""
     for op, group in groupby(entries, key=lambda entry: entry["op"]):
         if op == "metrics":
             yield {"op": op, "metrics": [values for entry in group for values in entry["metrics"]]}

@@ -1,4 +1,4 @@
-"""A journal and its courier against receivers that are away, refuse, or lose their answer."""
+"""A journal and its delivery against receivers that are away, refuse, or lose their answer."""
 
 import json
 import resource
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from waiting import LIMIT_S, until
 
 from components.tracking import journal
-from components.tracking.journal import Courier, Entry, Journal, opened
+from components.tracking.journal import DeliveryThread, Entry, Journal, opened
 from yolo_core.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -62,8 +62,8 @@ class Service:
             raise Away("the answer was lost")
 
 
-def courier(book: Journal, service: Service) -> Courier:
-    return Courier(book, service, lambda error: isinstance(error, Refused))
+def delivery(book: Journal, service: Service) -> DeliveryThread:
+    return DeliveryThread(book, service, lambda error: isinstance(error, Refused))
 
 
 @given(outcomes=st.lists(st.sampled_from(["well", "away", "answer lost"]), max_size=6), count=st.integers(1, 8))
@@ -73,26 +73,26 @@ def test_every_entry_arrives_once_and_in_order(tmp_path_factory: pytest.TempPath
     with pytest.MonkeyPatch.context() as patch, opened(path) as book:
         patch.setattr(journal, "FIRST_WAIT_S", 0.001)
         patch.setattr(journal, "LONGEST_WAIT_S", 0.001)
-        postman = courier(book, service)
+        thread = delivery(book, service)
         for value in range(count):
             book.append({"value": value})
-            postman.notice()
-        assert postman.finish(LIMIT_S)
+            thread.notify()
+        assert thread.finish(LIMIT_S)
     assert service.order == list(range(1, count + 1))
 
 
 def test_what_was_not_delivered_waits_for_the_next_process(path: Path):
     with opened(path, {"about": "x"}) as book:
-        postman = courier(book, Service(*["away"] * 1000))
+        thread = delivery(book, Service(*["away"] * 1000))
         for value in "abc":
             book.append({"value": value})
-        assert not postman.finish(0.05)
+        assert not thread.finish(0.05)
     assert journal.look(path)[1] == 3
     service = Service()
     with opened(path, {"about": "something else"}) as book:
         assert (book.header["about"], [entry["value"] for entry in book.history]) == ("x", ["a", "b", "c"])
         book.append({"value": "d"})
-        assert courier(book, service).finish(LIMIT_S)
+        assert delivery(book, service).finish(LIMIT_S)
     assert service.order == [1, 2, 3, 4]
     assert journal.look(path)[1] == 0
 
@@ -102,7 +102,7 @@ def test_a_refused_entry_is_set_aside_with_its_reason_and_the_others_arrive(path
     with opened(path) as book:
         for value in "abcd":
             book.append({"value": value})
-        assert courier(book, service).finish(LIMIT_S)
+        assert delivery(book, service).finish(LIMIT_S)
     assert service.order == [1, 3, 4]
     aside = json.loads(path.with_suffix(".refused.jsonl").read_text())
     assert (aside["value"], aside["reason"]) == ("b", "not like this")
@@ -179,7 +179,7 @@ def test_a_full_disk_costs_nothing_while_the_service_is_there(path: Path, caplog
         assert journal.look(path)[1] == 1
         book.append({"value": "after"})  # there is room again
         assert journal.look(path)[1] == 3
-        assert courier(book, service).finish(LIMIT_S)
+        assert delivery(book, service).finish(LIMIT_S)
     assert service.order == [1, 2, 3]
 
 
@@ -189,8 +189,8 @@ def test_waits_grow_and_end(path: Path, monkeypatch: pytest.MonkeyPatch):
     service = Service(*["away"] * 1000)
     with opened(path) as book:
         book.append({})
-        postman = courier(book, service)
+        thread = delivery(book, service)
         until(lambda: len(service.called) > len(waits), "five attempts")
-        postman.finish(0)
+        thread.finish(0)
     gaps = [later - earlier for earlier, later in pairwise(service.called)]
     assert all(gap >= wait for gap, wait in zip(gaps, waits, strict=False)), gaps
