@@ -1,12 +1,11 @@
-"""The command `check-source`: where the data stand now, and whether that is known to bring nothing new.
+"""The command `check-source`: pin the state of the data, and tell whether a training on them would bring anything new.
 
-It runs before anything is fetched. A revision that may move on, such as a branch, becomes the commit it stands for now.
-Where the source, the parameters, the code and the image are those of a version that has been judged already, nothing
-is left to do, and that is recorded in MLflow like every other decision of `retrain`.
+It runs before anything is fetched. A revision that can move, such as a branch, becomes the commit it points to now.
+When the source, the parameters, the code and the image are those of a version that has been judged already, there is
+nothing to do, and that is recorded in MLflow like every other decision of `retrain`.
 """
 
 from pathlib import Path
-from typing import Any
 
 from components.datasets import sources
 from components.lineage.record import judged_alike, lineage, source_fingerprint
@@ -21,11 +20,11 @@ from yolo_core.progress import Progress, silent
 
 def run(
     params: Params, *, out: Path = OUTPUTS / "check_source.json", force: bool = False, progress: Progress = silent
-) -> dict[str, Any]:
+) -> dict[str, str]:
     """Write <out>: the source, its fingerprint, the parameters that name it, and what is unchanged, by model.
 
-    force: nothing counts as unchanged. Returns the fingerprint and the number of models that are unchanged. Raises
-    UserError where there is no such source, TryAgain where it or MLflow is away.
+    force: treat everything as changed. Returns the fingerprint and the number of unchanged models. Raises UserError
+    when there is no such source, TryAgain while it or MLflow is unavailable.
     """
     found = sources.module(params.prepare.source).resolve(params)
     fingerprint = source_fingerprint(params, found.fingerprint) if found.fingerprint else ""
@@ -46,7 +45,7 @@ def run(
 
 
 def _unchanged(params: Params, fingerprint: str) -> dict[str, str]:
-    """Why a model is unchanged, for those that are."""
+    """The reason per model, for the models that are unchanged."""
     client = connect()
     reasons = {}
     with reaching():

@@ -1,16 +1,16 @@
-"""Champions for a server of one's own: a folder, or a prefix in the object store, that it can read without MLflow.
+"""Champions for a self-hosted server: a folder, or a prefix in the object store, that it can read without MLflow.
 
     <place>/<model>/<version>/model.safetensors
     <place>/<model>/champion.json       version, weights and SHA-256 of the one in service; written last
 
-Versions that were champions stay, so that a rollback finds its own.
+Former champions stay, so that a rollback finds its version.
 """
 
 import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.files import sha256
 from components.storage.client import connect, reaching
@@ -23,19 +23,20 @@ from yolo_core.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PLACE_TAG = "scaled_yolov4.champions"  # of the registered model: where its champions were put last
+PLACE_TAG = "scaled_yolov4.champions"  # of the registered model: where its champions were published last
 POINTER, WEIGHTS = "champion.json", "model.safetensors"
 
 
 def place_of(client: "MlflowClient", name: str) -> str | None:
-    """Where the champions of a registered model were put last."""
+    """Where the champions of a registered model were published last; None when they never were."""
     return client.get_registered_model(name).tags.get(PLACE_TAG)
 
 
 def publish(client: "MlflowClient", name: str, number: int, place: str) -> None:
-    """Put version `number` of a registered model there as the champion; where it is that already nothing is sent.
+    """Publish version `number` of a registered model as the champion; nothing is sent when it is the champion there.
 
-    Raises UserError where access is refused or the place cannot be written, TryAgain while the store is away.
+    place: a folder, or an s3:// prefix. Raises UserError when access is refused or the place cannot be written,
+    TryAgain while the store is unavailable.
     """
     root = parse(place) if place.startswith("s3:") else path_or_location(place)
     model, version = name.removeprefix(MODEL_NAME_PREFIX), client.get_model_version(name, str(number))
@@ -49,8 +50,8 @@ def publish(client: "MlflowClient", name: str, number: int, place: str) -> None:
     client.set_registered_model_tag(name, PLACE_TAG, place)
 
 
-def _pointer(root: Path | Location, model: str, folder: Path) -> dict[str, Any]:
-    """Who is the champion there; nothing where there is none yet."""
+def _pointer(root: Path | Location, model: str, folder: Path) -> dict[str, object]:
+    """The content of champion.json there; empty while there is none."""
     path, here = f"{model}/{POINTER}", folder / "there.json"
     if isinstance(root, Location):
         with reaching(root):
