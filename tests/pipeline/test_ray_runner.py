@@ -108,7 +108,7 @@ def test_from_creation_to_the_end_with_states_and_log(server: KubernetesServer) 
 
 
 def test_the_time_in_the_queue_is_told(server: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "PATIENCE_S", LIMIT_S)
+    monkeypatch.setattr(metrics, "TIMEOUT_S", LIMIT_S)
     waited = [time.time()]
     with KeptPushes() as gateway:
         monkeypatch.setenv(GATEWAY_VARIABLE, gateway.url)

@@ -21,7 +21,7 @@ TRAINING = "/metrics/job/scaled_yolov4_training/model/yolov4-tiny"
 
 @pytest.fixture
 def pushes(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeptPushes]:
-    monkeypatch.setattr(metrics, "PATIENCE_S", LIMIT_S)
+    monkeypatch.setattr(metrics, "TIMEOUT_S", LIMIT_S)
     with KeptPushes() as kept:
         monkeypatch.setenv(GATEWAY_VARIABLE, kept.url)
         yield kept
