@@ -1,6 +1,7 @@
 """Models with more levels and auxiliary heads through the stages from training to timing, small and short."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ SETTINGS = [
     "evaluate.tta.scales=[1]",
     "evaluate.tta.flips=[none]",
     "export.check_images=2",
+    "export.openvino=[fp32]",
     "benchmark.batches=[1]",
     "benchmark.warmup=1",
     "benchmark.runs=2",
@@ -32,9 +34,15 @@ SETTINGS = [
 @pytest.mark.parametrize(
     ("name", "options"), [("yolov7-w6", {}), pytest.param("yolov4-p6", {"drop_levels": 1}, marks=pytest.mark.slow)]
 )
-def test_from_training_to_timing(name: str, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_from_training_to_timing(
+    name: str,
+    options: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mlflow_database: Callable[[Path], str],
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     params = params_.load(Path(__file__).parents[2] / "params.yaml", [*SETTINGS, f"models=[{name}]"])
     data, weights, exported = tmp_path / "data", tmp_path / "train/model.safetensors", tmp_path / "export"

@@ -1,6 +1,7 @@
 """What every model of the zoo must do, checked for each by name."""
 
 import dataclasses
+from functools import lru_cache
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ GFLOPS = {
     "tinycd53s": 6.9,  # 6.938 against 7.0; the paper does not say which blocks it kept, and one more makes 7.16
 }
 
-pytestmark = pytest.mark.parametrize("name", model_names())
+pytestmark = pytest.mark.parametrize("name", model_names(), scope="module")  # all tests of a model in a row
 
 
 def canvas(name: str) -> int:
@@ -82,6 +83,15 @@ def batch_for(model: Detector) -> tuple[torch.Tensor, torch.Tensor]:
     place = (0.5 + torch.arange(count)[:, None] * torch.tensor([0.754878, 0.569840])) % 1 * size
     index = torch.arange(count)[:, None]
     return images, torch.cat((index // (count // 2), index % 3, place, wh), 1)
+
+
+@lru_cache(maxsize=1)
+def trained(name: str) -> tuple[Detector, Detector, torch.Tensor]:
+    """The small model in evaluation mode, its folded copy, and the images that moved its statistics off their start."""
+    model = small(name).train()
+    images, _ = batch_for(model)
+    model.training_maps(images)
+    return model.eval(), fuse(model, tolerance=1e-4), images
 
 
 def loss_for(model: Detector, **gains: float):
@@ -140,8 +150,8 @@ def decimals(figure: float) -> int:
 
 
 def test_deployed_size_is_that_of_the_fused_copy(name):
-    model = small(name)
-    assert deploy_cost(model, 128).params == sum(p.numel() for p in fuse(model).parameters())
+    model, folded, _ = trained(name)
+    assert deploy_cost(model, 128).params == sum(p.numel() for p in folded.parameters())
 
 
 def test_maps_have_one_shape_in_every_mode(name):
@@ -174,23 +184,17 @@ def test_every_parameter_gets_a_finite_gradient(name):
 
 
 def test_fused_outputs_are_within_tolerance(name):
-    model = small(name).train()
-    images, _ = batch_for(model)
-    model.training_maps(images)  # moves the running statistics off their start
-    folded = fuse(model, tolerance=1e-4)
+    model, folded, images = trained(name)
     with torch.no_grad():
-        before, after = decode(model.eval()(images), model), decode(folded(images), folded)
+        before, after = decode(model(images), model), decode(folded(images), folded)
     assert (before - after).abs().max() < 1e-4 * before.abs().max()
     assert folded.auxiliary is None
     assert not any(isinstance(m, Implicit) or "auxiliary" in n for n, m in folded.named_modules())
 
 
 def test_onnx_runtime_gives_the_fused_models_predictions(name, tmp_path):
-    model, size = small(name).train(), canvas(name)
-    images, _ = batch_for(model)
-    model(images)
-    folded = fuse(model)
-    export_onnx(folded, tmp_path / "model.onnx", classes=["a", "b", "c"], size=size, opset=17)
+    _, folded, images = trained(name)
+    export_onnx(folded, tmp_path / "model.onnx", classes=["a", "b", "c"], size=canvas(name), opset=17)
     with torch.no_grad():
         expected = decode(folded(images), folded)
     found = OnnxPredictor(tmp_path / "model.onnx", threads=1)(images)

@@ -16,11 +16,6 @@ DOCUMENTS = ("metrics.json", "detections.json", "detections_tta.json", "confusio
 PICTURES = ("pr_curve.png", "confusion.png", "samples.jpg")
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return small_detector.write(tmp_path_factory.mktemp("project"))
-
-
 def run(project, out, **changed):
     arguments = {"model": small_detector.MODEL, "data": project.data, "weights": project.weights, "out": out, **changed}
     return evaluate.run(project.params, **arguments)

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,22 +31,30 @@ def keep(repository: Path, words: str) -> None:
     commit(repository, words)
 
 
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six images at the tag v1, one more on the branch."""
-    for name, value in {"DVC_NO_ANALYTICS": "true", "DVC_GLOBAL_CONFIG_DIR": str(tmp_path / "global")}.items():
-        monkeypatch.setenv(name, value)
-    repository = tmp_path / "repository"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Six images at the tag v1, one more on the branch; and nobody's own settings of DVC."""
+    folder = tmp_path_factory.mktemp("dvc")
+    repository = folder / "repository"
     source = CocoFolder(repository / "data/coco")
     source.save()
-    call(repository, "git", "init", "--quiet")
-    call(repository, sys.executable, "-m", "dvc", "init", "--quiet")
-    keep(repository, "first")
-    call(repository, "git", "tag", "v1")
-    source.add_image("9.jpg", encoded(pixels(seed=9)), (10, 10, 20, 20))
-    source.save()
-    keep(repository, "second")
-    return repository
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_NO_ANALYTICS", "true")
+        patch.setenv("DVC_GLOBAL_CONFIG_DIR", str(folder / "global"))
+        call(repository, "git", "init", "--quiet")
+        call(repository, sys.executable, "-m", "dvc", "init", "--quiet")
+        keep(repository, "first")
+        call(repository, "git", "tag", "v1")
+        source.add_image("9.jpg", encoded(pixels(seed=9)), (10, 10, 20, 20))
+        source.save()
+        keep(repository, "second")
+        yield repository
+
+
+@pytest.fixture
+def repository(made: Path, tmp_path: Path) -> Path:
+    """A copy for one test."""
+    return shutil.copytree(made, tmp_path / "repository", symlinks=True)
 
 
 def given(repository: Path | str, revision: str = "null", path: str = "data/coco") -> Params:
