@@ -17,6 +17,7 @@ import small_training
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components import telemetry
 from components.lineage.source_code import BOUNDARIES, closure
 from components.monitoring import metrics, periodic, progress
 from components.storage.stage_paths import local_copy
@@ -30,6 +31,7 @@ def test_the_boundaries_are_these() -> None:
     """Whoever adds one shows here why nothing behind it can change a result."""
     assert {(one.importer, one.imported) for one in BOUNDARIES} == {
         ("", "components.monitoring"),
+        ("", "components.telemetry"),
         ("", "components.storage"),
         ("components.training", "components.tracking"),
         ("components.stages.train", "components.tracking"),
@@ -38,7 +40,7 @@ def test_the_boundaries_are_these() -> None:
 
 
 def test_nothing_behind_a_boundary_is_in_a_training() -> None:
-    behind = ("components/monitoring", "components/storage", "components/tracking")
+    behind = ("components/monitoring", "components/storage", "components/tracking", "components/telemetry")
     assert not [path for path in closure("components.stages.train") if str(path).startswith(behind)]
 
 
@@ -91,7 +93,7 @@ def test_progress_hands_on_each_item_unchanged(items: list[int]) -> None:
         assert [id(item) for item in passed] == [id(item) for item in objects]
 
 
-@pytest.mark.parametrize("module", [metrics, periodic], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [metrics, periodic, telemetry], ids=lambda module: module.__name__)
 def test_what_only_tells_gives_nothing_back(module: ModuleType) -> None:
     """Every public function returns nothing, or a block that does."""
     own = [one for _, one in inspect.getmembers(module, inspect.isfunction) if one.__module__ == module.__name__]

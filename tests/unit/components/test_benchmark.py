@@ -8,7 +8,7 @@ import small_detector
 import torch
 
 from components.deployment.timing import preprocess
-from components.stages import benchmark
+from components.stages import benchmark, export
 from yolo_core.deploy import openvino
 from yolo_core.errors import UserError
 from yolo_core.models.cost import Footprint
