@@ -16,6 +16,9 @@ from components.tracking import connection
 CLASSES = ["dog", "cat"]  # by ascending category id
 
 
+BATCH = "evaluate.batch=2"
+
+
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Callable[[Path], str]) -> CocoFolder:
     """A source, prepared in the working folder, and a champion that was trained on it."""
@@ -24,8 +27,8 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Cal
     source = CocoFolder(tmp_path / "source")
     prepared(source)
     outputs = make_outputs(tmp_path / "champion", Path("data/prepared"), classes=CLASSES, right=2)
-    register.run(load_params(), model=MODEL, **outputs.paths)
-    promote.run(load_params(), model=MODEL, registered=outputs.registered, data=outputs.data, out=outputs.promoted)
+    register.run(load_params(BATCH), model=MODEL, **outputs.paths)
+    promote.run(load_params(BATCH), model=MODEL, registered=outputs.registered, data=outputs.data, out=outputs.promoted)
     return source
 
 
@@ -35,7 +38,7 @@ def prepared(source: CocoFolder) -> None:
 
 
 def decision(*overrides: str, dry_run: bool = True) -> dict[str, Any]:
-    retrain.run(load_params("evaluate.batch=2", *overrides), dry_run=dry_run)
+    retrain.run(load_params(BATCH, *overrides), dry_run=dry_run)
     return json.loads(Path(f"outputs/retrain/{MODEL}/decision.json").read_text())
 
 
@@ -80,13 +83,14 @@ def test_other_parameters_or_another_image_start_anew(source: CocoFolder, monkey
     assert (other["action"], other["reason"]) == ("scratch", "other parameters than the champion's")
     assert "changed besides the data: parameters" in Path(f"outputs/retrain/{MODEL}/decision.md").read_text()
     assert decision("promote.confidence=0.9")["action"] == "unchanged"  # it decides no weights
+    assert decision("evaluate.conf=0.01")["others"] == ["parameters"]  # it has a say in which epoch is the best
     monkeypatch.setenv(IMAGE_VARIABLE, "registry/name:2")
     assert decision("train.epochs=31")["others"] == ["parameters", "image"]
 
 
 def test_what_was_judged_already_is_not_trained_again(source: CocoFolder, tmp_path: Path):
     worse = make_outputs(tmp_path / "challenger", Path("data/prepared"), classes=CLASSES, right=1, seed=1)
-    params = load_params("train.epochs=31")
+    params = load_params(BATCH, "train.epochs=31")
     register.run(params, model=MODEL, **worse.paths)
     promote.run(params, model=MODEL, registered=worse.registered, data=worse.data, out=worse.promoted)
     record = decision("train.epochs=31")
