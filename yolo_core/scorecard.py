@@ -1,6 +1,6 @@
-"""Printed figures beside counted ones: `python -m yolo_core.scorecard [--check]` writes docs/scorecard.md.
+"""Compares published figures with ours: `python -m yolo_core.scorecard [--check]` writes docs/scorecard.md.
 
-With --check nothing is written: a stale file gives exit code 1 and one line.
+With --check nothing is written; if the file is stale, prints one line and exits with code 1.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from yolo_core.models.spec import Scaling
 from yolo_core.models.yolov7 import YoloV7
 
 PAGE = Path(__file__).parents[1] / "docs" / "scorecard.md"
-CLOSE = 1e-3  # of the printed figure: a last digit off, as counting or leaving out an addition makes it
+CLOSE = 1e-3  # of the published figure: allows the last digit to differ, e.g. by whether an addition is counted
 
 Origin = Literal["counted", "derived", "measured"]
 MARKS = ("reproduced", "derived", "needs a GPU", "contradicted")
@@ -32,9 +32,9 @@ MARKS = ("reproduced", "derived", "needs a GPU", "contradicted")
 
 @dataclass(frozen=True)
 class Figure:
-    """A printed figure and what it comes to here; None where only training or timing could tell.
+    """A published figure and ours, which is None if it takes training or timing to tell.
 
-    origin: counted from a graph, derived by arithmetic from other printed figures, or measured by the authors.
+    origin: counted on a graph, derived by arithmetic from other published figures, or measured by the authors.
     """
 
     what: str
@@ -44,12 +44,12 @@ class Figure:
 
     @property
     def digits(self) -> int:
-        """Decimals that are printed."""
+        """Number of published decimals."""
         return len(str(self.printed).partition(".")[2]) if isinstance(self.printed, float) else 0
 
     @property
     def exact(self) -> bool:
-        """Whether it is the same in every printed digit."""
+        """Whether ours matches every published digit."""
         if isinstance(self.here, tuple) or self.here is None:
             return self.here == self.printed
         return round(self.here, self.digits) == self.printed
@@ -67,7 +67,7 @@ class Figure:
         return _number(self.here) - _number(self.printed)
 
     def cells(self) -> tuple[str, ...]:
-        """Printed, here, difference, mark."""
+        """Published figure, ours, difference, mark."""
         if isinstance(self.printed, tuple):
             here = "-".join(map(str, self.here)) if isinstance(self.here, tuple) else ""
             return "-".join(map(str, self.printed)), here, "", self.mark
@@ -85,7 +85,7 @@ def _number(value: float | tuple[int, ...] | None) -> float:
 
 @dataclass(frozen=True)
 class Size:
-    """A printed size: parameters in millions and GFLOPs, either may be missing."""
+    """A published size: parameters in millions and GFLOPs, either of which may be missing."""
 
     name: str
     params: Figure | None
@@ -131,7 +131,7 @@ def _model(name: str, width: float = 1.0, depth: float = 1.0) -> Detector:
 
 @cache
 def _printed_graph_cost(name: str, size: int) -> Cost:
-    """The cost of the graph whose size is printed for this model."""
+    """The cost of the graph whose size is published for this model."""
     model = _model(name)
     if model.spec.published.with_auxiliary:
         return cost(TrainingGraph(model), size)
@@ -194,7 +194,7 @@ def tiny_ablation() -> Section:
 
 
 def compound() -> Section:
-    """The base is yolov7-x with blocks of four convolutions in place of six."""
+    """The base is yolov7-x with four convolutions per block instead of six."""
     shallow = 4 / 6
     deep = replace(yolov7.V7_X, layers=8, counted_at=8)  # twice as deep, transitions as in the base
     with torch.device("meta"):
@@ -214,7 +214,7 @@ def compound() -> Section:
 
 
 class _Channels(nn.Module):
-    """Any number of channels out of an image, at no cost."""
+    """Turns an image into any number of channels, at no cost."""
 
     def __init__(self, count: int):
         super().__init__()
@@ -224,11 +224,11 @@ class _Channels(nn.Module):
         return images[:, :1].expand(-1, self.count, -1, -1)
 
 
-BASE = 128  # channels b of the layers that are counted; the grouped convolution needs a multiple of 64
+BASE = 128  # channels b of the layers to count; the grouped convolution needs a multiple of 64
 
 
 def _coefficient(part: nn.Module, c_in: int, cells: int) -> float:
-    """Multiply-adds of a part in units of b^2 and output cells, at 32 x 32 inputs."""
+    """Multiply-adds of a module on a 32 x 32 input, in units of b^2 x output cells."""
     counted = cost(nn.Sequential(_Channels(c_in), part), 32)
     return counted.gflops * 1e9 / 2 / cells / BASE**2
 
@@ -243,7 +243,7 @@ def _row_of(channels: Sequence[int], kernels: Sequence[int], groups: int) -> nn.
 
 
 _B = BASE
-# Channels of a layer in full and inside a partial stage, and the groups of its 3x3 convolution.
+# Channels of the full layer, channels inside a CSP stage, and groups of the 3x3 convolution.
 LAYER_CHANNELS = {
     "ResNet": ((_B, _B // 4, _B // 4, _B), (_B // 2, _B // 4, _B // 4, _B // 2), 1),
     "ResNeXt": ((_B, _B // 2, _B // 2, _B), (_B // 2, _B // 2, _B // 2, _B // 2), 32),
@@ -329,12 +329,12 @@ def gpu_use() -> Section:
     return Section("Use of the GPU", text, rows)
 
 
-# --- What only a GPU can tell -----------------------------------------------------------------------------------------
+# --- Figures that need a GPU ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Printed figures that take training or timing: cells of a row, and how many figures they hold."""
+    """Published figures that need training or timing: the cells of a row, and how many figures it has."""
 
     cells: tuple[str, ...]
     figures: int
@@ -357,7 +357,7 @@ def _accuracy() -> Iterator[Measured]:
 
 
 def _once() -> list[str]:
-    """The models, without those that another name prints the same figures of."""
+    """The models, without those whose figures are published under another name too."""
     twice = {"yolov4-csp-leaky"}  # a row of table 8
     return [name for name in model_names() if name not in twice]
 
@@ -384,7 +384,7 @@ Scaled-YOLOv4 is arXiv 2011.08036, YOLOv7 is 2207.02696. COCO, 80 classes; a mul
 
 
 def page() -> str:
-    """The page as Markdown; equal code gives equal text."""
+    """The page as Markdown; deterministic."""
     sections = [
         models(),
         csp_ablation(),

@@ -1,4 +1,4 @@
-"""The detectors: build one by name, decode its maps, fuse, count, save and load it."""
+"""The detectors: build one by name, decode its raw maps, fuse, count, save and load it."""
 
 from yolo_core.models.detector import Detector
 from yolo_core.models.spec import ModelSpec

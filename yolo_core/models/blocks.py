@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from yolo_core.models.norm_act import norm_act
 
-BN_EPS = 1e-3  # both from the authors' repository
+BN_EPS = 1e-3  # both as in the authors' repository
 BN_MOMENTUM = 0.03
 
 Activation = Callable[[], nn.Module]
 
 
 def leaky() -> nn.Module:
-    """Darknet's leaky rectifier, slope 0.1."""
+    """Darknet's leaky ReLU, slope 0.1."""
     return nn.LeakyReLU(0.1, inplace=True)
 
 
@@ -29,15 +29,15 @@ def silu() -> nn.Module:
 
 
 class Foldable(nn.Module):
-    """A block that has a simpler equal for inference."""
+    """A block with a simpler equivalent for inference."""
 
     def fold(self) -> None:
-        """Become that equal, in place; a second call changes nothing."""
+        """Turn into that equivalent, in place. Idempotent."""
         raise NotImplementedError
 
 
 class ConvBnAct(Foldable):
-    """Convolution without bias, batch normalisation, activation; keeps H and W when stride is 1."""
+    """Convolution without bias, batch normalisation, activation. Stride 1 keeps H and W."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, activation: Activation = leaky):
         super().__init__()
@@ -49,7 +49,7 @@ class ConvBnAct(Foldable):
         return norm_act(self.conv(x), self.bn, self.act)
 
     def fold(self) -> None:
-        """Move the running statistics and the affine part of the normalisation into the convolution, in place."""
+        """Fold the normalisation (running statistics and affine parameters) into the convolution, in place."""
         if isinstance(self.bn, nn.BatchNorm2d):
             absorb(self.conv, self.bn)
             self.bn = nn.Identity()
@@ -57,7 +57,7 @@ class ConvBnAct(Foldable):
 
 @torch.no_grad()
 def absorb(conv: nn.Conv2d, bn: nn.BatchNorm2d, channels: slice = slice(None)) -> None:
-    """Make `conv`, which has no bias, compute what it and those `channels` of `bn` did after it, in place."""
+    """Fold `channels` of `bn` into the convolution before it, which has no bias, in place."""
     assert bn.running_mean is not None
     assert bn.running_var is not None
     scale = (bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps))[channels]
@@ -69,16 +69,16 @@ def absorb(conv: nn.Conv2d, bn: nn.BatchNorm2d, channels: slice = slice(None)) -
 class CspOsa(nn.Module):
     """Partial one-shot aggregation, the stage of yolov4-tiny (arXiv 2011.08036, sections 3.2 and 4.2).
 
-    A 3x3 convolution to `channels`; its second half runs through `layers` 3x3 convolutions, each as wide as that half.
-    In the row of first half, second half and outputs, `crossing` halves cross the stage untouched and a 1x1
-    convolution mixes the others: the paper's COSA-1x3x, 2x2x and 3x1x have 1, 2 and 3 of four cross.
+    A 3x3 convolution to `channels`, whose second half feeds a chain of `layers` 3x3 convolutions of the same width.
+    Of the first half, the second half and the chain's outputs, in this order, the first `crossing` bypass the stage
+    and a 1x1 convolution mixes the rest: COSA-1x3x, 2x2x and 3x1x in the paper bypass 1, 2 and 3 of four.
     forward: (B, c_in, H, W) -> stage output (B, 2 channels, H, W), mixed path (B, c_mixed, H, W) for the neck.
     """
 
     def __init__(self, c_in: int, channels: int, layers: int = 2, crossing: int = 2):
         super().__init__()
         growth = channels // 2
-        layers = max(layers, crossing - 1)  # at least one to mix
+        layers = max(layers, crossing - 1)  # leave at least one to mix
         self.crossing = crossing
         self.c_mixed = (4 - crossing) * growth
         self.enter = ConvBnAct(c_in, channels, 3)
@@ -89,5 +89,5 @@ class CspOsa(nn.Module):
         grown = list(self.enter(x).chunk(2, 1))
         for layer in self.layers:
             grown.append(layer(grown[-1]))
-        mixed = self.mix(torch.cat(grown[: self.crossing - 1 : -1], 1))  # newest first, as Darknet's routes order them
+        mixed = self.mix(torch.cat(grown[: self.crossing - 1 : -1], 1))  # newest first, like Darknet's routes
         return torch.cat((*grown[: self.crossing], mixed), 1), mixed

@@ -1,4 +1,4 @@
-"""All detectors side by side: what each costs, counted here, and what its paper reports."""
+"""All detectors side by side: the cost counted here and the figures of the paper."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ class Entry:
     """One detector."""
 
     name: str
-    """As the parameters and options call it."""
+    """As used in parameters and options."""
 
     size: int
     """Native input side, px."""
 
     cost: Cost
-    """Counted the way its paper counts."""
+    """Counted the way the paper does."""
 
     published: Published
-    """What its paper reports."""
+    """The figures of the paper."""
 
 
 def entries(num_classes: int) -> Iterator[Entry]:
-    """Every detector, for this many classes."""
+    """Every detector, built for `num_classes` classes."""
     for name in model_names():
         spec = get_spec(name)
         with torch.device("meta"):  # counting needs shapes, not weights

@@ -1,4 +1,4 @@
-"""Activation checkpointing: recompute a part's activations in the backward pass instead of keeping them."""
+"""Activation checkpointing: recompute a module's activations in the backward pass instead of storing them."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(part: nn.Module, *inputs: Tensor) -> Any:
-    """`part(*inputs)`, of which only the inputs are kept for the backward pass; without gradients a plain call.
+    """`part(*inputs)`, storing only the inputs for the backward pass; a plain call when gradients are disabled.
 
-    Gradients and the running statistics of normalisation are those of the plain call. `part` must not be random.
+    Gradients and running statistics are those of a plain call. `part` must be deterministic.
     """
     if not torch.is_grad_enabled():
         return part(*inputs)
@@ -22,13 +22,13 @@ def checkpointed(part: nn.Module, *inputs: Tensor) -> Any:
 
 
 def _contexts(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What surrounds the computation and the recomputation."""
+    """Contexts for the forward pass and for the recomputation."""
     return nullcontext(), _statistics_kept(part)
 
 
 @contextmanager
 def _statistics_kept(part: nn.Module) -> Iterator[None]:
-    """Let normalisation move copies of its running statistics: the layers' own have moved for this batch already."""
+    """Update copies of the running statistics: the originals have already been updated for this batch."""
     kept = [(layer, dict(layer._buffers)) for layer in part.modules() if isinstance(layer, _BatchNorm)]
     for layer, buffers in kept:
         layer._buffers.update({name: buffer.clone() for name, buffer in buffers.items() if buffer is not None})

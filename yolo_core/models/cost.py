@@ -1,4 +1,4 @@
-"""What a model costs: parameters, operations, traffic and memory, counted from its graph without running it."""
+"""The cost of a model: parameters, operations, memory traffic and memory, counted on its graph without running it."""
 
 import copy
 import weakref
@@ -22,14 +22,14 @@ ELEMENTWISE = (nn.BatchNorm2d, nn.LeakyReLU, nn.Mish, nn.SiLU)
 
 @dataclass(frozen=True)
 class Cost:
-    """params: trainable numbers; gflops: 1e9 operations of one image's convolutions, a multiply-add counted as two."""
+    """params: trainable parameters; gflops: 1e9 operations in the convolutions per image, a multiply-add being two."""
 
     params: int
     gflops: float
 
 
 def cost(model: nn.Module, size: int) -> Cost:
-    """The cost of `model`'s forward as it is, at a square input of `size` pixels; biases are not counted as operations.
+    """The cost of `model.forward` as it stands, at a square input of `size` pixels, ignoring bias additions.
 
     Allocates nothing; the model may be on any device.
     """
@@ -38,32 +38,32 @@ def cost(model: nn.Module, size: int) -> Cost:
 
 
 def deploy_cost(model: Detector, size: int) -> Cost:
-    """The cost of the graph that inference runs: folded, without auxiliary heads, as `fuse` leaves it.
+    """The cost of the inference graph that `fuse` produces: folded, without auxiliary heads.
 
-    Adding a bias counts as a multiply-add, as in the sizes of the YOLOv7 paper. Allocates nothing.
+    Adding a bias counts as a multiply-add, as in the YOLOv7 paper. Allocates nothing.
     """
     counted = _count(_deploy_graph(model), size)
     return Cost(counted.params, counted.deploy_gflops)
 
 
 def paper_cost(model: Detector, size: int) -> Cost:
-    """The cost of the graph that the model's paper counts: as built for Scaled-YOLOv4, as deployed for YOLOv7.
+    """The cost of the graph that the paper counts: as built for Scaled-YOLOv4, as deployed for YOLOv7.
 
-    The auxiliary heads, which the paper counts for yolov7-d6 only, are left out.
+    Excludes auxiliary heads, which the paper counts only for yolov7-d6.
     """
     return deploy_cost(model, size) if model.spec.published.graph == "deployed" else cost(model, size)
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What inference of one image takes: figures of the deploy graph (see `deploy_cost`) at a square input of `size`.
+    """The cost of inference per image: the deployed graph (see `deploy_cost`) at a square input of `size` pixels.
 
-    params, gflops: as `deploy_cost` counts them. convolutions: how many run, one after the other.
-    io: elements of the maps that the convolutions read and write (convolutional input/output, arXiv 2011.08036,
-        section 3), weights aside.
-    weight_bytes: parameters and buffers. peak_bytes: the most that the input, the maps and the outputs take at one
-        time when the operations run in turn and every map is freed after its last use, as PyTorch does. Both in
-        float32; half precision takes half.
+    params, gflops: as in `deploy_cost`. convolutions: number run, one after the other.
+    io: feature map elements that the convolutions read and write, without weights (convolutional input/output,
+        arXiv 2011.08036, section 3).
+    weight_bytes: parameters and buffers. peak_bytes: peak memory of input, feature maps and outputs when operations
+        run one by one and each map is freed after its last use, as in PyTorch. Both in float32; half that in half
+        precision.
     """
 
     size: int
@@ -75,7 +75,7 @@ class Footprint:
     peak_bytes: int
 
     def at(self, size: int) -> "Footprint":
-        """The footprint at another square input, exact for multiples of the largest stride: maps grow by its area."""
+        """The footprint at another square input, scaled by area: exact for multiples of the largest stride."""
         area = Fraction(size, self.size) ** 2
         scaled = {name: round(getattr(self, name) * area) for name in ("io", "peak_bytes")}
         return replace(self, size=size, gflops=float(self.gflops * area), **scaled)
@@ -100,19 +100,19 @@ def footprint(model: Detector, size: int) -> Footprint:
 
 
 def kept_bytes(model: Detector, size: int) -> int:
-    """Activation memory of training: bytes per image that the forward pass keeps for the backward pass, in float32.
+    """Activation memory of training: bytes per image stored for the backward pass, in float32.
 
-    The distinct storages that autograd saves, weights aside, of the training graph at a square input of `size` pixels;
-    it grows with the area. Autocast to half precision keeps about half of it, activation checkpointing much less.
+    Sums the distinct storages that autograd saves, without weights, for the training graph at a square input of `size`
+    pixels; grows with the area. Half-precision autocast stores about half of it, activation checkpointing much less.
     Allocates nothing.
     """
     graph = without_memory(model).train()
     graph.body.checkpointing = False
     own = _storages((*graph.parameters(), *graph.buffers()))
-    kept: dict[int, torch.UntypedStorage] = {}  # holds them, so that ids stay unique
+    kept: dict[int, torch.UntypedStorage] = {}  # keeps them alive, so that ids stay unique
 
     def keep(tensor: Tensor) -> Tensor:
-        if tensor.shape[:1] == (2,):  # of both images; statistics of the batch are negligible
+        if tensor.shape[:1] == (2,):  # has a batch dimension; batch statistics are negligible
             kept.update(_storages((tensor,)))
         return tensor
 
@@ -122,7 +122,7 @@ def kept_bytes(model: Detector, size: int) -> int:
 
 
 def without_memory(model: M) -> M:
-    """A copy on the meta device: the same graph and shapes, no numbers."""
+    """A copy on the meta device: same graph and shapes, no data."""
     memo: dict[int, object] = {id(p): nn.Parameter(_shape_of(p)) for p in model.parameters()}
     memo |= {id(b): _shape_of(b) for b in model.buffers()}
     return copy.deepcopy(model, memo)
@@ -141,7 +141,7 @@ def _deploy_graph(model: Detector) -> Detector:
 
 @dataclass
 class _Counted:
-    """Parameters; of the convolutions of one image: multiply-adds, additions of biases, number, elements in and out."""
+    """Parameters and, for the convolutions per image, multiply-adds, bias additions, count, elements in and out."""
 
     params: int
     multiply_adds: int = 0
@@ -158,7 +158,7 @@ class _Counted:
 def _count(model: nn.Module, size: int) -> _Counted:
     graph = without_memory(model)
     for module in graph.modules():
-        if isinstance(module, ELEMENTWISE):  # they do not change shapes and take most of the time
+        if isinstance(module, ELEMENTWISE):  # keep shapes and take most of the time
             module.forward = _same
     with _counting(graph) as counted:
         graph(torch.empty(1, 3, size, size, device="meta"))
@@ -191,7 +191,7 @@ def _counting(model: nn.Module) -> Iterator[_Counted]:
 
 
 class _Alive(TorchDispatchMode):
-    """Follows the storages made inside it, other than those of `own`: the bytes alive now and at most."""
+    """Tracks storages created inside the context, except those of `own`: current and peak bytes."""
 
     def __init__(self, own: Iterable[Tensor]) -> None:
         super().__init__()

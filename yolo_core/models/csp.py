@@ -1,14 +1,14 @@
 """Darknet's residual blocks and their cross-stage partial forms (arXiv 1911.11929; 2011.08036, sections 4.1 and 4.3).
 
-In a cross-stage partial (CSP) block half of the channels runs through the computation and half passes it by. A path of
-the neck is the reversed form: its 3x3 convolutions come last in a pair and have no residual.
+In a cross-stage partial (CSP) block half of the channels are computed and the other half bypass the computation. The
+neck uses the reversed form: in each pair the 3x3 convolution comes last, and there is no residual.
 
-Two variants are published. In Darknet's configurations either half ends in a convolution with its own normalisation and
-activation. In the authors' PyTorch for P5 to P7 the halves are normalised and activated together where they join: the
-same in a stage, but in the neck the computed half, activated already, gets it a second time. Spatial pyramid pooling
+Two variants are published. In Darknet's configurations each half ends in a convolution with its own normalisation and
+activation. The authors' PyTorch for P5 to P7 normalises and activates the concatenated halves: equivalent in a stage,
+but in the neck the computed half, already activated, is normalised and activated twice. Spatial pyramid pooling
 concatenates the finest map last in the former and first in the latter.
 
-Shapes: every block takes (B, c_in, H, W) and gives (B, c_out, H, W), a stage (B, c_out, H/2, W/2).
+Shapes: every block maps (B, c_in, H, W) to (B, c_out, H, W), a stage to (B, c_out, H/2, W/2).
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from yolo_core.models.blocks import BN_EPS, BN_MOMENTUM, Activation, ConvBnAct, Foldable, absorb
 from yolo_core.models.norm_act import norm_act
 
-Variant = Literal["darknet", "pytorch", "yolov7"]  # yolov7: Darknet's joins, but the finest map first
+Variant = Literal["darknet", "pytorch", "yolov7"]  # yolov7: as darknet, but the finest map first
 
 
 class Residual(nn.Module):
-    """A 1x1 convolution to `hidden` channels and a 3x3 convolution back, added to the input."""
+    """A 1x1 convolution to `hidden` channels, a 3x3 convolution back, and a skip connection."""
 
     def __init__(self, channels: int, hidden: int, activation: Activation):
         super().__init__()
@@ -36,7 +36,7 @@ class Residual(nn.Module):
 
 
 class DarknetStage(nn.Module):
-    """A stage of Darknet53 (arXiv 1804.02767): halve the map, then residual blocks."""
+    """A stage of Darknet53 (arXiv 1804.02767): downsampling, then residual blocks."""
 
     def __init__(self, c_in: int, c_out: int, repeats: int, activation: Activation):
         super().__init__()
@@ -48,7 +48,7 @@ class DarknetStage(nn.Module):
 
 
 class BnAct(nn.Module):
-    """Normalisation and activation of joined halves."""
+    """Normalisation and activation of the concatenated halves."""
 
     def __init__(self, channels: int, activation: Activation):
         super().__init__()
@@ -60,7 +60,7 @@ class BnAct(nn.Module):
 
 
 def _ending(c_in: int, c_out: int, activation: Activation, variant: Variant) -> nn.Module:
-    """The 1x1 convolution that ends a half; in the PyTorch variant the join does the rest."""
+    """The 1x1 convolution at the end of a half; the PyTorch variant normalises and activates after the join."""
     if variant == "pytorch":
         return nn.Conv2d(c_in, c_out, 1, bias=False)
     return ConvBnAct(c_in, c_out, 1, activation=activation)
@@ -71,7 +71,7 @@ def _join(channels: int, activation: Activation, variant: Variant) -> nn.Module:
 
 
 class CspStage(Foldable):
-    """A stage of CSPDarknet53: the downsampling convolution stands before the split (arXiv 2011.08036, section 4.1)."""
+    """A stage of CSPDarknet53, with the downsampling convolution before the split (arXiv 2011.08036, section 4.1)."""
 
     def __init__(self, c_in: int, c_out: int, repeats: int, activation: Activation, variant: Variant):
         super().__init__()
@@ -90,9 +90,9 @@ class CspStage(Foldable):
         return self.merge(self.join(torch.cat((computed, self.bypass(x)), 1)))
 
     def fold(self) -> None:
-        """Move the joined halves' normalisation into the convolutions that end them, in place.
+        """Fold the normalisation after the join into the last convolution of each half, in place.
 
-        In the neck's blocks nothing can take it in: the computed half is activated before.
+        The neck's blocks cannot be folded like this, because their computed half is activated before the join.
         """
         if not isinstance(self.join, BnAct):
             return
@@ -109,8 +109,8 @@ def darknet_stages(
 ) -> nn.ModuleList:
     """The stages of a backbone.
 
-    channels: of the input, then of each stage; repeats: residual blocks of each stage; first_csp: index of the first
-    stage that is cross-stage partial, those before are plain.
+    channels: of the input, then of each stage; repeats: residual blocks per stage; first_csp: index of the first CSP
+    stage, the ones before it being plain.
     """
     stages = nn.ModuleList()
     for i, count in enumerate(repeats):
@@ -123,7 +123,7 @@ def darknet_stages(
 
 
 class DarknetPath(nn.Module):
-    """The convolutions of the plain neck: 1x1, then pairs of 3x3 to twice the channels and 1x1 back."""
+    """The block of the plain neck: 1x1, then pairs of a 3x3 to twice the channels and a 1x1 back."""
 
     def __init__(self, c_in: int, c_out: int, repeats: int, activation: Activation):
         super().__init__()
@@ -138,7 +138,7 @@ class DarknetPath(nn.Module):
 
 
 class CspPath(nn.Module):
-    """The reversed CSP block of the neck (arXiv 2011.08036, figure 2b): pairs of 1x1 and 3x3, as wide as the output."""
+    """The reversed CSP block of the neck (arXiv 2011.08036, figure 2b): pairs of 1x1 and 3x3 of the output width."""
 
     def __init__(self, c_in: int, c_out: int, repeats: int, activation: Activation, variant: Variant):
         super().__init__()
@@ -157,9 +157,9 @@ class CspPath(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Spatial pyramid pooling (arXiv 1406.4729): the map beside its maxima over 5x5, 9x9 and 13x13 cells.
+    """Spatial pyramid pooling (arXiv 1406.4729): the map concatenated with its 5x5, 9x9 and 13x13 max pools.
 
-    forward: (B, C, H, W) -> (B, 4 C, H, W). A 5x5 maximum of a 5x5 maximum is the 9x9 one, and so on.
+    forward: (B, C, H, W) -> (B, 4 C, H, W). 5x5 pooling applied twice is 9x9, three times 13x13.
     """
 
     def __init__(self, variant: Variant):
@@ -175,7 +175,7 @@ class Pyramid(nn.Module):
 
 
 class Spp(nn.Module):
-    """The plain neck's first block (YOLOv3-SPP): three convolutions, pooling, three convolutions."""
+    """First block of the plain neck (YOLOv3-SPP): three convolutions, pooling, three convolutions."""
 
     def __init__(self, c_in: int, c_out: int, activation: Activation):
         super().__init__()
@@ -194,7 +194,7 @@ class Spp(nn.Module):
 
 
 class SppCsp(nn.Module):
-    """Spatial pyramid pooling inside a CSP block, the CSP neck's first block (arXiv 2011.08036, section 4.1)."""
+    """First block of the CSP neck: spatial pyramid pooling in a CSP block (arXiv 2011.08036, section 4.1)."""
 
     def __init__(self, c_in: int, c_out: int, activation: Activation, variant: Variant):
         super().__init__()

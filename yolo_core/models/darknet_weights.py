@@ -1,4 +1,4 @@
-"""Darknet's `.weights` files: a header, then float32 numbers, layer after layer in the order of the configuration."""
+"""Darknet's `.weights` files: a header, then float32 values layer by layer, in the order of the configuration."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ EPS = 1e-5  # Darknet's BatchNorm
 
 
 def read(path: Path, layers: Sequence[tuple[str, nn.Module]]) -> dict[str, Tensor]:
-    """State-dict entries of `layers`, which are the file's convolutions in its order, by our names.
+    """State-dict entries, under our names, of `layers`: the file's convolutions, in its order.
 
     A layer is a `ConvBnAct` (file: beta, gamma, mean, variance, weight) or a convolution with bias (bias, weight).
-    Raises UserError when the file is missing or shorter or longer than these layers; the line names the layer.
+    Raises UserError, naming the layer, when the file is missing or is shorter or longer than these layers.
     """
     try:
         data = path.read_bytes()
@@ -40,7 +40,7 @@ def read(path: Path, layers: Sequence[tuple[str, nn.Module]]) -> dict[str, Tenso
 
 
 def _header_bytes(path: Path, data: bytes) -> int:
-    """Version (3 int32), then the images seen: int32 in versions before 0.2, int64 since."""
+    """Header size: version (3 int32), then images seen in training (int32 before version 0.2, int64 since)."""
     if len(data) < 12:
         raise UserError(f"{path}: too short for a Darknet header")
     major, minor, _ = struct.unpack("<3i", data[:12])
@@ -53,7 +53,7 @@ def _header_bytes(path: Path, data: bytes) -> int:
 
 
 def _entries(layer: str, module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of one layer's tensors in the file's order."""
+    """Names and shapes of a layer's tensors, in the file's order."""
     if isinstance(module, ConvBnAct):
         channels = (module.conv.out_channels,)
         for name in ("bias", "weight", "running_mean", "running_var"):

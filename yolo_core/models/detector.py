@@ -1,4 +1,4 @@
-"""A detector: body (backbone and neck), heads, and what is needed to read its maps."""
+"""A detector: body (backbone and neck), heads, and what is needed to decode its maps."""
 
 import math
 from typing import Any
@@ -17,9 +17,9 @@ class Body(nn.Module):
 
     forward: images (B, 3, H, W) -> features per level, finest first, (B, out_channels[level], H/stride, W/stride).
 
-    A body for training with auxiliary heads also has features for them, with auxiliary_channels[level] channels.
-    checkpointing: in training, recompute activations in the backward pass instead of keeping them; nothing else
-        changes. Bodies call their parts through `run`, which sees to it.
+    A body trained with auxiliary heads also has features for them, with auxiliary_channels[level] channels.
+    checkpointing: in training, recompute activations in the backward pass instead of storing them; results are the
+        same. Bodies call their modules through `run`, which implements it.
     """
 
     out_channels: tuple[int, ...]
@@ -27,31 +27,31 @@ class Body(nn.Module):
     checkpointing: bool = False
 
     def run(self, part: nn.Module, *inputs: Tensor) -> Any:
-        """`part(*inputs)`, checkpointed where that is asked for."""
+        """`part(*inputs)`, checkpointed if enabled."""
         return checkpointed(part, *inputs) if self.checkpointing and self.training else part(*inputs)
 
     def with_auxiliary(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What `forward` gives and the auxiliary features, from one computation."""
+        """The features of `forward` and the auxiliary features, from one pass."""
         raise NotImplementedError
 
     def drop_auxiliary(self) -> None:
-        """Remove, in place, what only the auxiliary features need."""
+        """Remove the modules that only the auxiliary features need, in place."""
         self.auxiliary_channels = ()
 
 
 class Detector(nn.Module):
-    """A named model at some width, depth and number of classes.
+    """A named model at a given width, depth and number of classes.
 
     forward: images (B, 3, H, W), RGB, 0 to 1 -> raw maps per level, finest first, (B, A, H/stride, W/stride, 5+K).
-    H and W must be multiples of `input_stride`, the largest stride of the body, else UserError.
+    Raises UserError unless H and W are multiples of `input_stride`, the largest stride of the body.
 
-    auxiliary: a second head on features inside the network, for training alone; None in most models.
-    anchors: buffer (L, A, 2), w and h in pixels of the input size in use. It is not part of the state dict:
-    files keep it beside the weights.
+    auxiliary: a second head on intermediate features, for training only; None in most models.
+    anchors: buffer (L, A, 2), w and h in pixels at the current input size. Not in the state dict: files store it
+    next to the weights.
     """
 
     anchors: Tensor
-    fold_error: float | None = None  # set on copies made by `fuse`
+    fold_error: float | None = None  # set by `fuse` on its copies
 
     def __init__(
         self, spec: ModelSpec, body: Body, *, num_classes: int, scaling: Scaling, anchors: Anchors | None = None
@@ -76,7 +76,7 @@ class Detector(nn.Module):
         return self.head(self.body(images))
 
     def training_maps(self, images: Tensor) -> list[Tensor]:
-        """The maps that the loss is computed from: those of `forward`, then the auxiliary head's where there is one."""
+        """The maps for the loss: those of `forward`, then those of the auxiliary head, if any."""
         if self.auxiliary is None:
             return self(images)
         self._check_size(images)
@@ -84,7 +84,7 @@ class Detector(nn.Module):
         return [*self.head(lead), *self.auxiliary(auxiliary)]
 
     def drop_auxiliary(self) -> None:
-        """Remove the auxiliary head and what only it needs, in place; `forward` stays as it is."""
+        """Remove the auxiliary head and the modules only it needs, in place; `forward` is unaffected."""
         self.auxiliary = None
         self.body.drop_auxiliary()
 
@@ -98,7 +98,7 @@ class Detector(nn.Module):
 
 
 class TrainingGraph(nn.Module):
-    """A detector whose forward is `training_maps`: what data-parallel training wraps."""
+    """Exposes `training_maps` as `forward`, for data-parallel wrappers."""
 
     def __init__(self, detector: Detector):
         super().__init__()
@@ -109,7 +109,7 @@ class TrainingGraph(nn.Module):
 
 
 def _checked_anchors(spec: ModelSpec, anchors: Anchors) -> Anchors:
-    """The anchors if they fit the model's levels: one list per level, equally long, positive; else UserError."""
+    """`anchors`, if they fit the model: one list per level, of equal length, all positive. UserError otherwise."""
     counts = {len(level) for level in anchors}
     if len(anchors) != len(spec.strides) or len(counts) != 1 or counts == {0}:
         found = "/".join(str(len(level)) for level in anchors)

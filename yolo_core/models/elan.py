@@ -1,6 +1,6 @@
-"""Efficient layer aggregation and what stands between its blocks in YOLOv7 (arXiv 2207.02696, section 3).
+"""ELAN blocks and the transitions between them in YOLOv7 (arXiv 2207.02696, section 3).
 
-Shapes: a block keeps H and W; a transition halves them.
+Shapes: blocks keep H and W; transitions halve them.
 """
 
 import torch
@@ -13,8 +13,8 @@ from yolo_core.models.csp import Pyramid
 class Elan(nn.Module):
     """Efficient layer aggregation network (section 3.1, figure 2c).
 
-    Two 1x1 convolutions to `width` channels; from the second, `layers` 3x3 convolutions to `growth` channels run in a
-    row. Both, and the output of every `every`-th of the row, are concatenated and merged by a 1x1 convolution.
+    Two 1x1 convolutions to `width` channels, the second followed by a chain of `layers` 3x3 convolutions to `growth`
+    channels. A 1x1 convolution merges the outputs of both and of every `every`-th convolution of the chain.
     forward: (B, c_in, H, W) -> (B, c_out, H, W).
     """
 
@@ -31,17 +31,17 @@ class Elan(nn.Module):
         bypass, row = self.bypass(x), [self.enter(x)]
         for layer in self.layers:
             row.append(layer(row[-1]))
-        return self.merge(torch.cat((*row[:: self.every][::-1], bypass), 1))  # newest first, as the authors order them
+        return self.merge(torch.cat((*row[:: self.every][::-1], bypass), 1))  # newest first, as in the authors' code
 
     def branches(self, x: Tensor) -> list[Tensor]:
-        """One output: see `ExtendedElan`."""
+        """The only branch; see `ExtendedElan`."""
         return [self(x)]
 
 
 class ExtendedElan(nn.Module):
-    """Extended ELAN (E-ELAN, section 3.1, figure 2d): blocks side by side on one input, their outputs added up.
+    """Extended ELAN (E-ELAN, section 3.1, figure 2d): the sum of parallel blocks on the same input.
 
-    The paper draws groups whose features are shuffled and merged; this is the same, written without groups.
+    Equivalent to the paper's grouped convolutions with shuffle and merge, without the groups.
     """
 
     def __init__(self, *blocks: Elan):
@@ -52,19 +52,19 @@ class ExtendedElan(nn.Module):
         return add_up(self.branches(x))
 
     def branches(self, x: Tensor) -> list[Tensor]:
-        """The blocks' outputs before they are added up."""
+        """The outputs of the blocks, before summation."""
         return [block(x) for block in self.blocks]
 
 
 def add_up(branches: list[Tensor]) -> Tensor:
-    """The sum of one tensor or more, of one shape."""
+    """The sum of one or more tensors of the same shape."""
     return sum(branches[1:], start=branches[0])
 
 
 class DualDown(nn.Module):
-    """A transition of two paths: maximum, then 1x1 convolution; 1x1 convolution, then strided 3x3 convolution.
+    """A transition with two paths: max pooling and 1x1 convolution; 1x1 convolution and strided 3x3 convolution.
 
-    hidden: channels between the second path's convolutions.
+    hidden: channels between the convolutions of the second path.
     forward: (B, c_in, 2H, 2W) -> (B, 2 half, H, W).
     """
 
@@ -80,21 +80,21 @@ class DualDown(nn.Module):
 
 
 class MpConv(DualDown):
-    """The narrow form, that of yolov7."""
+    """The narrow form, used by yolov7."""
 
     def __init__(self, c_in: int, half: int, activation: Activation):
         super().__init__(c_in, half, half, activation)
 
 
 class DownC(DualDown):
-    """The wide form, that of yolov7-e6 and larger."""
+    """The wide form, used by yolov7-e6 and larger."""
 
     def __init__(self, c_in: int, half: int, activation: Activation):
         super().__init__(c_in, c_in, half, activation)
 
 
 class LeanSppCsp(nn.Module):
-    """Spatial pyramid pooling inside a CSP block without 3x3 convolutions, that of yolov7-tiny.
+    """Spatial pyramid pooling in a CSP block without 3x3 convolutions, used by yolov7-tiny.
 
     forward: (B, c_in, H, W) -> (B, c_out, H, W).
     """
@@ -112,9 +112,9 @@ class LeanSppCsp(nn.Module):
 
 
 class ReOrg(nn.Module):
-    """The pixels of every 2x2 square as channels: (B, C, 2H, 2W) -> (B, 4C, H, W).
+    """Space to depth, 2x2 pixels to channels: (B, C, 2H, 2W) -> (B, 4C, H, W).
 
-    The C channels of the upper left pixels come first, then those of the lower left, upper right and lower right.
+    Order: C channels of the upper left pixels, then lower left, upper right and lower right.
     """
 
     def forward(self, x: Tensor) -> Tensor:

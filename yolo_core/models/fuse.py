@@ -1,4 +1,4 @@
-"""An inference copy of a model: its training-time parts folded into plain convolutions, and the fold measured."""
+"""An inference copy of a model: training-time parts folded into plain convolutions, with the error measured."""
 
 import copy
 
@@ -12,14 +12,14 @@ TOLERANCE = 1e-4  # of the largest raw output
 
 
 class FoldError(ArithmeticError):
-    """The folded model's outputs differ from the original's by more than the tolerance."""
+    """The outputs of the folded model differ from the original's by more than the tolerance."""
 
 
 def fuse(model: Detector, tolerance: float = TOLERANCE) -> Detector:
-    """The graph for inference: a copy in evaluation mode, without gradients, folded, without auxiliary heads.
+    """The inference graph: a folded copy in evaluation mode, without gradients or auxiliary heads.
 
-    The copy's `fold_error` is its largest difference to `model` on a random image, relative to the largest raw output
-    (or to 1 when that is smaller). Raises FoldError when it is above `tolerance` or not a number.
+    Its `fold_error` is the largest difference from `model` on a random image, relative to the largest raw output (at
+    least 1). Raises FoldError when it exceeds `tolerance` or is NaN.
     """
     folded = copy.deepcopy(model).eval()
     images = _random_image(folded)
@@ -28,18 +28,18 @@ def fuse(model: Detector, tolerance: float = TOLERANCE) -> Detector:
     fold_blocks(folded)
     folded.requires_grad_(False)
     folded.fold_error = _relative_difference(before, _raw(folded, images))
-    if not folded.fold_error <= tolerance:  # also refuses NaN
+    if not folded.fold_error <= tolerance:  # also catches NaN
         raise FoldError(f"{model.spec.name}: folding changes the output by {folded.fold_error:.2g} of its range")
     return folded
 
 
 def for_inference(model: Detector) -> Detector:
-    """`fuse`, with the weights laid out channels last as the images are."""
+    """`fuse`, with weights in channels-last layout, like the images."""
     return fuse(model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing overload
 
 
 def fold_blocks(model: nn.Module) -> None:
-    """Fold every foldable block, in place; nothing is measured, so the model may also lie on the meta device."""
+    """Fold every foldable block, in place, without measuring the error: the model may be on the meta device."""
     for module in list(model.modules()):
         if isinstance(module, Foldable):
             module.fold()
@@ -53,7 +53,7 @@ def _random_image(model: Detector) -> Tensor:
 
 @torch.no_grad()
 def _raw(model: Detector, images: Tensor) -> Tensor:
-    """Raw outputs of all levels in a row, in full precision: TF32 would differ more than the fold does."""
+    """Raw outputs of all levels, flattened, in full precision: TF32 error would exceed that of the fold."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         return torch.cat([raw.flatten() for raw in model(images)])
 

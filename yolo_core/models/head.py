@@ -1,4 +1,4 @@
-"""The detection head: one 1x1 convolution per level, raw maps of one shape and meaning whatever the mode."""
+"""The detection head: one 1x1 convolution per level. Training and evaluation return the same raw maps."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from yolo_core.models.rep import ImplicitAdd, ImplicitMultiply, fold_implicit
 class Head(Foldable):
     """Raw maps from features.
 
-    implicit: whether learned values are added to the features and learned factors applied to the maps (arXiv
-        2207.02696, section 4.3); folding puts them into the convolutions.
+    implicit: add learned values to the features and multiply the maps by learned factors (implicit knowledge, arXiv
+        2207.02696, section 4.3); folding absorbs both into the convolutions.
     forward: features per level (B, C, H, W) -> per level (B, A, H, W, 5+K): raw x, y, w, h, objectness, classes.
     """
 
@@ -39,9 +39,9 @@ class Head(Foldable):
 
     @torch.no_grad()
     def _start_from_priors(self, conv: nn.Conv2d, stride: int) -> None:
-        """Biases that begin training at the expected rates (focal loss, arXiv 1708.02002, section 3.3).
+        """Initialise biases to prior probabilities (focal loss, arXiv 1708.02002, section 3.3).
 
-        8 objects in a 640 px image; 0.6 of the class probability shared by all classes.
+        8 objects per 640 px image; a class probability of 0.6 split between all classes.
         """
         assert conv.bias is not None
         bias = conv.bias.view(self.anchors_per_level, self.outputs)
@@ -57,7 +57,7 @@ class Head(Foldable):
         return x.view(b, self.anchors_per_level, self.outputs, h, w).permute(0, 1, 3, 4, 2)
 
     def fold(self) -> None:
-        """Put the implicit knowledge into the convolutions, in place."""
+        """Fold the implicit knowledge into the convolutions, in place."""
         for i, (add, conv, multiply) in enumerate(zip(self.add, self.levels, self.multiply, strict=True)):
             if isinstance(add, ImplicitAdd) and isinstance(multiply, ImplicitMultiply):
                 assert isinstance(conv, nn.Conv2d)

@@ -1,9 +1,9 @@
-"""Batch normalisation with its activation; when training on a CPU, both in one pass over memory.
+"""Batch normalisation and activation, fused when training on a CPU.
 
-PyTorch runs them one after the other and keeps the inputs of both for the backward pass. Compiled together they read
-the convolution's output twice (its moments; normalised and activated) and keep nothing but it: the normalised map is
-computed again in the backward pass, where it is needed. Everything else takes PyTorch's own way: other devices, types
-and layouts, evaluation, statistics over several workers, tracing and compiling.
+PyTorch runs the two in sequence and stores the input of each for the backward pass. The compiled version reads the
+convolution's output twice (once for the moments, once to normalise and activate) and stores only that output; the
+backward pass recomputes the normalised map. All other cases fall back to PyTorch: other devices, dtypes and layouts,
+evaluation, batch statistics synchronised across workers, tracing and compiling.
 """
 
 from functools import cache
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_BLOCK = 16_384  # elements of a block of rows: it stays in the processor's cache from one look to the next
-_ELEMENTS: dict[torch.dtype, type] = {torch.float32: np.float32, torch.bfloat16: np.uint16}  # as the loops see them
+_BLOCK = 16_384  # elements per block of rows: small enough to stay in the CPU cache between passes
+_ELEMENTS: dict[torch.dtype, type] = {torch.float32: np.float32, torch.bfloat16: np.uint16}  # dtype in the loops
 
 
 def norm_act(x: Tensor, bn: nn.Module, act: nn.Module) -> Tensor:
-    """act(bn(x)), with gradients and with the effect of training on the statistics of `bn`; x (B, C, H, W)."""
+    """act(bn(x)), differentiable; updates the running statistics of `bn` in training. x: (B, C, H, W)."""
     kind = _kind(act)
     if kind is None or not _at_once(x, bn):
         return act(bn(x))
@@ -30,14 +30,14 @@ def norm_act(x: Tensor, bn: nn.Module, act: nn.Module) -> Tensor:
 
 
 class _Kind(NamedTuple):
-    """An activation as the loops take it."""
+    """An activation, as passed to the loops."""
 
     code: int
     slope: float
 
 
 def _kind(act: nn.Module) -> _Kind | None:
-    """None for an activation that the loops do not know."""
+    """None for an activation that the loops do not support."""
     if isinstance(act, nn.Mish):
         return _Kind(2, 0.0)
     if isinstance(act, nn.SiLU):
@@ -48,7 +48,7 @@ def _kind(act: nn.Module) -> _Kind | None:
 
 
 def _at_once(x: Tensor, bn: nn.Module) -> bool:
-    """Whether the loops can do this; the test of the tensor's very type leaves out tracers and fake tensors."""
+    """Whether the loops support this case; the exact type check excludes tracers and fake tensors."""
     return (
         type(bn) is nn.BatchNorm2d
         and bn.training
@@ -58,7 +58,7 @@ def _at_once(x: Tensor, bn: nn.Module) -> bool:
         and x.device.type == "cpu"
         and x.dtype in _ELEMENTS
         and bn.weight.dtype == torch.float32
-        and x.numel() > x.shape[1]  # of a single cell there is no variance: PyTorch says so
+        and x.numel() > x.shape[1]  # a single cell has no variance: let PyTorch raise its error
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.compiler.is_compiling()
     )
@@ -66,7 +66,7 @@ def _at_once(x: Tensor, bn: nn.Module) -> bool:
 
 @torch.no_grad()
 def _remember(bn: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
-    """Move the running statistics; the variance kept is the unbiased one, as in PyTorch."""
+    """Update the running statistics, with the unbiased variance, as PyTorch does."""
     assert bn.running_mean is not None
     assert bn.running_var is not None
     assert bn.num_batches_tracked is not None
@@ -114,7 +114,7 @@ class _NormAct(torch.autograd.Function):
 
 
 class _Team:
-    """Work on a map x, cut into blocks of `rows` of its `count` rows, by as many threads as PyTorch uses."""
+    """Processes the `count` rows of a map x in blocks of `rows`, on as many threads as PyTorch uses."""
 
     def __init__(self, x: Tensor, kind: _Kind):
         self.x = x
@@ -125,7 +125,7 @@ class _Team:
         self.numbers = {"rows": self.rows, "count": self.count, "channels": self.channels, "kind": kind.code}
 
     def work(self, work: int, **tensors: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Do one of the works of `norm_act_loops` with the tensors it asks for; sums per block and channel."""
+        """Run one of the operations of `norm_act_loops` on the tensors it needs; returns sums per block and channel."""
         loops = _loops()
         blocks = -(-self.count // self.rows)
         sums, others = np.empty((2, blocks, self.channels), np.float32)
@@ -143,7 +143,7 @@ class _Team:
 
 @cache
 def _loops() -> Any:
-    """The compiled loops; their import is put off, see `yolo_core.compiled`."""
+    """The compiled loops, imported lazily; see `yolo_core.compiled`."""
     from yolo_core.models import norm_act_loops
 
     return norm_act_loops
@@ -154,9 +154,9 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 
 def _like(gradient: Tensor, x: Tensor) -> Tensor:
-    """A gradient of x's type, with channels last in memory.
+    """The gradient in x's dtype and channels-last layout.
 
-    It stays where it is when it is a slice of channels, as the gradient of a part of a concatenation is.
+    Not copied when it is a slice of channels, such as the gradient of one input of a concatenation.
     """
     _, channels, height, width = x.shape
     row = gradient.stride(3)

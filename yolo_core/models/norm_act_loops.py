@@ -1,13 +1,13 @@
-"""The compiled loops of batch normalisation with its activation; `norm_act.py` says what they compute.
+"""Compiled loops for fused batch normalisation and activation; see `norm_act.py` for what they compute.
 
-A map is a flat array in the order row, channel, a row being one cell of one image: float32, or bfloat16 as its bits in
-uint16. It is cut into blocks of rows. Sums are taken over blocks and then over the blocks in order, in float64, so
-that neither their value nor their precision depends on the number of threads.
-No fast mathematics: which products and sums round once would be the compiler's choice, and it chooses otherwise in the
-process that compiles than in those that find the code in the cache. Every operation rounds, so all give the same bits.
-Indices are unsigned: for signed ones numba asks whether they count from the end, and the loop is not vectorised.
+A map is a flat array ordered by row, then channel, where a row is one cell of one image; float32, or bfloat16 as uint16
+bits. It is split into blocks of rows. Sums are computed per block, then over the blocks in order in float64, so that
+neither value nor precision depends on the number of threads.
+No fastmath: the compiler could then fuse multiply-adds, and it chooses differently in the process that compiles than in
+those that load the code from the cache. With every operation rounded, all processes produce the same bits.
+Indices are unsigned: for signed ones numba checks for negative indices, which prevents vectorisation.
 
-Shapes: N rows, C channels, K blocks of `rows` rows; arrays per channel are (C,) float32.
+Shapes: N rows, C channels, K blocks of `rows` rows; per-channel arrays are (C,) float32.
 """
 
 import ctypes
@@ -23,24 +23,24 @@ from numba.extending import intrinsic, overload
 
 from yolo_core.compiled import compiled, compiled_callback
 
-LINEAR, SILU, MISH = 0, 1, 2  # activations; LINEAR is the identity above 0 and times `slope` below
-MOMENTS, FORWARD, GRADIENT_SUMS, BACKWARD = range(4)  # what a team is asked to do with each block
+LINEAR, SILU, MISH = 0, 1, 2  # activations; LINEAR multiplies by `slope` below 0
+MOMENTS, FORWARD, GRADIENT_SUMS, BACKWARD = range(4)  # operations on a block
 
-# What a team is told. Arrays are given as addresses: x, y, g and dx are maps, the latter two of gradients, the rows of
-# g `stride` elements apart; sums and others (K, C); the rest per channel.
+# Fields of a job. Arrays are passed as addresses: x and y are maps, g and dx gradient maps, with the rows of g `stride`
+# elements apart; sums and others are (K, C); the rest are per channel.
 _INTEGERS = ("work", "next", "blocks", "rows", "count", "channels", "stride", "kind")
 _ADDRESSES = ("x", "y", "g", "dx", "sums", "others", "scale", "shift", "mean", "per_x", "constant")
 JOB: Any = np.dtype([*((name, np.int64) for name in (*_INTEGERS, *_ADDRESSES)), ("slope", np.float64)])
 
 inlined = numba.njit(inline="always")
 _ONE, _TWO, _FOUR = np.float32(1), np.float32(2), np.float32(4)
-_MOST = np.float32(20)  # from here on mish(x) is x, to the last bit
+_MOST = np.float32(20)  # from here on mish(x) == x exactly
 
 
 def run(job: np.ndarray, element: type) -> None:
-    """Have PyTorch's own threads do `job`, (1,) of `JOB`, on maps of `element`: np.float32 or np.uint16.
+    """Run `job`, a (1,) array of `JOB`, on PyTorch's own threads; element: np.float32 or np.uint16.
 
-    Threads of another pool would compete with PyTorch's, which go on spinning for milliseconds after each operation.
+    A separate pool would compete with PyTorch's threads, which keep spinning for milliseconds after each operation.
     """
     job["next"] = 0
     task, team = _task(element), _team()
@@ -52,9 +52,9 @@ def run(job: np.ndarray, element: type) -> None:
 
 @cache
 def _team():
-    """Run a function on the threads of the OpenMP library that PyTorch has loaded; None where there is none.
+    """Runs a function on the threads of the OpenMP library loaded by PyTorch; None if there is none.
 
-    This is the call that compilers make of `#pragma omp parallel`, by GNU's convention; LLVM and Intel have it too.
+    GNU's entry point for `#pragma omp parallel`, which the LLVM and Intel libraries also provide.
     """
     try:
         function = ctypes.CDLL(None).GOMP_parallel
@@ -67,7 +67,7 @@ def _team():
 
 @cache
 def _task(element):
-    """What each thread of a team runs: blocks of the job until all are taken."""
+    """What each thread runs: blocks of the job until none are left."""
 
     def task(pointer):
         job = carray(pointer, 1)[0]
@@ -113,8 +113,8 @@ def _pointer(typing, address):
 
 @intrinsic
 def _ticket(typing, pointer):
-    """The number of the next block that no thread has taken: `next` of the job, counted up atomically."""
-    place = JOB.names.index("next")  # every field is of 8 bytes
+    """The next unclaimed block: atomically increments `next` of the job."""
+    place = JOB.names.index("next")  # every field has 8 bytes
 
     def code(context, builder, signature, arguments):
         words = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())
@@ -126,7 +126,7 @@ def _ticket(typing, pointer):
 
 @compiled
 def _moments(x, begin, end, channels, total, square):
-    """Sums of x, and of its squared differences to the block's mean."""
+    """Sums of x and of its squared differences from the block's mean."""
     columns = np.uint64(channels)
     total[:] = 0
     for row in range(begin, end):
@@ -182,7 +182,7 @@ def _backward(x, begin, end, channels, scale, shift, kind, slope, g, stride, per
 
 @compiled
 def moments(sums, squares, rows, count):
-    """Mean and variance (C,) float64 over `count` rows, from what MOMENTS left in sums and others."""
+    """Mean and variance, (C,) float64, over `count` rows, from the sums and others that MOMENTS wrote."""
     mean, spread = _over_blocks(sums) / count, _over_blocks(squares)
     for block in range(len(sums)):
         here = min(rows, count - block * rows)
@@ -193,7 +193,7 @@ def moments(sums, squares, rows, count):
 
 @compiled
 def gradient_sums(sums, products):
-    """Both sums (C,) float64 over all rows, from what GRADIENT_SUMS left in sums and others."""
+    """Both sums, (C,) float64, over all rows, from the sums and others that GRADIENT_SUMS wrote."""
     return _over_blocks(sums), _over_blocks(products)
 
 
@@ -233,7 +233,7 @@ def _derivative(z, kind, slope):
 
 @inlined
 def _exp(x):
-    """e^x for -87 <= x <= 87, within 2 units in the last place: 2^k times a polynomial in the rest (Cephes, expf)."""
+    """e^x for -87 <= x <= 87, within 2 ulp: 2^k times a polynomial in the remainder (Cephes, expf)."""
     x = min(max(x, np.float32(-87)), np.float32(87))
     k = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
     r = x - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
@@ -258,7 +258,7 @@ def _(value):
 
 
 def _write(value, target) -> Any:
-    """A float32 value as an element of the map `target`."""
+    """A float32 value in the dtype of the map `target`."""
 
 
 @overload(_write, inline="always")
@@ -270,7 +270,7 @@ def _(value, target):
 
 @inlined
 def _bfloat16(value):
-    """The nearest bfloat16, ties to even. Every step stays in 32 bits: in 64 the loop is not vectorised."""
+    """Round to the nearest bfloat16, ties to even. All steps are 32-bit: 64-bit ones prevent vectorisation."""
     bits = np.float32(value).view(np.int32)
     odd = np.int32(np.int32(bits >> np.int32(16)) & np.int32(1))
     return np.uint16(np.int32(np.int32(bits + np.int32(np.int32(0x7FFF) + odd)) >> np.int32(16)))

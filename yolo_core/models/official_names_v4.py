@@ -1,8 +1,8 @@
-"""Where the authors' weight files keep what our Scaled-YOLOv4 models hold, by layer and by tensor name.
+"""Maps the layers and tensors of our Scaled-YOLOv4 models to those of the authors' weight files.
 
-A Darknet file holds its configuration's convolutions in order. The authors' PyTorch for those configurations (branch
-yolov4-csp of WongKinYiu/ScaledYOLOv4) numbers a configuration's layers, `module_list.N`; their PyTorch for P5 to P7
-(branch yolov4-large) numbers the rows of a table, `model.N`.
+A Darknet file stores the convolutions in the order of the configuration. The authors' PyTorch for those configurations
+(branch yolov4-csp of WongKinYiu/ScaledYOLOv4) numbers the layers of the configuration, `module_list.N`; their PyTorch
+for P5 to P7 (branch yolov4-large) numbers the rows of a table, `model.N`.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,19 +13,19 @@ from torch import nn
 from yolo_core.models.csp import CspPath, CspStage
 from yolo_core.models.detector import Detector
 
-# BatchNorm epsilon that files with `module_list.N` were trained with; those with `model.N` have ours.
+# BatchNorm epsilon used to train the files with `module_list.N`; those with `model.N` use ours.
 MODULE_LIST_BN_EPS = 1e-4
 
 Layers = Iterator[str | None]  # dotted names of our convolutions; None for a layer without weights
 
 
 def darknet_order(model: Detector) -> list[str]:
-    """Dotted names of the model's convolutions (`ConvBnAct`, or `Conv2d` in the head) in the configuration's order."""
+    """Dotted names of the convolutions (`ConvBnAct`, or `Conv2d` in the head), in the order of the configuration."""
     return [layer for layer in _CONFIGURATIONS[model.spec.name](model) if layer is not None]
 
 
 def module_list_names(model: Detector) -> dict[str, str]:
-    """Name in our state dict -> name in that of the authors' PyTorch for Darknet configurations."""
+    """Our state-dict key -> the key in the authors' PyTorch for Darknet configurations."""
     names = {}
     for position, layer in enumerate(_CONFIGURATIONS[model.spec.name](model)):
         if layer is None:
@@ -38,7 +38,7 @@ def module_list_names(model: Detector) -> dict[str, str]:
 
 
 def large_names(model: Detector) -> dict[str, str]:
-    """Name in our state dict of yolov4-p5, -p6 or -p7 -> name in that of the authors."""
+    """Our state-dict key of yolov4-p5, -p6 or -p7 -> the authors' key."""
     layers = _large_layers(model.get_submodule("body"))
     return {
         f"{ours}.{tensor}": f"{theirs}.{tensor}"
@@ -48,7 +48,7 @@ def large_names(model: Detector) -> dict[str, str]:
 
 
 def _tiny(model: Detector) -> Layers:
-    """yolov4-tiny.cfg and yolov4-tiny-3l.cfg: the coarsest level first."""
+    """yolov4-tiny.cfg and yolov4-tiny-3l.cfg: coarsest level first."""
     yield from ("body.stem.0", "body.stem.1")
     for stage in ("body.stage2", "body.stage3", "body.stage4"):
         layers = model.get_submodule(f"{stage}.layers")
@@ -69,12 +69,12 @@ def _tiny(model: Detector) -> Layers:
 
 
 def _scaled(heads_last: bool, model: Detector) -> Layers:
-    """yolov4-csp.cfg, where a level's head follows the level; yolov4-p5.cfg and yolov4-p6.cfg, where all come last."""
+    """yolov4-csp.cfg, with each head after its level; yolov4-p5.cfg and yolov4-p6.cfg, with all heads at the end."""
     body = model.get_submodule("body")
     yield "body.stem"
     yield from _each("body.stages", body, _stage)
     yield from ("body.spp.bypass", None, "body.spp.enter", "body.spp.before.0", "body.spp.before.1")
-    yield from (None,) * 6  # three maxima, three routes
+    yield from (None,) * 6  # three max pools, three routes
     yield from ("body.spp.after.0", "body.spp.after.1", None, "body.spp.merge")
     yield from _each("body.ups", body, _up)
     for level in range(len(model.strides)):
@@ -119,7 +119,7 @@ def _path(name: str, path: nn.Module) -> Layers:
 
 
 def _large_layers(body: nn.Module) -> Iterator[tuple[str, str]]:
-    """Our layer and theirs, in the order of their table."""
+    """Pairs of our layer and theirs, in the order of their table."""
     yield "body.stem", "model.0"
     row = 1
     for child, stage in body.get_submodule("stages").named_children():
@@ -137,7 +137,7 @@ def _large_layers(body: nn.Module) -> Iterator[tuple[str, str]]:
         row += 5
     yield "body.outs.0", f"model.{row}"
     row += 1
-    for child, down in body.get_submodule("downs").named_children():  # halve, concatenate, path, output
+    for child, down in body.get_submodule("downs").named_children():  # downsample, concatenate, path, output
         yield f"body.downs.{child}.down", f"model.{row}"
         yield from _large_path(f"body.downs.{child}.path", down.get_submodule("path"), f"model.{row + 2}")
         yield f"body.outs.{int(child) + 1}", f"model.{row + 3}"
@@ -170,9 +170,9 @@ _CONFIGURATIONS: dict[str, Callable[[Detector], Layers]] = {
     "yolov4-p5-darknet": partial(_scaled, True),
     "yolov4-p6-darknet": partial(_scaled, True),
 }
-# Model -> function that gives its convolutions in the order of its Darknet file.
+# Model -> function that lists its convolutions in the order of its Darknet file.
 DARKNET_ORDER: dict[str, Callable[[Detector], list[str]]] = dict.fromkeys(_CONFIGURATIONS, darknet_order)
-# Model -> function that gives our tensor name -> name in the authors' PyTorch file.
+# Model -> function that maps our tensor names to those of the authors' PyTorch file.
 PYTORCH_NAMES: dict[str, Callable[[Detector], dict[str, str]]] = {
     **dict.fromkeys(_CONFIGURATIONS, module_list_names),
     **dict.fromkeys(("yolov4-p5", "yolov4-p6", "yolov4-p7"), large_names),

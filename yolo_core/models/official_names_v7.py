@@ -1,8 +1,8 @@
-"""Where YOLOv7's authors keep what the models here hold: names of their `.pt` files, order of Darknet's `.weights`.
+"""Maps our YOLOv7 models to the authors' weight files: tensor names of `.pt`, layer order of Darknet's `.weights`.
 
-Their PyTorch models are a list of layers, concatenation, pooling and the like among them, so that the tensors of the
-layer at place 11 are called `model.11.conv.weight` and so on. The places follow from walking through our modules in
-the order of their configurations.
+The authors' PyTorch models are a flat list of layers, including concatenation, pooling and so on: the tensors of layer
+11 are called `model.11.conv.weight` etc. We get the indices by walking our modules in the order of their
+configurations.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,15 +18,15 @@ from yolo_core.models.elan import DownC, Elan, ExtendedElan, LeanSppCsp, MpConv
 from yolo_core.models.rep import RepConv
 from yolo_core.models.yolov7 import Down, Up, YoloV7
 
-Layer = dict[nn.Module, str]  # of one of their layers: our modules that hold its tensors, and their names within it
+Layer = dict[nn.Module, str]  # one of their layers: our modules that hold its tensors -> their names in that layer
 _NO_TENSORS: Layer = {}
 
 
 def pytorch_names(model: Detector) -> dict[str, str]:
     """Our state-dict keys -> those of the authors' training graph (`cfg/training` of WongKinYiu/yolov7).
 
-    Their graph for inference (`cfg/deploy`) has the same names without implicit knowledge and auxiliary heads, and its
-    last layer, the head, at the place of the first of the auxiliary ones'.
+    Their inference graph (`cfg/deploy`) has the same names without implicit knowledge and auxiliary heads; its last
+    layer, the head, takes the index of the first auxiliary layer.
     """
     own = {module: name for name, module in model.named_modules()}
     return {
@@ -38,10 +38,10 @@ def pytorch_names(model: Detector) -> dict[str, str]:
 
 
 def darknet_order(model: Detector) -> list[str]:
-    """Our convolutions (`ConvBnAct` or, in the head, plain) in the order of Darknet's configuration.
+    """Our convolutions (`ConvBnAct` or, in the head, plain), in the order of Darknet's configuration.
 
-    Its graph is the folded one. In ours its 3x3 convolutions before the head are the dense branches of RepConv, with
-    the other branch silenced (`RepConv.silence_pointwise`), and implicit knowledge is neutral: the same outputs.
+    Darknet has the folded graph. Its 3x3 convolutions before the head go into the dense branches of RepConv; with the
+    other branch zeroed (`RepConv.silence_pointwise`) and neutral implicit knowledge, the outputs are the same.
     """
     body, own = _body(model), {module: name for name, module in model.named_modules()}
     parts = (body.stem, body.stages, body.spp, body.ups, body.downs)
@@ -51,9 +51,9 @@ def darknet_order(model: Detector) -> list[str]:
 
 
 def darknet_input_order(model: Detector) -> dict[str, Tensor]:
-    """Convolutions of `darknet_order` whose inputs Darknet concatenates in another order: name -> indices.
+    """Convolutions of `darknet_order` whose inputs Darknet concatenates in a different order: name -> indices.
 
-    weight here = weight there[:, indices]. Darknet's yolov7-tiny.cfg has the oldest of a block's maps first.
+    Our weight = Darknet's weight[:, indices]. yolov7-tiny.cfg concatenates the oldest map of a block first.
     """
     orders: dict[str, Tensor] = {}
     if not isinstance(_body(model).spp, LeanSppCsp):
@@ -78,7 +78,7 @@ def _body(model: Detector) -> YoloV7:
 
 
 def _layers(model: Detector) -> Iterator[Layer]:
-    """The authors' layers in their order."""
+    """The authors' layers, in their order."""
     body = _body(model)
     for module in body.stem:
         yield _conv(module) if isinstance(module, ConvBnAct) else _NO_TENSORS
@@ -133,7 +133,7 @@ def _block(block: nn.Module) -> Iterator[Layer]:
 def _spp(spp: nn.Module) -> Iterator[Layer]:
     if isinstance(spp, LeanSppCsp):
         yield from map(_conv, (spp.bypass, spp.enter))
-        yield from [_NO_TENSORS] * 4  # three maxima, concatenation
+        yield from [_NO_TENSORS] * 4  # three max pools, concatenation
         yield from (_conv(spp.after), _NO_TENSORS, _conv(spp.merge))
         return
     assert isinstance(spp, SppCsp)
@@ -160,11 +160,11 @@ def _heads(model: Detector) -> Layer:
     return layer
 
 
-# Model -> function that gives its convolutions in the order of its Darknet file.
+# Model -> function that lists its convolutions in the order of its Darknet file.
 DARKNET_ORDER: dict[str, Callable[[Detector], list[str]]] = dict.fromkeys(
     ("yolov7-tiny", "yolov7", "yolov7-x"), darknet_order
 )
-# Model -> function that gives our tensor name -> name in the authors' PyTorch file.
+# Model -> function that maps our tensor names to those of the authors' PyTorch file.
 PYTORCH_NAMES: dict[str, Callable[[Detector], dict[str, str]]] = dict.fromkeys(
     (
         "yolov7-tiny",

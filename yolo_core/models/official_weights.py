@@ -1,6 +1,6 @@
-"""The authors' published weights: Darknet `.weights` and PyTorch `.pt`, put into the models built here.
+"""Loads the authors' published weights, Darknet `.weights` and PyTorch `.pt`, into our models.
 
-Every tensor is matched by name and shape. No code of the file is run.
+Every tensor is matched by name and shape. No code from the file is run.
 """
 
 import re
@@ -22,10 +22,10 @@ from yolo_core.models.spec import DARKNET_CODING
 DARKNET_ORDER = {**official_names_v4.DARKNET_ORDER, **official_names_v7.DARKNET_ORDER}
 PYTORCH_NAMES = {**official_names_v4.PYTORCH_NAMES, **official_names_v7.PYTORCH_NAMES}
 
-# Darknet trained these with a box coding that its PyTorch branches do not use.
+# Darknet trained these with a box coding that the authors' PyTorch branches do not use.
 _DARKNET_CODED = ("yolov4-tiny", "yolov4-tiny-3l")
-# What files made for inference lack: implicit knowledge and the branch of RepConv are folded in there, the auxiliary
-# heads dropped. Counters only matter to training.
+# Tensors that inference files lack: implicit knowledge and RepConv's 1x1 branch are folded, auxiliary heads dropped.
+# Batch counters only matter for training.
 _TRAINING_ONLY = re.compile(r"\.implicit$|auxiliary|\.pointwise\.|num_batches_tracked$")
 Entry = TypeVar("Entry", bound=Callable)
 _PLACE = re.compile(r"model\.(\d{1,4})\.")
@@ -33,8 +33,8 @@ _PLACE = re.compile(r"model\.(\d{1,4})\.")
 
 @dataclass(frozen=True)
 class ImportReport:
-    """matched: our tensors that were filled; absent: ours that the file does not have and need not have, now neutral
-    or fresh; unused: the file's tensors without a place here; anchors: whether the file brought its own."""
+    """matched: our tensors that were loaded; absent: optional ones that the file lacks, now neutral or freshly
+    initialised; unused: tensors of the file with no counterpart here; anchors: whether the file has its own."""
 
     matched: list[str]
     absent: list[str]
@@ -43,10 +43,11 @@ class ImportReport:
 
 
 def load_official(model: Detector, path: Path) -> ImportReport:
-    """Fill `model`, in place, from a file of the authors: Darknet's by the suffix `.weights`, else PyTorch's.
+    """Load the authors' file into `model`, in place: Darknet format if its suffix is `.weights`, otherwise PyTorch.
 
-    A Darknet file of yolov4-tiny also changes the model's box coding to its own.
-    Raises UserError when the file is missing, damaged, names anything but tensors and layers, or holds another model.
+    A Darknet file of yolov4-tiny also switches the model to Darknet's box coding.
+    Raises UserError when the file is missing or damaged, refers to anything but tensors and layers, or is of another
+    model.
     """
     path = Path(path)
     return _load_darknet(model, path) if path.suffix == ".weights" else _load_pytorch(model, path)
@@ -85,7 +86,7 @@ def _load_pytorch(model: Detector, path: Path) -> ImportReport:
 
 
 def _known(table: Mapping[str, Entry], kind: str, model: Detector, path: Path) -> Entry:
-    """The table's entry for this model; UserError that lists those of the family that have one."""
+    """The table's entry for this model; otherwise UserError, listing the models of the family that have one."""
     name = model.spec.name
     if name not in table:
         near = [other for other in table if other.startswith(name)] or list(table)
@@ -94,7 +95,7 @@ def _known(table: Mapping[str, Entry], kind: str, model: Detector, path: Path) -
 
 
 def _names(model: Detector, theirs: Mapping[str, Tensor], path: Path) -> dict[str, str]:
-    """Our tensor names -> the file's. In a file without auxiliary heads the head has an earlier place."""
+    """Our tensor names -> the file's. In files without auxiliary heads, the head has a smaller index."""
     names = _known(PYTORCH_NAMES, "PyTorch weights", model, path)(model)
     head, last = _last_place(names.values()), _last_place(theirs)
     if last is None or head is None or last >= head:
@@ -108,7 +109,7 @@ def _last_place(names: Iterable[str]) -> int | None:
 
 
 def _with_our_eps(found: Mapping[str, Tensor], eps: Mapping[str, float]) -> dict[str, Tensor]:
-    """The tensors in float32; normalisation trained with another epsilon is rescaled to the same outputs with ours."""
+    """The tensors in float32, normalisation weights rescaled so that our epsilon gives the same outputs as theirs."""
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
     for layer, value in eps.items():
         if value != BN_EPS and f"{layer}.weight" in tensors:
@@ -119,7 +120,7 @@ def _with_our_eps(found: Mapping[str, Tensor], eps: Mapping[str, float]) -> dict
 
 
 def _anchors(model: Detector, theirs: Mapping[str, Tensor]) -> Tensor | None:
-    """The anchors in pixels that a detection layer of the file holds; None where it has none of this model's number."""
+    """The anchors, in pixels, of the file's detection layer; None if it has none, or a different number of them."""
     held = (value for name, value in theirs.items() if name.endswith(".anchor_grid"))
     fitting = [value for value in held if value.numel() == model.anchors.numel()]
     return fitting[0].float().reshape(model.anchors.shape) if fitting else None
@@ -134,7 +135,7 @@ def _fill(
     unused: list[str],
     anchors: Tensor | None = None,
 ) -> ImportReport:
-    """Copy the tensors, trained with these epsilons, after checking that all are there and fit."""
+    """Copy the tensors, which were trained with `eps`, after checking that none is missing and all shapes match."""
     own = model.state_dict()
     absent = [name for name in own if name not in found]
     if missing := next((name for name in absent if not _TRAINING_ONLY.search(name)), None):
@@ -154,7 +155,7 @@ def _fill(
 
 
 def _neutralise(model: Detector, absent: set[str]) -> None:
-    """Have the parts that the file has folded into others change nothing."""
+    """Neutralise the modules that are already folded in the file."""
     for name, module in model.named_modules():
         if isinstance(module, Implicit) and f"{name}.implicit" in absent:
             module.reset_to_neutral()

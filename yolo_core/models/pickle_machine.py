@@ -1,8 +1,8 @@
-"""Pickle's stack machine for data alone: containers, numbers, text, and what a subclass builds for the names it admits.
+"""A data-only pickle machine: containers, numbers, text, and whatever a subclass builds for the names it allows.
 
-Python's own unpickler does more than a file of weights may ask for: it hashes whatever stands as a key, sets attributes
-of whatever was built, and reserves memory for whatever number a memo names. Here time and memory follow the length of
-the pickle, and nothing is called but a `Builder`.
+Python's own unpickler does more than a weights file should be able to ask for: it hashes any key, sets attributes on
+any object, and allocates memory for any memo index. Here time and memory are bounded by the length of the pickle, and
+only a `Builder` is ever called.
 """
 
 import pickle
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-LONGEST_KEY = 200  # characters; a checkpoint's longest names have about 60
+LONGEST_KEY = 200  # characters; the longest names in checkpoints have about 60
 BIGGEST_KEY = 2**63
 
 
 class Record:
-    """Something of the file that is kept as data: a layer, or a number of a library's own type."""
+    """An object of the file kept as plain data: a layer, or a number of a library's own type."""
 
     def __init__(self) -> None:
         self.fields: dict[object, object] = {}
@@ -24,24 +24,24 @@ class Record:
 
 @dataclass(frozen=True)
 class Builder:
-    """What a name in the file stands for, when it is to be called with arguments of the file."""
+    """The meaning of a name that the file may call, with arguments from the file."""
 
     call: Callable[..., object]
 
 
 class PickleMachine:
-    """Runs a pickle. Raises UnpicklingError, or any error that the bytes lead to."""
+    """Runs a pickle. Raises UnpicklingError, or any other error that the bytes trigger."""
 
     def find(self, module: str, name: str) -> object:
-        """What a name stands for: a Builder or a constant; raises an error for a name that is not admitted."""
+        """Resolve a name to a Builder or a constant; raises an error if the name is not allowed."""
         raise NotImplementedError
 
     def persistent(self, pid: object) -> object:
-        """What stands outside the pickle under `pid`."""
+        """The object stored outside the pickle under `pid`."""
         raise NotImplementedError
 
     def run(self, data: bytes) -> object:
-        """The object that the pickle describes. Sets become lists, all kinds of dict become dict."""
+        """The unpickled object. Sets become lists, all dict types become dict."""
         self._stack: list[object] = []
         self._marks: list[int] = []
         self._memo: dict[int, object] = {}
@@ -101,7 +101,7 @@ class PickleMachine:
         self._push(builder.call(*arguments))
 
     def _build(self) -> None:
-        """The state of a layer; that of any other object tells nothing about weights."""
+        """Store the state of a layer; the state of any other object is irrelevant to weights."""
         state = self._stack.pop()
         if isinstance(self._stack[-1], Record) and isinstance(state, dict):
             self._stack[-1].fields = state
@@ -112,7 +112,7 @@ def _pairs(items: list[object] | tuple[object, ...]) -> dict[object, object]:
 
 
 def _key(key: object) -> object:
-    """A key that is quick to hash and to show; a tuple of tuples could take for ever."""
+    """The key, if it is cheap to hash and print; nested tuples could take forever."""
     text = isinstance(key, str) and len(key) <= LONGEST_KEY and key.isprintable()
     if text or key is None or (isinstance(key, int | float) and abs(key) < BIGGEST_KEY):
         return key
@@ -124,7 +124,7 @@ _VALUES = (
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
     "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8"
 )
-# Private methods of the machine: this table is part of it.
+# Uses private methods of the machine, which this table is part of.
 _STEPS: dict[str, _Step] = {
     **dict.fromkeys(_VALUES.split(), lambda m, value: m._push(value)),
     "PROTO": lambda m, _: None,

@@ -1,7 +1,7 @@
-"""Which model, input size, depth and width fit a time limit, in the order of arXiv 2011.08036, section 3.
+"""Chooses the model, input size, depth and width for a latency budget, in the order of arXiv 2011.08036, section 3.
 
-Input size and number of stages grow first and together, since they cover large objects and details; remaining time goes
-into depth, then into width. Costs are counted from the graphs, time is predicted from a roofline.
+Input size and number of stages grow first and together, because they cover both large objects and detail; the remaining
+time goes to depth, then to width. Costs are counted on the graphs; latency is predicted by a roofline model.
 """
 
 import math
@@ -18,13 +18,13 @@ from yolo_core.models.roofline import Roofline
 from yolo_core.models.zoo import build_model, get_spec
 
 GIB = 2**30
-LEAST_SIZE = 0.5  # smallest size of a tier, as a share of its first native size
+LEAST_SIZE = 0.5  # smallest input size of a tier, as a fraction of its first native size
 DEPTHS = (0.33, 0.5, 0.67, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 WIDTHS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.5)
-COMPACT = ((0.75, 0.67), (0.5, 0.33), (0.25, 0.33))  # (width, depth) tried in turn where no published graph fits
+COMPACT = ((0.75, 0.67), (0.5, 0.33), (0.25, 0.33))  # (width, depth), tried in order if no published graph fits
 
-# Each tier from small to large inputs; a rung starts with its leanest graph, deeper and wider published ones follow.
-# A tier is tried only if nothing in the one after it fits.
+# Each tier goes from small to large inputs; each rung starts with its cheapest graph, followed by deeper and wider
+# published ones. A tier is used only if nothing in the next one fits.
 Tier = tuple[tuple[str, ...], ...]
 FAMILIES: dict[str, tuple[Tier, ...]] = {
     "yolov4": (
@@ -38,7 +38,7 @@ FAMILIES: dict[str, tuple[Tier, ...]] = {
 }
 
 
-# The fields of `Limits` in error messages.
+# Fields of `Limits`, as named in error messages.
 LIMIT_NAMES = {
     "latency_ms": "latency (ms)",
     "params_m": "parameters (millions)",
@@ -50,10 +50,10 @@ LIMIT_NAMES = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate may take; None is no limit.
+    """The budget for a candidate; None means no limit.
 
     latency_ms: inference at batch 1. params_m: millions. memory_gib: weights and peak activations of inference at
-    batch 1, in the roofline's precision. training_gib: on one device, see `Candidate.training_gib`.
+    batch 1, in the roofline's precision. training_gib: per device, see `Candidate.training_gib`.
     Raises UserError for a limit that is not above 0.
     """
 
@@ -72,10 +72,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A graph at an input size and what it takes.
+    """A graph at an input size, with its cost.
 
-    training_gib: float32 weights, gradients, momentum and average, and what a batch keeps for the backward pass without
-    autocast; None where it was not asked for.
+    training_gib: float32 weights, gradients, momentum and EMA, plus the activations of a batch stored for the backward
+    pass without autocast; None if there is no limit on it.
     """
 
     model: str
@@ -96,7 +96,7 @@ class Candidate:
 
     @property
     def stages(self) -> int:
-        """Halvings of the input up to the coarsest level."""
+        """Number of times the input is halved up to the coarsest level."""
         return get_spec(self.model).input_stride.bit_length() - 1
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Excess:
-    """A limit and what a candidate takes of it."""
+    """A limit, and a candidate's value for it."""
 
     limit: str
     unit: str
@@ -129,7 +129,7 @@ def _short(value: float) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A candidate of one step, and why it was kept or not."""
+    """A candidate considered in a step, and why it was kept or dropped."""
 
     step: str
     candidate: Candidate
@@ -139,7 +139,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """training_gib: what training the choice takes, see `Candidate`."""
+    """training_gib: memory to train the choice, see `Candidate`."""
 
     choice: Candidate
     training_gib: float
@@ -148,9 +148,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Counters:
-    """Where the figures of a graph come from; arguments: model, width, depth, classes.
+    """Functions that count a graph's figures; arguments: model, width, depth, classes.
 
-    inference: the footprint at native size. training: bytes per image that training keeps at native size.
+    inference: the footprint at native size. training: activation bytes per image at native size.
     """
 
     inference: Callable[[str, float, float, int], Footprint]
@@ -159,13 +159,13 @@ class Counters:
 
 @cache
 def count(model: str, width: float = 1.0, depth: float = 1.0, classes: int = 80) -> Footprint:
-    """The footprint of a model at its native size."""
+    """The inference footprint of a model at its native size."""
     return footprint(_shapes(model, width, depth, classes), get_spec(model).native_size)
 
 
 @cache
 def count_training(model: str, width: float, depth: float, classes: int) -> int:
-    """Bytes per image that training keeps at a model's native size."""
+    """Activation bytes per image when training a model at its native size."""
     return kept_bytes(_shapes(model, width, depth, classes), get_spec(model).native_size)
 
 
@@ -178,15 +178,15 @@ COUNTED = Counters(count, count_training)
 
 
 def plan(family: str, limits: Limits, roofline: Roofline, *, classes: int = 80, counters: Counters = COUNTED) -> Plan:
-    """The choice for these limits and how it came about.
+    """The choice within these limits, and the steps that led to it.
 
-    Raises UserError for an unknown family, and where nothing fits: with the nearest candidate and the limit that binds.
+    Raises UserError for an unknown family, or if nothing fits, naming the nearest candidate and the limit it exceeds.
     """
     return _Planner(tiers_of(family), limits, roofline, classes, counters).run()
 
 
 def tiers_of(family: str) -> tuple[Tier, ...]:
-    """The ladder of a family; UserError for an unknown one."""
+    """The tiers of a family; UserError if it is unknown."""
     if family not in FAMILIES:
         raise UserError(f"family: {family!r} is not one of {', '.join(FAMILIES)}")
     return FAMILIES[family]
@@ -219,7 +219,7 @@ class _Planner:
         )
 
     def _size_and_stages(self, width: float, depth: float) -> Candidate | None:
-        """Step 1: the largest input, with the stages that go with it, of the last tier that offers one."""
+        """Step 1: the largest input that fits, with its stages, in the last tier that has one."""
         fitting: list[tuple[int, Candidate]] = []
         for tier_number, tier in enumerate(self.tiers):
             for model, sizes in _rungs(tier):
@@ -228,7 +228,7 @@ class _Planner:
                 fitting += [(tier_number, c) for c in kept]
                 self._note_rung(candidates, kept)
                 if not kept:
-                    break  # the rungs above take more of everything
+                    break  # higher rungs cost more in every respect
         if not fitting:
             return None
         _, best = max(fitting, key=lambda item: (item[0], item[1].size, item[1].stages))
@@ -239,7 +239,7 @@ class _Planner:
         return best
 
     def _note_rung(self, candidates: list[Candidate], kept: list[Candidate]) -> None:
-        """Of a rung's sizes the report has the largest that fits and the one that shows why it cannot be larger."""
+        """Report the largest size of a rung that fits, and the next one up, which shows why it cannot be larger."""
         largest = kept[-1] if kept else None
         larger = [c for c in candidates if largest is None or c.size > largest.size]
         if largest is not None:
@@ -248,7 +248,7 @@ class _Planner:
             self._drop("size, stages", larger[0])
 
     def _published_siblings(self, best: Candidate) -> Candidate:
-        """Step 2: the published graphs of the same input size, whose depth and width their authors chose."""
+        """Step 2: the published graphs at the same input size, with depth and width chosen by the authors."""
         rung = next(rung for tier in self.tiers for rung in tier if rung[0] == best.model)
         for model in rung[1:]:
             best = self._better("published", best, self._candidate(model, best.size, best.width, best.depth))
@@ -258,7 +258,7 @@ class _Planner:
         for depth in (d for d in DEPTHS if d > best.depth):
             candidate = self._candidate(best.model, best.size, best.width, depth)
             if candidate.graph == best.graph:
-                continue  # rounding of the repeats left it as it was
+                continue  # rounded to the same number of repeats
             best, before = self._better("depth", best, candidate), best
             if best is before:
                 break
@@ -272,7 +272,7 @@ class _Planner:
         return best
 
     def _better(self, step: str, best: Candidate, candidate: Candidate) -> Candidate:
-        """The candidate where it fits, else the best so far."""
+        """The candidate if it fits, otherwise the best so far."""
         if self._excesses(candidate):
             self._drop(step, candidate)
             return best
@@ -299,11 +299,11 @@ class _Planner:
     def _training_gib(self, model: str, width: float, depth: float, graph: Footprint) -> float:
         native = self.counters.training(model, width, depth, self.classes)
         kept = native * graph.size**2 / get_spec(model).native_size ** 2
-        states = 4 * 4 * graph.params  # weights, gradients, momentum, average; four bytes each
+        states = 4 * 4 * graph.params  # weights, gradients, momentum, EMA; four bytes each
         return (states + self.limits.training_batch * kept) / GIB
 
     def _excesses(self, candidate: Candidate) -> list[Excess]:
-        """The limits that it exceeds; remembers the candidate that came nearest to meeting all."""
+        """The limits that the candidate exceeds; also tracks the candidate nearest to meeting all of them."""
         pairs = (
             ("latency", "ms", candidate.latency_ms, self.limits.latency_ms),
             ("parameters", "M", candidate.params_m, self.limits.params_m),
@@ -322,9 +322,9 @@ class _Planner:
 
 
 def _rungs(tier: Tier) -> Iterator[tuple[str, list[int]]]:
-    """The leanest graph of each rung with its sizes, from above those of the rung before to its native one.
+    """The cheapest graph of each rung, with its sizes: from just above the previous rung's up to its native size.
 
-    The first rung's go down to `LEAST_SIZE` of its native size.
+    Those of the first rung start at `LEAST_SIZE` of its native size.
     """
     above = 0
     for rung in tier:

@@ -1,4 +1,4 @@
-"""How fast a device is taken to be, for the planner: from benchmark records, else from the papers."""
+"""The device speed assumed by the planner: from benchmark records, otherwise from the papers."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from yolo_core.models.planner import count
 from yolo_core.models.published import GPU_USE, PEAK_TFLOPS, V100, Speed, printed_speeds
 from yolo_core.models.roofline import Measurement, Roofline, roofline_through
 
-# How a known device is recognised in a longer name that lacks its own: a driver says "Tesla V100-SXM2-16GB".
+# Short names to match in longer ones that lack the full name: the driver reports "Tesla V100-SXM2-16GB".
 SHORT_NAMES = {V100: "V100", "RTX 2080 Ti": "2080 Ti", "Tesla T4": "T4", "Jetson AGX Xavier": "Xavier"}
 NUMBER_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
@@ -25,39 +25,40 @@ class Device:
     """A device to plan for."""
 
     name: str
-    """As the records or the papers call it."""
+    """As named in the records or the papers."""
 
     roofline: Roofline
-    """How fast it is taken to be."""
+    """Its assumed speed."""
 
     grounds: str
-    """What that is based on, for people."""
+    """What that is based on, human-readable."""
 
     is_assumed: bool = False
-    """Whether it stands in for this machine, of which nothing is known."""
+    """Whether it stands in for this machine, whose speed is unknown."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a record of the benchmark says about batch 1."""
+    """The batch 1 results of a benchmark record."""
 
     model: str
-    """Name of the detector."""
+    """Detector name."""
 
     device: str
-    """What it was measured on."""
+    """Device it was measured on."""
 
     graph: Footprint
-    """Of the graph that was timed."""
+    """Footprint of the graph that was timed."""
 
     times: dict[tuple[str, str], float]
     """Median inference time in ms by (backend, precision)."""
 
 
 def from_records(paths: Sequence[Path], device: str) -> Device:
-    """The device of these benchmark records, in the fastest backend that all of them have.
+    """The device of these benchmark records, with the fastest backend they have in common.
 
-    device: part of its name, or "auto" where all are of one. Raises BadArgument `device`, and BadFile.
+    device: part of its name, or "auto" if all records are of the same device.
+    Raises BadArgument `device`, BadFile for an unreadable record, and UserError for records without a common backend.
     """
     records = [_record(path) for path in paths]
     measured_on = sorted({record.device for record in records})
@@ -80,9 +81,10 @@ def from_records(paths: Sequence[Path], device: str) -> Device:
 
 
 def from_papers(device: str, family: str) -> Device:
-    """A device as the papers measured it, else by its peak; "auto" is this machine's, or a V100 where that is unknown.
+    """A device at its published speeds, otherwise estimated from its peak.
 
-    Raises BadArgument `device` for an unknown one.
+    device: its name, or "auto" for that of this machine, or a V100 if that is unknown.
+    Raises BadArgument `device` if it is unknown.
     """
     known = sorted({*(speed.device for speed in _speeds()), *PEAK_TFLOPS})
     remark = ""
@@ -119,18 +121,18 @@ def _published_roofline(speeds: Sequence[Speed]) -> Roofline:
 
 
 def _speeds_on(device: str, family: str) -> list[Speed]:
-    """Of the family where there are any, else of all models; from fast to slow."""
+    """Speeds of the family, or of all models if it has none; fastest first."""
     speeds = sorted((s for s in _speeds() if s.device == device), key=lambda speed: -speed.fps)
     return [speed for speed in speeds if speed.model.startswith(family)] or speeds
 
 
 def _speeds() -> list[Speed]:
-    """Printed speeds at batch 1, without the Darknet program's."""
+    """Published speeds at batch 1, except those measured in Darknet."""
     return [speed for speed in printed_speeds() if speed.batch == 1 and speed.how != "Darknet"]
 
 
 def _match(text: str, known: Sequence[str]) -> str | None:
-    """The known device whose name stands in the text, as whole words."""
+    """The first known device whose name occurs in the text as whole words."""
     for name in known:
         short = re.escape(SHORT_NAMES.get(name, name))
         if re.search(rf"(?<![a-z0-9]){short}(?![a-z0-9])", text, re.IGNORECASE):
@@ -148,7 +150,7 @@ def _record(path: Path) -> Record:
         }
         if not all(ms > 0 for ms in times.values()):
             raise ValueError("a time that is not above 0")
-        counted = record.get("graph")  # older records lack it: taken to be the published model
+        counted = record.get("graph")  # missing from older records: assume the published model
         graph = Footprint(**counted) if counted else count(record["model"]).at(record["size"])
         return Record(record["model"], record["device"]["name"], graph, times)
     except (OSError, ValueError, KeyError, TypeError) as error:

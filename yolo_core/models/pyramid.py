@@ -1,4 +1,4 @@
-"""Once for all: one trained pyramid, used with fewer levels (arXiv 2011.08036, section 5.6)."""
+"""Once-for-all: use a trained feature pyramid with fewer levels (arXiv 2011.08036, section 5.6)."""
 
 import copy
 from dataclasses import replace
@@ -7,14 +7,14 @@ from yolo_core.errors import BadArgument
 from yolo_core.models.detector import Detector
 from yolo_core.models.scaled_yolov4 import ScaledYoloV4
 
-LEAST_LEVELS = 3  # P3, P4 and P5 stay
+LEAST_LEVELS = 3  # P3, P4 and P5 are always kept
 
 
 def drop_levels(model: Detector, count: int) -> Detector:
-    """A copy of a large model without its `count` coarsest detection levels, and the bottom-up path to them.
+    """A copy of a large model without its `count` coarsest detection levels and the bottom-up path to them.
 
-    The backbone and the top-down path stay whole, as the finer levels were trained to see them: the input's sides must
-    remain multiples of `model.input_stride`. Raises BadArgument `count` when the model has no such levels to drop.
+    Backbone and top-down path are kept whole, because the finer levels were trained on them: input sides must still be
+    multiples of `model.input_stride`. Raises BadArgument `count` if the model does not have that many levels to drop.
     """
     kept = len(model.strides) - count
     if count == 0:

@@ -1,4 +1,4 @@
-"""Planned re-parameterised convolution and implicit knowledge: more parameters in training, the same deployed graph.
+"""Planned re-parameterised convolution and implicit knowledge: extra parameters in training, the same deployed graph.
 
 Sources: arXiv 2207.02696, sections 4.1 and 4.3; RepVGG, arXiv 2101.03697; YOLOR, arXiv 2105.04206.
 """
@@ -9,14 +9,14 @@ from torch.nn import functional as F
 
 from yolo_core.models.blocks import Activation, ConvBnAct, Foldable, silu
 
-IMPLICIT_STD = 0.02  # of the normal distribution that implicit knowledge starts from, as in the authors' repository
+IMPLICIT_STD = 0.02  # standard deviation of the normal initialisation, as in the authors' repository
 
 
 class RepConv(Foldable):
-    """A 3x3 and a 1x1 convolution added up in training, one 3x3 convolution when folded.
+    """The sum of a 3x3 and a 1x1 convolution in training, a single 3x3 convolution when folded.
 
-    There is no identity branch (the paper's RepConvN): behind a concatenation or a residual it would repeat a path
-    that is there already, and that is where YOLOv7 places the block (section 4.1).
+    Has no identity branch (RepConvN in the paper): YOLOv7 uses the block after a concatenation or residual, where the
+    branch would duplicate an existing path (section 4.1).
     forward: (B, c_in, H, W) -> (B, c_out, H, W).
     """
 
@@ -32,7 +32,7 @@ class RepConv(Foldable):
 
     @torch.no_grad()
     def silence_pointwise(self) -> None:
-        """Make the 1x1 branch answer zero, for weights that have it folded in; training may wake it again."""
+        """Zero the 1x1 branch, for weights that have it folded in; training can revive it."""
         if self.pointwise is not None:
             self.pointwise.conv.weight.zero_()
             if isinstance(self.pointwise.bn, nn.BatchNorm2d):
@@ -40,7 +40,7 @@ class RepConv(Foldable):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Add the 1x1 kernel to the centre of the 3x3 kernel, both with their normalisation folded in, in place."""
+        """Fold both normalisations, then add the 1x1 kernel to the centre of the 3x3 kernel, in place."""
         self.dense.fold()
         if self.pointwise is None:
             return
@@ -54,7 +54,7 @@ class RepConv(Foldable):
 
 
 class Implicit(nn.Module):
-    """Learned values of the channels that belong to no input (section 4.3). They start near `neutral`."""
+    """Learned per-channel values that do not depend on the input (section 4.3), initialised near `neutral`."""
 
     neutral: float
 
@@ -64,12 +64,12 @@ class Implicit(nn.Module):
         nn.init.normal_(self.implicit, self.neutral, IMPLICIT_STD)
 
     def reset_to_neutral(self) -> None:
-        """Change nothing from now on, as in weights made for inference."""
+        """Make the layer an identity, for weights that have it folded in."""
         nn.init.constant_(self.implicit, self.neutral)
 
 
 class ImplicitAdd(Implicit):
-    """Adds to the channels: (B, C, H, W) -> (B, C, H, W)."""
+    """Adds a learned value to each channel: (B, C, H, W) -> (B, C, H, W)."""
 
     neutral = 0.0
 
@@ -78,7 +78,7 @@ class ImplicitAdd(Implicit):
 
 
 class ImplicitMultiply(Implicit):
-    """Multiplies the channels: (B, C, H, W) -> (B, C, H, W)."""
+    """Multiplies each channel by a learned factor: (B, C, H, W) -> (B, C, H, W)."""
 
     neutral = 1.0
 
@@ -88,7 +88,7 @@ class ImplicitMultiply(Implicit):
 
 @torch.no_grad()
 def fold_implicit(add: ImplicitAdd, conv: nn.Conv2d, multiply: ImplicitMultiply) -> None:
-    """Make the 1x1 convolution `conv`, in place, compute what the three do in a row.
+    """Fold `add` before and `multiply` after the 1x1 convolution `conv` into it, in place.
 
     m (W (x + a) + b) = (m W) x + m (W a + b).
     """

@@ -1,9 +1,9 @@
-"""The tensors of a PyTorch `.pt` file, read without running anything that the file says.
+"""Reads the tensors of a PyTorch `.pt` file without running any code that the file names.
 
-Such a file is a zip archive with a pickle and one entry per storage. The authors' files pickle whole modules, so that
-loading them the usual way imports and runs code by names in the file. Here every name is looked up in a short list:
-tensors and plain containers are rebuilt by functions of this module, layers become inert records, and any other name
-refuses the file.
+Such a file is a zip archive with a pickle and one entry per storage. The authors' files pickle whole modules, so the
+usual way of loading them imports and runs whatever code they name. Here every name is checked against an allowlist:
+tensors and plain containers are rebuilt by functions of this module, layers become inert records, and a file with any
+other name is refused.
 """
 
 import math
@@ -35,15 +35,15 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# Layers and numbers that may stand in a checkpoint beside tensors: kept as data, never looked into but for tensors.
+# Layers and numbers allowed in a checkpoint next to tensors: kept as data and only searched for tensors.
 _INERT = re.compile(
     r"torch\.nn\.modules\.[a-z]+\.\w+|torch\.nn\.parallel\.distributed\.\w+|models\.(yolo|common|experimental|models)\.\w+"
     r"|numpy(\._?core)?\.(multiarray\.(scalar|_reconstruct)|ndarray|dtype)|torch\.(device|dtype)|_codecs\.encode"
 )
 
-MAX_DEPTH = 30  # of layers within layers
+MAX_DEPTH = 30  # of nested layers
 MAX_DIMENSIONS = 8
-ROOM = 3  # bytes of tensors for each byte of the file: its storages, and what is taken out of them
+ROOM = 3  # bytes of tensors allowed per byte of the file: for storages, and tensors copied from them
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Storage:
 def read(path: Path) -> object:
     """The content of a `.pt` file: containers, numbers, tensors and `Record`s.
 
-    Raises UserError when the file is missing, damaged, or names anything outside the list.
+    Raises UserError when the file is missing or damaged, or names anything not on the allowlist.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -69,24 +69,24 @@ def read(path: Path) -> object:
         raise UserError(
             f"{path}: not a PyTorch file of version 1.6 or later; one of an older version must be saved again"
         ) from None
-    except Exception as error:  # a pickle can fail in any way that its bytes choose
+    except Exception as error:  # a malformed pickle can raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path}: damaged ({reason[:200]})") from None
 
 
 def tensors(tree: object) -> dict[str, Tensor]:
-    """The state dict of what was read: of a dict of tensors, or of a layer with its inner layers by dotted names."""
+    """The state dict of what was read: a dict of tensors, or a layer, with dotted names for nested layers."""
     return {name: value for name, value in _walk(tree, "", set()) if isinstance(value, Tensor)}
 
 
 def batch_norm_eps(tree: object) -> dict[str, float]:
-    """Dotted name of each layer that has an `eps` -> its value; empty for a plain dict of tensors."""
+    """Dotted layer name -> `eps`, for layers that have one; empty for a plain dict of tensors."""
     values = _walk(tree, "", set())
     return {name.removesuffix(".eps"): value for name, value in values if name.endswith(".eps")}
 
 
 def _walk(tree: object, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Names and values. A layer that stands in several places, in itself perhaps, counts where it is met first."""
+    """Names and values. A layer that occurs more than once, possibly inside itself, counts at its first occurrence."""
     if not isinstance(tree, Record):
         yield from ((str(name), value) for name, value in _mapping(tree).items())
         return
@@ -141,7 +141,7 @@ class _Reader(PickleMachine):
         return _Storage(dtype, key, count)
 
     def _tensor(self, storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: object) -> Tensor:
-        """A tensor with memory of its own; one that reaches outside its storage is an error."""
+        """A copy of part of a storage; reaching outside the storage is an error."""
         if len(size) > MAX_DIMENSIONS or math.prod(size) > storage.count:
             raise pickle.UnpicklingError(f"a tensor of {tuple(size[:MAX_DIMENSIONS])} in a storage of {storage.count}")
         view = self._storage(storage).as_strided(size, stride, offset)
@@ -159,13 +159,13 @@ class _Reader(PickleMachine):
         return self.storages[storage.key]
 
     def _spend(self, count: int) -> None:
-        """Parts of the file may be named any number of times, each time as a tensor of its own."""
+        """Limit total memory: a file can refer to the same storage any number of times, each as a new tensor."""
         self.room -= count
         if self.room < 0:
             raise pickle.UnpicklingError("tensors of several times the file's size")
 
     def _content(self, name: str) -> bytes:
-        """An entry, which PyTorch never compresses: one that is could unpack to anything."""
+        """The bytes of an entry. PyTorch never compresses; a compressed entry could be a zip bomb, so it is refused."""
         info = self.archive.getinfo(name)
         if info.compress_type != zipfile.ZIP_STORED or info.file_size > self.file_bytes:
             raise UserError(f"{self.path}: refused, its entry {name[:100]!r} is compressed")

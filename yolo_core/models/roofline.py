@@ -1,4 +1,4 @@
-"""Roofline model of a device: the inference time of a graph predicted from its footprint."""
+"""Roofline model of a device: predicts the inference time of a graph from its footprint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,16 +10,16 @@ from yolo_core.models.cost import Footprint
 
 @dataclass(frozen=True)
 class Measurement:
-    """A measured inference of one image."""
+    """A measured inference time of one image."""
 
     what: str
-    """What ran, for people."""
+    """What was run, human-readable."""
 
     footprint: Footprint
-    """Of the graph that ran."""
+    """Footprint of the graph that was run."""
 
     ms: float
-    """How long it took."""
+    """Inference time."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Roofline:
     """How fast a device runs these graphs at batch 1."""
 
     gflops_per_s: float
-    """Highest arithmetic rate reached."""
+    """Highest arithmetic rate achieved."""
 
     gbytes_per_s: float | None = None
-    """Highest memory traffic reached; None if unknown."""
+    """Highest memory bandwidth achieved; None if unknown."""
 
     us_per_convolution: float | None = None
     """Shortest time to launch a convolution; None if unknown."""
@@ -39,11 +39,11 @@ class Roofline:
     """Bytes per number, 4 for float32."""
 
     corrections: tuple[tuple[float, float], ...] = ()
-    """(GFLOPs, measured time / roofline) of the measurements, ascending. Between them the ratio is interpolated over
-    log GFLOPs, so that a measured graph gets its measured time."""
+    """(GFLOPs, measured time / roofline) of the measurements, ascending. The ratio is interpolated over log GFLOPs, so
+    that a measured graph is predicted exactly."""
 
     def ms(self, graph: Footprint) -> float:
-        """Predicted milliseconds of one image."""
+        """Predicted time per image, in milliseconds."""
         bound = max(self.bounds_ms(graph).values())
         if not self.corrections:
             return bound
@@ -51,13 +51,13 @@ class Roofline:
         return bound * float(np.interp(np.log(graph.gflops), np.log(gflops), ratios))
 
     def covers(self, graph: Footprint) -> bool:
-        """Whether the graph lies between the measured ones; outside, a prediction is an extrapolation."""
+        """Whether the graph is within the range of the measurements; outside it, predictions are extrapolated."""
         if not self.corrections:
             return False
         return self.corrections[0][0] <= graph.gflops <= self.corrections[-1][0]
 
     def bounds_ms(self, graph: Footprint) -> dict[str, float]:
-        """Lower bounds in ms: of arithmetic, of memory traffic and of launching the convolutions."""
+        """Lower bounds in ms: from arithmetic, memory traffic and convolution launches."""
         bounds = {"arithmetic": graph.gflops / self.gflops_per_s * 1e3}
         if self.gbytes_per_s:
             bounds["traffic"] = traffic_gb(graph, self.number_bytes) / self.gbytes_per_s * 1e3
@@ -67,12 +67,12 @@ class Roofline:
 
 
 def traffic_gb(graph: Footprint, number_bytes: float) -> float:
-    """GB that the convolutions of one image move: feature maps in and out, and the weights once."""
+    """Memory traffic of the convolutions per image, in GB: feature maps in and out, and the weights once."""
     return (graph.io + graph.params) * number_bytes / 1e9
 
 
 def roofline_through(measurements: Sequence[Measurement], number_bytes: float) -> Roofline:
-    """The roofline of the device that these were measured on; at least one measurement."""
+    """The roofline of a device from measurements on it, at least one."""
     roof = Roofline(
         gflops_per_s=max(m.footprint.gflops / m.ms * 1e3 for m in measurements),
         gbytes_per_s=max(traffic_gb(m.footprint, number_bytes) / m.ms * 1e3 for m in measurements),

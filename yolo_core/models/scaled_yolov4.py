@@ -1,7 +1,7 @@
 """Scaled-YOLOv4: yolov4-csp, its ablation grid, and the large models P5, P6, P7 (arXiv 2011.08036, section 4).
 
-All are one body with a few dials: a backbone of Darknet or CSP stages, a pyramid of top-down and bottom-up steps. The
-large models are the same design with one more stage, and level, each.
+All share one configurable body: a backbone of Darknet or CSP stages and a pyramid of top-down and bottom-up steps. Each
+large model adds one stage and one level to the previous one.
 """
 
 from dataclasses import dataclass, replace
@@ -31,13 +31,13 @@ _V100 = "Tesla V100, batch 1"
 
 @dataclass(frozen=True)
 class Design:
-    """What tells one model of the family from another.
+    """What distinguishes the models of the family.
 
-    repeats: residual blocks per stage, the stage of stride 2 first; the levels start at the third stage.
-    first_csp: index of the first stage that is cross-stage partial; those before are plain Darknet.
-    csp_neck: whether the neck's blocks are cross-stage partial; neck_repeats: pairs of convolutions in each.
+    repeats: residual blocks per stage, from stride 2; detection levels start at the third stage.
+    first_csp: index of the first CSP stage; the ones before it are plain Darknet.
+    csp_neck: whether the neck uses CSP blocks; neck_repeats: pairs of convolutions in each block.
     bottom_up: whether a bottom-up path follows the top-down one (PAN) or not (FPN).
-    width: factor of all channels, on top of the caller's.
+    width: channel multiplier, on top of the caller's.
     """
 
     repeats: tuple[int, ...]
@@ -57,7 +57,7 @@ LARGE_REPEATS = (1, 3, 15, 15, 7, 7, 7)
 P5 = Design(repeats=LARGE_REPEATS[:5], first_csp=0, neck_repeats=3, variant="pytorch")
 P6 = replace(P5, repeats=LARGE_REPEATS[:6])
 P7 = replace(P5, repeats=LARGE_REPEATS, width=1.25)
-# Darknet's yolov4-p5.cfg and yolov4-p6.cfg differ from the PyTorch models in their necks: see the variants of `csp`.
+# Darknet's yolov4-p5.cfg and yolov4-p6.cfg differ from the PyTorch models in the neck: see the variants in `csp`.
 P5_DARKNET = replace(P5, variant="darknet")
 P6_DARKNET = replace(P6, variant="darknet")
 
@@ -143,7 +143,7 @@ def _ablation(name: str, activation: str, published: Published) -> ModelSpec:
 
 
 def _grid() -> list[tuple[ModelSpec, Design]]:
-    """Table 8 of the paper: which part of the model gains what by its cross-stage partial form."""
+    """The ablation of table 8: what CSP gains in the backbone and in the neck."""
     d53 = replace(CSP, first_csp=len(CSP.repeats), csp_neck=False)
     designs = {
         "d53-fpnspp": replace(d53, bottom_up=False),
@@ -151,7 +151,7 @@ def _grid() -> list[tuple[ModelSpec, Design]]:
         "cd53s-cfpnspp": replace(CSP, bottom_up=False),
         "cd53s-cpanspp": CSP,
     }
-    rows = [  # name, parameters in millions, GFLOPs, then FPS and AP with leaky and with Mish
+    rows = [  # name, parameters (millions), GFLOPs, then (FPS, AP) with leaky ReLU and with Mish
         ("d53-fpnspp", 63, 142, (208, 43.5), (196, 45.3)),
         ("d53-panspp", 78, 160, (196, 46.5), (185, 46.9)),
         ("cd53s-cfpnspp", 43, 97, (222, 45.7), (208, 46.3)),
@@ -170,7 +170,7 @@ CSP_ABLATION = _grid()
 
 
 class Up(nn.Module):
-    """A step of the neck to the next finer level: reduce, double, join the backbone's map, compute.
+    """A neck step to the next finer level: reduce, upsample, concatenate the backbone's map, compute.
 
     forward: coarse (B, c_in, H, W), lateral (B, c_lateral, 2H, 2W) -> (B, c_out, 2H, 2W).
     """
@@ -187,7 +187,7 @@ class Up(nn.Module):
 
 
 class Down(nn.Module):
-    """A step of the neck to the next coarser level: halve, join the top-down map, compute.
+    """A neck step to the next coarser level: downsample, concatenate the top-down map, compute.
 
     forward: fine (B, c_in, 2H, 2W), coarse (B, c_out, H, W) -> (B, c_out, H, W).
     """
@@ -202,7 +202,7 @@ class Down(nn.Module):
 
 
 class ScaledYoloV4(Body):
-    """Backbone and neck of a design; levels from stride 8 on, one per stage from the third."""
+    """Backbone and neck of a design, with one detection level per stage from the third (stride 8)."""
 
     def __init__(self, design: Design, scaling: Scaling):
         super().__init__()
@@ -224,10 +224,10 @@ class ScaledYoloV4(Body):
         self.spp = (
             SppCsp(stages[-1], levels[-1], act, design.variant) if design.csp_neck else Spp(stages[-1], levels[-1], act)
         )
-        self.ups = nn.ModuleList(  # from the coarsest level
+        self.ups = nn.ModuleList(  # coarse to fine
             Up(levels[i + 1], stages[i + 2], levels[i], path(levels[i]), act) for i in reversed(range(len(levels) - 1))
         )
-        self.downs = nn.ModuleList(  # from the finest level
+        self.downs = nn.ModuleList(  # fine to coarse
             Down(levels[i], levels[i + 1], path(levels[i + 1]), act) for i in range(len(levels) - 1) if design.bottom_up
         )
         self.outs = nn.ModuleList(
@@ -246,10 +246,10 @@ class ScaledYoloV4(Body):
             features.insert(0, self.run(up, features[0], lateral))
         for level, down in enumerate(self.downs, start=1):
             features[level] = self.run(down, features[level - 1], features[level])
-        outs = zip(self.outs, features, strict=False)  # fewer outs than features when levels were dropped
+        outs = zip(self.outs, features, strict=False)  # fewer outs than features if levels were dropped
         return [self.run(out, feature) for out, feature in outs]
 
 
 def _repeats(scaling: Scaling, count: int) -> int:
-    """A single block stays single at any depth, as the authors' depth multiple leaves it."""
+    """Scaled repeats; as in the authors' code, the depth multiplier does not affect single blocks."""
     return count if count == 1 else scaling.repeats(count)

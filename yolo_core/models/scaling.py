@@ -1,8 +1,8 @@
-"""The arithmetic of scaling detectors (arXiv 2011.08036, sections 3 and 4): what size, depth, width and stages cost.
+"""The arithmetic of model scaling (arXiv 2011.08036, sections 3 and 4): the cost of size, depth, width and stages.
 
-Letters as in the paper: a map of w x h cells, b base channels, k layers, g channels that a layer adds (growth).
-Costs are multiply-adds of the convolutions. Coefficients are exact fractions. Nothing here builds a model. The
-planner and the scorecard use a part; the rest is there to be asked.
+Symbols as in the paper: a map of w x h cells, b base channels, k layers, g channels added by each layer (growth).
+Costs are multiply-adds of the convolutions, coefficients exact fractions. Nothing here builds a model. The planner and
+the scorecard use some of it; the rest is for reference.
 """
 
 import math
@@ -14,9 +14,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Layer:
-    """A residual layer of b channels; coefficients in units of w h b^2 (tables 1 and 2).
+    """A residual layer with b channels; coefficients in units of w h b^2 (tables 1 and 2).
 
-    full: the layer. partial: the same layer on half of the channels, inside a cross-stage partial (CSP) stage.
+    full: the layer itself. partial: the same layer on half of the channels, in a cross-stage partial (CSP) stage.
     """
 
     full: Fraction
@@ -25,13 +25,13 @@ class Layer:
 
 # 1x1 b->b/4, 3x3 b/4->b/4, 1x1 b/4->b: 1/4 + 9/16 + 1/4. Partial: b/2->b/4, b/4->b/4, b/4->b/2: 1/8 + 9/16 + 1/8.
 RESNET = Layer(Fraction(17, 16), Fraction(13, 16))
-# 1x1 b->b/2, 3x3 in 32 groups, 1x1 b/2->b: 1/2 + 9/128 + 1/2. Partial: b/2->b/2 around the same: 1/4 + 9/128 + 1/4.
+# 1x1 b->b/2, 3x3 in 32 groups, 1x1 b/2->b: 1/2 + 9/128 + 1/2. Partial: same 3x3 between b/2->b/2: 1/4 + 9/128 + 1/4.
 RESNEXT = Layer(Fraction(137, 128), Fraction(73, 128))
 # 1x1 b->b/2, 3x3 b/2->b: 1/2 + 9/2. Partial, without the bottleneck: 1x1 and 3x3 b/2->b/2: 1/4 + 9/4.
 DARKNET = Layer(Fraction(5), Fraction(5, 2))
 LAYERS = {"ResNet": RESNET, "ResNeXt": RESNEXT, "Darknet": DARKNET}
 
-# Of a stage, whatever its depth: 1x1 b->b/2 before the layers, b/2->b/2 after them. The stages as built have more: see
+# Per stage, at any depth: 1x1 b->b/2 before the layers, b/2->b/2 after them. Stages as built have more: see
 # docs/scorecard.md.
 CSP_TRANSITIONS = Fraction(3, 4)
 CSP_DOWNSAMPLING = Fraction(9, 4)  # the strided 3x3 convolution of a Darknet stage, as printed (section 4.1)
@@ -43,35 +43,35 @@ def layer_cost(layer: Layer, w: int, h: int, k: int, b: int) -> Fraction:
 
 
 def csp_cost(layer: Layer, w: int, h: int, k: int, b: int) -> Fraction:
-    """Multiply-adds of k layers as a cross-stage partial stage (table 2)."""
+    """Multiply-adds of a CSP stage of k layers (table 2)."""
     return w * h * b**2 * (CSP_TRANSITIONS + k * layer.partial)
 
 
 def scaled_cost(cost: float, size: float = 1, depth: float = 1, width: float = 1) -> float:
-    """A cost after input size, depth and width are multiplied by these factors: size^2 x depth x width^2 (table 1)."""
+    """`cost` after scaling input size, depth and width by these factors: size^2 x depth x width^2 (table 1)."""
     return cost * size**2 * depth * width**2
 
 
 def csp_saving(layer: Layer, k: int) -> Fraction:
-    """Share of the multiply-adds that the partial form of a stage of k layers saves; negative where it costs more."""
+    """Fraction of multiply-adds saved by the CSP form of a stage of k layers; negative if it costs more."""
     return 1 - (CSP_TRANSITIONS + k * layer.partial) / (k * layer.full)
 
 
 def asymptotic_csp_saving(layer: Layer) -> Fraction:
-    """What `csp_saving` tends to as a stage gets deeper: 23.5, 46.7 and 50.0 % (section 3)."""
+    """The limit of `csp_saving` for deep stages: 23.5, 46.7 and 50.0 % (section 3)."""
     return 1 - layer.partial / layer.full
 
 
 def csp_break_even(layer: Layer) -> Fraction:
-    """Layers at which the partial form costs what the plain one does; below it costs more. 3, 1.5 and 0.3."""
+    """Number of layers below which the CSP form costs more than the plain one: 3, 1.5 and 0.3."""
     return CSP_TRANSITIONS / (layer.full - layer.partial)
 
 
 def csp_darknet_stage_cost(w: int, h: int, k: int, b: int) -> Fraction:
-    """Multiply-adds of a partial Darknet stage whose downsampling is part of the stage (section 4.1).
+    """Multiply-adds of a CSP Darknet stage, including its downsampling (section 4.1).
 
-    It undercuts k plain Darknet layers from k = 2 on (equal at k = 1.2): why the first stage of yolov4-csp, with one
-    layer, is a plain one.
+    Cheaper than k plain Darknet layers from k = 2 (equal at k = 1.2), which is why the first stage of yolov4-csp, with
+    one layer, is plain.
     """
     return w * h * b**2 * (CSP_DOWNSAMPLING + CSP_TRANSITIONS + k * DARKNET.partial)
 
@@ -87,17 +87,17 @@ def osanet_cost(w: int, h: int, b: int, g: int, k: int) -> int:
 
 
 def partial_split(b: int, g: int, k: int, bus: int = 1) -> int:
-    """Channels on one side of a partial computational block's split (PCB, section 3.3).
+    """Channels on one side of the split in a partial computational block (PCB, section 3.3).
 
-    Half of the b + k g concatenated channels, rounded up to whole transfers of a bus `bus` channels wide.
+    Half of the b + k g concatenated channels, rounded up to a multiple of the bus width `bus`, in channels.
     """
     return math.ceil(Fraction(b + k * g, 2 * bus)) * bus
 
 
 def memory_access_cost(w: int, h: int, c_in: int, c_out: int, kernel_area: int) -> int:
-    """Elements that one convolution reads and writes: both maps and the weights (section 3).
+    """Elements that a convolution reads and writes: both maps and the weights (section 3).
 
-    For a given product of c_in and c_out, that is for given multiply-adds, it is least where they are equal.
+    For a fixed product of c_in and c_out, hence fixed multiply-adds, it is lowest when they are equal.
     """
     return w * h * (c_in + c_out) + kernel_area * c_in * c_out
 
@@ -106,9 +106,9 @@ Wiring = Literal["OSA", "CSP", "PCB"]
 
 
 def convolutional_io(wiring: Wiring, b: int, g: int, k: int) -> Fraction:
-    """Convolutional input/output of a block per cell, the paper's stand-in for memory traffic.
+    """Convolutional input/output of a block per cell, the paper's proxy for memory traffic.
 
-    OSA: one-shot aggregation; CSP: with a cross-stage partial bypass; PCB: partial in the computational block.
+    OSA: one-shot aggregation; CSP: with a cross-stage bypass; PCB: split inside the computational block.
     """
     grown = k * g
     match wiring:
@@ -121,14 +121,14 @@ def convolutional_io(wiring: Wiring, b: int, g: int, k: int) -> Fraction:
 
 
 def least_io(b: int, g: int, k: int) -> Wiring:
-    """The wiring of least `convolutional_io` by its formulas; where two are equal, the simpler one."""
+    """The wiring with the lowest `convolutional_io`; ties go to the simpler one."""
     wirings: tuple[Wiring, ...] = ("OSA", "CSP", "PCB")
     return min(wirings, key=lambda wiring: convolutional_io(wiring, b, g, k))
 
 
 @dataclass(frozen=True)
 class PartialAdvice:
-    """Whether to split inside the computational block: by the formulas, and by the sentence beside them."""
+    """Whether to split inside the computational block, according to the paper's formulas and to its text."""
 
     by_formula: bool
     by_prose: bool
@@ -139,10 +139,10 @@ class PartialAdvice:
 
 
 def partial_advice(b: int, g: int, k: int) -> PartialAdvice:
-    """PCB against CSP, on which the paper contradicts itself (section 3).
+    """PCB versus CSP, where the paper contradicts itself (section 3).
 
-    kg^2 + (b + kg)^2 / 4 < kg^2 + (kg)^2 holds where b + kg < 2 kg: the formulas ask for kg > b. The prose says
-    kg > b / 2. Above b / 2 and up to b the two disagree, and the formulas, which can be checked, speak for CSP.
+    kg^2 + (b + kg)^2 / 4 < kg^2 + (kg)^2 holds if b + kg < 2 kg, so the formulas require kg > b. The text says
+    kg > b / 2. For b / 2 < kg <= b the two disagree, and the formulas, which can be checked, favour CSP.
     """
     return PartialAdvice(
         by_formula=convolutional_io("PCB", b, g, k) < convolutional_io("CSP", b, g, k), by_prose=2 * k * g > b
@@ -150,9 +150,9 @@ def partial_advice(b: int, g: int, k: int) -> PartialAdvice:
 
 
 def receptive_field(layers: Iterable[tuple[int, int]]) -> int:
-    """Pixels, along one side, that one output cell sees through a chain of (kernel, stride) layers.
+    """Receptive field of an output cell after a chain of (kernel, stride) layers: pixels along one side.
 
-    Input size and width leave it as it is; a layer of kernel n adds (n - 1) x the stride before it; a stage that halves
+    Independent of input size and width. A layer with kernel n adds (n - 1) x the stride before it; a stage that halves
     the map doubles what every later layer adds.
     """
     field = stride = 1

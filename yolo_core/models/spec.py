@@ -1,4 +1,4 @@
-"""What a model is, as data: scaling, box coding, recipe, loss, published figures. Frozen, no code that builds."""
+"""Model specifications as frozen data: scaling, box coding, recipe, loss, published figures. Builds nothing."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from yolo_core.hyperparameters import Hyperparameters
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]  # per level, finest first: (w, h) in pixels
 
-# Of yolov4-csp, yolov4-tiny-3l, yolov7 and yolov7-x.
+# Used by yolov4-csp, yolov4-tiny-3l, yolov7 and yolov7-x.
 COCO_ANCHORS: Anchors = (
     ((12, 16), (19, 36), (40, 28)),
     ((36, 75), (76, 55), (72, 146)),
@@ -19,16 +19,13 @@ COCO_ANCHORS: Anchors = (
 
 @dataclass(frozen=True)
 class Scaling:
-    """The two dials of a model: channels and repeats of its stages.
-
-    width, depth: factors, 1 is the published model.
-    """
+    """Width and depth multipliers: of the channels and of the repeats in the stages; 1 is the published model."""
 
     width: float = 1.0
     depth: float = 1.0
 
     def channels(self, count: int) -> int:
-        """Scaled channel count, rounded up to a multiple of 8."""
+        """Scaled number of channels, rounded up to a multiple of 8."""
         return math.ceil(count * self.width / 8) * 8
 
     def repeats(self, count: int) -> int:
@@ -38,24 +35,24 @@ class Scaling:
 
 @dataclass(frozen=True)
 class BoxCoding:
-    """How four raw numbers become a box; s is their sigmoid.
+    """How four raw values encode a box; s is their sigmoid.
 
     Centre = (scale_xy x s - (scale_xy - 1) / 2 + cell) x stride.
-    Size = (2 s)^2 x anchor when wh is "sigmoid", e^raw x anchor when it is "exponential".
+    Size = (2 s)^2 x anchor if wh is "sigmoid", e^raw x anchor if "exponential".
     """
 
     scale_xy: float
     wh: Literal["sigmoid", "exponential"]
 
 
-# The authors' PyTorch branches train with the first; Darknet's yolov4-tiny weights need the second.
+# The authors' PyTorch branches use the first; Darknet's yolov4-tiny weights need the second.
 SIGMOID_CODING = BoxCoding(scale_xy=2.0, wh="sigmoid")
 DARKNET_CODING = BoxCoding(scale_xy=1.05, wh="exponential")
 
 
 @dataclass(frozen=True)
 class SecondStage:
-    """Training goes on to `epochs` in all, the cosine recomputed, with the hyperparameters `hyp`."""
+    """Training continues to `epochs` in total, with the cosine schedule recomputed and the hyperparameters `hyp`."""
 
     epochs: int
     hyp: Hyperparameters
@@ -63,7 +60,7 @@ class SecondStage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Published training on COCO. batch: images over all devices; size: pixels, the square's side."""
+    """Published training recipe on COCO. batch: total over all devices; size: side of the square input, in pixels."""
 
     epochs: int
     batch: int
@@ -73,12 +70,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class LossSpec:
-    """The loss and its constants, which belong to the model.
+    """The loss and its model-specific constants.
 
-    kind: which predictions answer for a target: "anchor-ratio" all of fitting shape (Scaled-YOLOv4), "simota" the best
-        of them (YOLOv7), "lead-guided" the lead heads' best, for them and for auxiliary heads (YOLOv7 at 1280 px).
+    kind: label assignment: "anchor-ratio", all predictions whose anchor fits (Scaled-YOLOv4); "simota", the best of
+        them (YOLOv7); "lead-guided", the best of the lead heads, also for the auxiliary heads (YOLOv7 at 1280 px).
     balance: weight of the objectness loss per level, finest first.
-    obj_factor: extra factor of the objectness gain (1.4 for P6 and P7).
+    obj_factor: multiplier of the objectness gain (1.4 for P6 and P7).
     """
 
     balance: tuple[float, ...]
@@ -88,9 +85,9 @@ class LossSpec:
 
 @dataclass(frozen=True)
 class Published:
-    """Printed figures: parameters in millions, GFLOPs (2 x multiply-add) at the native size, AP in percent, FPS.
+    """Published figures: parameters in millions, GFLOPs (2 x multiply-add) at the native size, AP in percent, FPS.
 
-    graph: what the sizes are of: the model as built, or as `fuse` leaves it.
+    graph: the graph that parameters and GFLOPs refer to: as built, or as deployed by `fuse`.
     with_auxiliary: whether they include auxiliary heads.
     """
 
@@ -110,8 +107,8 @@ class Published:
 class ModelSpec:
     """A named detector.
 
-    native_size: pixels, the side of the published input.
-    strides: pixels per cell, per level, finest first; anchors in pixels at the native size, in the same order.
+    native_size: side of the published input, in pixels.
+    strides: pixels per cell for each level, finest first; anchors: in the same order, in pixels at the native size.
     hyp: the hyperparameters of its recipe.
     implicit: whether the head has implicit knowledge.
     """
@@ -130,11 +127,11 @@ class ModelSpec:
 
     @property
     def input_stride(self) -> int:
-        """What both sides of an input must be multiples of, pixels."""
+        """Both sides of an input must be multiples of this, in pixels."""
         return max(self.strides)
 
     def checked_size(self, size: int) -> int:
-        """`size` in px if the strides divide it; else BadArgument `size`."""
+        """`size`, in pixels, if it is a multiple of all strides; otherwise raises BadArgument `size`."""
         if size % self.input_stride:
             raise BadArgument("size", f"= {size}: {self.name} needs a multiple of {self.input_stride} px")
         return size

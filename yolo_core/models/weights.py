@@ -1,6 +1,6 @@
-"""A detector in one file: weights as safetensors, everything needed to rebuild it as JSON in the file's header.
+"""A detector in one file: weights as safetensors, and everything needed to rebuild it as JSON in the header.
 
-Nothing in the file is run on reading.
+Loading runs no code from the file.
 """
 
 import json
@@ -19,14 +19,15 @@ from yolo_core.models.detector import Detector
 from yolo_core.models.spec import BoxCoding
 from yolo_core.models.zoo import build_model
 
-_KEY = "detector"  # of the header's metadata
+_KEY = "detector"  # in the header's metadata
 
 
 @dataclass(frozen=True)
 class LoadedDetector:
     """A detector read from a file.
 
-    model: in evaluation mode; classes: names by index; size: pixels it was trained at; extra: the writer's additions.
+    model: in evaluation mode; classes: names by index; size: training input size in pixels; extra: as passed to
+    `save_detector`.
     """
 
     model: Detector
@@ -38,9 +39,10 @@ class LoadedDetector:
 def save_detector(
     path: Path, model: Detector, *, classes: list[str], size: int, extra: dict[str, Any] | None = None
 ) -> None:
-    """Write `model` (not a fused copy) to one safetensors file, all or nothing.
+    """Write `model` (not a fused copy) to a single safetensors file, atomically.
 
-    classes: K names; size: input pixels the anchors belong to; extra: further JSON values.
+    classes: K names; size: input size of the anchors, in pixels; extra: additional JSON values.
+    Raises ValueError for a fused copy, or if the number of class names is wrong.
     """
     if model.fold_error is not None:
         raise ValueError("a fused copy cannot be saved; save the model it was made from")
@@ -63,9 +65,9 @@ def save_detector(
 
 
 def load_detector(path: Path, device: torch.device | str = "cpu") -> LoadedDetector:
-    """Read what `save_detector` wrote.
+    """Read a file written by `save_detector`.
 
-    Raises UserError, naming the file, when it is missing, damaged, not a detector, or its tensors are not those of
+    Raises UserError, naming the file, when it is missing, damaged or not a detector, or when its tensors do not match
     the model it names.
     """
     header, tensors = _read(Path(path))
@@ -109,7 +111,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _fill(model: Detector, tensors: dict[str, Tensor], anchors: Tensor, path: Path) -> None:
-    """Give the model, built without memory, the file's tensors, after checking that they are all there and fit."""
+    """Assign the file's tensors to the model, which is on the meta device, after checking names, shapes and types."""
     wanted = model.state_dict()
     for name in sorted(wanted.keys() ^ tensors.keys()):
         state = "is missing" if name in wanted else "is not part of it"

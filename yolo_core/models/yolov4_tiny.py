@@ -1,4 +1,4 @@
-"""yolov4-tiny: three CSP one-shot-aggregation stages and a top-down neck, and its ablations (arXiv 2011.08036)."""
+"""yolov4-tiny, with three CSP one-shot-aggregation stages and a top-down neck, and its ablations (arXiv 2011.08036)."""
 
 from dataclasses import replace
 
@@ -65,7 +65,7 @@ COSA_3X1X = _ablation("cosa-3x1x", 6.3, 46, 21.2)
 
 
 class TopDown(nn.Module):
-    """A step of the neck to the next finer level: reduce, double, join the lateral path, merge.
+    """A neck step to the next finer level: reduce, upsample, concatenate the lateral path, merge.
 
     forward: coarse (B, c_in, H, W), lateral (B, c_lateral, 2H, 2W) -> (B, c_out, 2H, 2W).
     """
@@ -83,8 +83,8 @@ class TopDown(nn.Module):
 class YoloV4Tiny(Body):
     """Backbone and neck with two levels (P4, P5) or three (P3 to P5).
 
-    The depth factor scales the convolutions aggregated in a stage, two in the published model.
-    crossing: halves that cross a stage untouched, of four (see `CspOsa`); two in the published model.
+    The depth multiplier scales the number of aggregated convolutions per stage, two in the published model.
+    crossing: how many of four halves bypass a stage (see `CspOsa`), two in the published model.
     """
 
     def __init__(self, levels: int, scaling: Scaling, crossing: int = 2):
@@ -116,9 +116,9 @@ class YoloV4Tiny(Body):
 
 
 class TinyCd53s(Body):
-    """CSPDarknet53s scaled down linearly under the neck of yolov4-tiny: what the partial stages are compared with.
+    """CSPDarknet53s, scaled down linearly, with the neck of yolov4-tiny: the baseline for its partial stages.
 
-    Half of the channels and a third of the 1-2-8-8-4 residual blocks.
+    Has half of the channels and a third of the 1-2-8-8-4 residual blocks.
     """
 
     def __init__(self, scaling: Scaling):

@@ -1,7 +1,7 @@
 """YOLOv7: yolov7-tiny, yolov7, yolov7-x and, for 1280 px, yolov7-w6, -e6, -d6, -e6e (arXiv 2207.02696).
 
-All are one body: ELAN stages with transitions between them, a pyramid of top-down and bottom-up steps, 3x3
-convolutions before the head. A table says what tells a scale from the others.
+All share one body: ELAN stages with transitions between them, a pyramid of top-down and bottom-up steps, and 3x3
+convolutions before the head. A `Design` holds what distinguishes each scale.
 """
 
 from collections.abc import Callable
@@ -20,25 +20,25 @@ from yolo_core.models.elan import DownC, Elan, ExtendedElan, LeanSppCsp, MpConv,
 from yolo_core.models.rep import RepConv
 from yolo_core.models.spec import COCO_ANCHORS, SIGMOID_CODING, LossSpec, ModelSpec, Published, Recipe, Scaling
 
-# How a map is halved: by a strided convolution, a maximum, or both beside each other.
+# How a map is downsampled: by a strided convolution, max pooling, or both in parallel.
 Transition = Literal["conv", "pool", "mp-conv", "down-c"]
 
 
 @dataclass(frozen=True)
 class ElanKind:
-    """every: which outputs of the row of convolutions are concatenated; shrink: how much narrower the row's are."""
+    """every: concatenate every n-th output of the chain; shrink: block width / width of the chain's convolutions."""
 
     every: int
     shrink: int = 1
 
     def concatenated(self, layers: int) -> float:
-        """Channels that `layers` convolutions in a row lead to, in units of the block's width."""
+        """Number of concatenated channels with a chain of `layers` convolutions, in units of the block's width."""
         return 2 + layers / self.every / self.shrink
 
 
 @dataclass(frozen=True)
 class Block:
-    """Channels of a stage or of a step of the neck: entering its ELAN, inside, leaving it."""
+    """Channels of a stage or a neck step: at the input of its ELAN block, inside it, at its output."""
 
     enter: int
     width: int
@@ -47,14 +47,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Design:
-    """A scale of the family. Channels are those of blocks of `counted_at` convolutions; see `transition_factor`.
+    """A scale of the family. Channels are for blocks of `counted_at` convolutions; see `transition_factor`.
 
-    stem: (channels, stride) of 3x3 convolutions, after a ReOrg where `reorg`.
-    stages: from stride 4 on; the coarsest have levels. spp: channels of the pyramid pooling's output.
-    ups: top-down steps from the coarse to the fine; downs: bottom-up steps from the fine to the coarse.
-    outs, auxiliary: channels before the head and before the auxiliary head, finest level first.
-    transitions: into the first stage, into the others, of the neck.
-    layers: 3x3 convolutions in a row in every block. extended: E-ELAN in place of ELAN.
+    stem: (channels, stride) of the 3x3 convolutions, after a ReOrg if `reorg`.
+    stages: from stride 4; the coarsest ones have detection levels. spp: output channels of the pyramid pooling.
+    ups: top-down steps, coarse to fine; downs: bottom-up steps, fine to coarse.
+    outs, auxiliary: channels before the head and the auxiliary head, finest level first.
+    transitions: into the first stage, into the other stages, in the neck.
+    layers: 3x3 convolutions in the chain of each block. extended: E-ELAN instead of ELAN.
     rep: whether the convolutions before the head are re-parameterised.
     """
 
@@ -77,13 +77,13 @@ class Design:
     activation: Activation = silu
 
     def deepened(self, scaling: Scaling) -> "Design":
-        """The design with its rows lengthened, by whole steps between two concatenated outputs."""
+        """The design with longer chains, in whole steps between two concatenated outputs."""
         every = self.backbone_elan.every
         return replace(self, layers=every * scaling.repeats(self.layers // every))
 
     def transition_factor(self) -> float:
-        """Compound scaling of a model of concatenations (section 3.2): more layers in a block widen what it
-        concatenates, and everything between the blocks widens in the same proportion, the blocks' inside does not."""
+        """Compound scaling of concatenation-based models (section 3.2): more layers per block widen its concatenation,
+        so the layers between the blocks are widened in proportion; those inside are not."""
         return self.backbone_elan.concatenated(self.layers) / self.backbone_elan.concatenated(self.counted_at)
 
 
@@ -140,10 +140,10 @@ E6E = replace(E6, extended=True)
 
 
 class Up(nn.Module):
-    """A step of the neck to the next finer level: reduce, double, join the backbone's map, aggregate.
+    """A neck step to the next finer level: reduce, upsample, concatenate the backbone's map, aggregate.
 
     forward: coarse (B, c_in, H, W), lateral (B, c_lateral, 2H, 2W) -> (B, c_out, 2H, 2W) and the output of the block's
-    last branch, of the same shape, for an auxiliary head; without E-ELAN it is the same tensor.
+    last branch, of the same shape, for an auxiliary head; without E-ELAN both are the same tensor.
     """
 
     def __init__(self, c_in: int, c_lateral: int, c_enter: int, block: Elan | ExtendedElan, activation: Activation):
@@ -160,7 +160,7 @@ class Up(nn.Module):
 
 
 class Down(nn.Module):
-    """A step of the neck to the next coarser level: halve, join the top-down map, aggregate.
+    """A neck step to the next coarser level: downsample, concatenate the top-down map, aggregate.
 
     forward: fine (B, c_in, 2H, 2W), coarse (B, c_coarse, H, W) -> (B, c_out, H, W).
     """
@@ -175,7 +175,7 @@ class Down(nn.Module):
 
 
 class _Parts:
-    """Makes the parts of a design at some scaling."""
+    """Builds the modules of a design at a given scaling."""
 
     def __init__(self, design: Design, scaling: Scaling):
         self.design = design = design.deepened(scaling)
@@ -186,7 +186,7 @@ class _Parts:
         self.bottom_up = [self.top_down[-1], *(self.channels(down.out) for down in design.downs)]
 
     def channels(self, count: float) -> int:
-        """Scaled channels of what stands between the blocks."""
+        """Scaled channels of a layer between the blocks."""
         return self.scaling.channels(round(count * self.factor))
 
     def stem(self) -> nn.Sequential:
@@ -244,7 +244,7 @@ class _Parts:
         return ExtendedElan(*blocks) if self.design.extended else blocks[0]
 
     def _transition(self, kind: Transition, c_in: int, count: int) -> tuple[nn.Module, int]:
-        """A module that halves the map, and the channels of its output."""
+        """A downsampling module, and its output channels."""
         if kind == "pool":
             return nn.MaxPool2d(2), c_in
         act = self.design.activation
@@ -258,11 +258,11 @@ class _Parts:
 
 
 class YoloV7(Body):
-    """Backbone and neck of a design, with features for auxiliary heads where the design has them.
+    """Backbone and neck of a design, with features for auxiliary heads if the design has them.
 
-    The width factor scales all channels. The depth factor scales the row of convolutions in every block, by whole
-    steps between two concatenated outputs, and with it the channels between the blocks, as the paper's compound
-    scaling does (section 3.2): yolov7-w6 at depth 1.5 has the blocks and channels of yolov7-e6.
+    The width multiplier scales all channels. The depth multiplier scales the chain of convolutions in each block, in
+    whole steps between two concatenated outputs, and with it the channels between the blocks, following the paper's
+    compound scaling (section 3.2): yolov7-w6 at depth 1.5 has the blocks and channels of yolov7-e6.
     """
 
     def __init__(self, design: Design, scaling: Scaling):
@@ -271,8 +271,8 @@ class YoloV7(Body):
         self.stem = parts.stem()
         self.stages = parts.stages()
         self.spp = parts.spp()
-        self.ups = parts.ups()  # from the coarsest level
-        self.downs = parts.downs()  # from the finest level
+        self.ups = parts.ups()  # coarse to fine
+        self.downs = parts.downs()  # fine to coarse
         self.outs = parts.outs()
         self.auxiliary_outs: nn.ModuleList | None = parts.auxiliary_outs() if design.auxiliary else None
         self.out_channels = tuple(parts.channels(count) for count in design.outs)
@@ -283,19 +283,19 @@ class YoloV7(Body):
         return self._each(self.outs, features)
 
     def with_auxiliary(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What `forward` gives and the auxiliary features, which leave the top-down path, from one computation."""
+        """The features of `forward` and the auxiliary ones, taken from the top-down path, from one pass."""
         if self.auxiliary_outs is None:
             raise ValueError("this body has no auxiliary features")
         features, branches = self._pyramid(images)
         return self._each(self.outs, features), self._each(self.auxiliary_outs, branches)
 
     def drop_auxiliary(self) -> None:
-        """Remove the convolutions of the auxiliary features, in place."""
+        """Remove the convolutions for the auxiliary features, in place."""
         super().drop_auxiliary()
         self.auxiliary_outs = None
 
     def _pyramid(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The bottom-up maps and, of the top-down path, the last branches' outputs; each finest first."""
+        """The bottom-up maps, and the outputs of the last branches of the top-down path; both finest first."""
         x = self.run(self.stem, images)
         laterals: list[Tensor] = []
         for stage in self.stages:
@@ -303,7 +303,7 @@ class YoloV7(Body):
             laterals.append(x)
         features = [self.run(self.spp, x)]
         branches = [features[0]]
-        for up, lateral in zip(self.ups, laterals[-2::-1], strict=False):  # the first stages have no level
+        for up, lateral in zip(self.ups, laterals[-2::-1], strict=False):  # the first stages have no detection level
             merged, branch = self.run(up, features[0], lateral)
             features.insert(0, merged)
             branches.insert(0, branch)
@@ -340,8 +340,8 @@ YOLOV7_X = replace(
     name="yolov7-x",
     published=Published(_PAPER, 71.3, 189.9, ap=53.1, ap50=71.2, ap75=57.8, fps=114, fps_on=_V100, graph="deployed"),
 )
-# The anchors are pixels of the 640 px training images; the LeakyReLU model is published, and configured for Darknet,
-# at 416 px with the same ones.
+# Anchors are in pixels of the 640 px training images. The LeakyReLU model uses the same ones at 416 px, both in the
+# paper and in its Darknet configuration.
 YOLOV7_TINY_SILU = replace(
     YOLOV7,
     name="yolov7-tiny-silu",

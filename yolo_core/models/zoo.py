@@ -16,7 +16,7 @@ from yolo_core.models.yolov7 import YoloV7
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the zoo: what it is and how its backbone and neck are made."""
+    """A model of the zoo: its spec, and how to build its backbone and neck."""
 
     spec: ModelSpec
     body: Callable[[Scaling], Body]
@@ -40,7 +40,7 @@ ZOO: dict[str, Entry] = {
     "yolov7-e6": Entry(yolov7.YOLOV7_E6, partial(YoloV7, yolov7.E6)),
     "yolov7-d6": Entry(yolov7.YOLOV7_D6, partial(YoloV7, yolov7.D6)),
     "yolov7-e6e": Entry(yolov7.YOLOV7_E6E, partial(YoloV7, yolov7.E6E)),
-    # The ablations of the Scaled-YOLOv4 paper, tables 8 and 9.
+    # Ablations of the Scaled-YOLOv4 paper, tables 8 and 9.
     **{spec.name: Entry(spec, partial(ScaledYoloV4, design)) for spec, design in scaled_yolov4.CSP_ABLATION},
     "tinycd53s": Entry(yolov4_tiny.TINY_CD53S, TinyCd53s),
     "cosa-1x3x": Entry(yolov4_tiny.COSA_1X3X, partial(YoloV4Tiny, 2, crossing=1)),
@@ -50,12 +50,12 @@ ZOO: dict[str, Entry] = {
 
 
 def model_names() -> list[str]:
-    """Names that `build_model` takes."""
+    """Names accepted by `build_model`."""
     return list(ZOO)
 
 
 def get_spec(name: str) -> ModelSpec:
-    """What is known about a model. An unknown name raises UserError that lists the near ones."""
+    """The spec of a model. Raises UserError, suggesting similar names, for an unknown one."""
     return _entry(name).spec
 
 
@@ -68,11 +68,11 @@ def build_model(
     *,
     coding: BoxCoding | None = None,
 ) -> Detector:
-    """A detector with fresh weights.
+    """A detector with freshly initialised weights.
 
-    width, depth: factors of channels and repeats; 1 is the published model.
-    anchors: per level, finest first, (w, h) pixels at the input size in use; None takes the published ones.
-    coding: takes the place of the model's own, for weights that were made with another box coding.
+    width, depth: multipliers of channels and repeats; 1 is the published model.
+    anchors: per level, finest first, (w, h) in pixels at the input size in use; None for the published ones.
+    coding: overrides the model's own, for weights trained with a different box coding.
     Raises UserError for an unknown name or a value out of range.
     """
     entry = _entry(name)
