@@ -21,10 +21,10 @@ class Entry:
     """Native input side, px."""
 
     cost: Cost
-    """Counted the way the paper does."""
+    """Counted the way its paper does."""
 
     published: Published
-    """The figures of the paper."""
+    """The figures in its paper."""
 
 
 def entries(num_classes: int) -> Iterator[Entry]:

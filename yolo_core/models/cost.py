@@ -47,7 +47,7 @@ def deploy_cost(model: Detector, size: int) -> Cost:
 
 
 def paper_cost(model: Detector, size: int) -> Cost:
-    """The cost of the graph that the paper counts: as built for Scaled-YOLOv4, as deployed for YOLOv7.
+    """The cost of the graph that the model's paper counts: as built for Scaled-YOLOv4, as deployed for YOLOv7.
 
     Excludes auxiliary heads, which the paper counts only for yolov7-d6.
     """
@@ -112,7 +112,7 @@ def kept_bytes(model: Detector, size: int) -> int:
     kept: dict[int, torch.UntypedStorage] = {}  # keeps them alive, so that ids stay unique
 
     def keep(tensor: Tensor) -> Tensor:
-        if tensor.shape[:1] == (2,):  # has a batch dimension; batch statistics are negligible
+        if tensor.shape[:1] == (2,):  # per image, in a batch of two; batch statistics are negligible
             kept.update(_storages((tensor,)))
         return tensor
 

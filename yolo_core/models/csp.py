@@ -5,7 +5,7 @@ neck uses the reversed form: in each pair the 3x3 convolution comes last, and th
 
 Two variants are published. In Darknet's configurations each half ends in a convolution with its own normalisation and
 activation. The authors' PyTorch for P5 to P7 normalises and activates the concatenated halves: equivalent in a stage,
-but in the neck the computed half, already activated, is normalised and activated twice. Spatial pyramid pooling
+but in the neck the computed half is normalised and activated a second time. Spatial pyramid pooling
 concatenates the finest map last in the former and first in the latter.
 
 Shapes: every block maps (B, c_in, H, W) to (B, c_out, H, W), a stage to (B, c_out, H/2, W/2).

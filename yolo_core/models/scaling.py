@@ -34,7 +34,7 @@ LAYERS = {"ResNet": RESNET, "ResNeXt": RESNEXT, "Darknet": DARKNET}
 # Per stage, at any depth: 1x1 b->b/2 before the layers, b/2->b/2 after them. Stages as built have more: see
 # docs/scorecard.md.
 CSP_TRANSITIONS = Fraction(3, 4)
-CSP_DOWNSAMPLING = Fraction(9, 4)  # the strided 3x3 convolution of a Darknet stage, as printed (section 4.1)
+CSP_DOWNSAMPLING = Fraction(9, 4)  # the strided 3x3 convolution of a Darknet stage, as published (section 4.1)
 
 
 def layer_cost(layer: Layer, w: int, h: int, k: int, b: int) -> Fraction:
@@ -63,7 +63,7 @@ def asymptotic_csp_saving(layer: Layer) -> Fraction:
 
 
 def csp_break_even(layer: Layer) -> Fraction:
-    """Number of layers below which the CSP form costs more than the plain one: 3, 1.5 and 0.3."""
+    """Number of layers at which the CSP form costs as much as the plain one (below, more): 3, 1.5 and 0.3."""
     return CSP_TRANSITIONS / (layer.full - layer.partial)
 
 
