@@ -1,8 +1,8 @@
 """Anchor fitting: the ratio metric, whitened k-means and genetic refinement, in NumPy.
 
-An anchor suits a box as far as both sides agree: min(w / aw, aw / w, h / ah, ah / h), 1 for equal, towards 0 for far.
-In logarithms that is exp(-d), d the larger of the two side differences; everything below works there, where a
-candidate costs a subtraction and a comparison a side.
+The ratio metric of a box and an anchor is min(w / aw, aw / w, h / ah, ah / h): 1 for equal, towards 0 for unlike sides.
+In logarithms it is exp(-d), d the larger of the two side differences; everything below works there, where a candidate
+costs one subtraction and one comparison per side.
 
 Shapes: N boxes, A anchors in all. Boxes and anchors are (w, h) in pixels at the training size.
 """
@@ -17,21 +17,21 @@ from yolo_core.data.coco import DetectionDataset
 
 Array = NDArray[np.floating]
 
-MIN_SIDE_PX = 2.0  # boxes with both sides below are not fitted to, and no anchor side goes below
-ENOUGH_RECALL = 0.98  # below, anchors cost boxes they can never be assigned to (authors' repository, autoanchor)
+MIN_SIDE_PX = 2.0  # boxes with both sides below it are ignored, and no anchor side is smaller
+ENOUGH_RECALL = 0.98  # below it, too many boxes match no anchor (authors' repository, autoanchor)
 LEAST_LOG_SIDE = np.float32(np.log(MIN_SIDE_PX))
-GRID_STEP = 0.045  # of ln(side): boxes closer than this share one weighted point when generations are scored
+GRID_STEP = 0.045  # in ln(side): boxes closer than this are scored as one weighted point
 GRID_FROM = 4096  # boxes; fewer are cheap enough to score one by one
-STARTS = 12  # refinement ends in one of many local optima; the best of this many is taken
-GROWTH = 1.5  # of the spread of mutations with each success
-LEAST_SPREAD = 0.003  # of ln(side)
-KMEANS_SAMPLE = 4000  # boxes drawn for each start, plenty for its centres
-BLOCK = 8192  # boxes scored at a time, so that the work stays in the processor's cache
+STARTS = 12  # restarts: refinement ends in one of many local optima; the best is kept
+GROWTH = 1.5  # factor on the mutation spread at each success
+LEAST_SPREAD = 0.003  # in ln(side)
+KMEANS_SAMPLE = 4000  # boxes sampled for each start, plenty for its centres
+BLOCK = 8192  # boxes scored at a time, to stay within the CPU cache
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How well a set of anchors suits a set of boxes, both 0 to 1.
+    """How well a set of anchors fits a set of boxes, both 0 to 1.
 
     fitness: mean over boxes of the best ratio, counted as 0 where it does not exceed 1 / anchor_t.
     recall: fraction of boxes whose best ratio exceeds 1 / anchor_t (best possible recall).
@@ -45,8 +45,8 @@ class Quality:
 class FitSettings:
     """Iterations of k-means; generations of refinement from each start.
 
-    mutation_probability: of an anchor, to be changed by a generation; mutation_sigma: the largest spread of the
-    changes, standard deviation of ln(side).
+    mutation_probability: that a generation changes an anchor; mutation_sigma: the largest standard deviation of the
+    changes, in ln(side).
     """
 
     kmeans_iterations: int = 30
@@ -56,7 +56,7 @@ class FitSettings:
 
 
 def training_boxes(dataset: DetectionDataset, size: int) -> Array:
-    """(N, 2) w, h in px of the boxes that can be fitted to, with every image's longer side scaled to `size`."""
+    """(N, 2) w, h in px of the boxes usable for fitting, with every image's longer side scaled to `size`."""
     sides = [
         (labels[:, 3:5] - labels[:, 1:3]) * (size / max(image.width, image.height))
         for image, labels in zip(dataset.images, dataset.labels, strict=True)
@@ -79,7 +79,7 @@ def quality(boxes_wh: ArrayLike, anchors_wh: ArrayLike, anchor_t: float = 4.0) -
 def better(first: Quality, second: Quality) -> bool:
     """Whether `first` is strictly better than `second`.
 
-    Recall decides while one of them lacks it (`ENOUGH_RECALL`), fitness otherwise.
+    Recall decides while either is below `ENOUGH_RECALL`, fitness otherwise.
     """
     if min(first.recall, second.recall) < ENOUGH_RECALL and first.recall != second.recall:
         return first.recall > second.recall
@@ -87,7 +87,7 @@ def better(first: Quality, second: Quality) -> bool:
 
 
 def usable(boxes_wh: ArrayLike) -> Array:
-    """The (N', 2) boxes large enough to fit anchors to: at least one side of `MIN_SIDE_PX`, none of 0."""
+    """The (N', 2) boxes large enough to fit anchors to: at least one side >= `MIN_SIDE_PX`, none 0."""
     boxes = np.asarray(boxes_wh, np.float64).reshape(-1, 2)
     return boxes[(boxes > 0).all(axis=1) & (boxes >= MIN_SIDE_PX).any(axis=1)]
 
@@ -103,7 +103,7 @@ def fit(
     """Anchors for a detector whose pyramid has `levels` anchors per level, finest level first.
 
     boxes_wh: (N, 2) px.  Returns one (levels[i], 2) array per level, sorted by area over all levels, rounded to
-    0.01 px; None when there are fewer different boxes than anchors, so that there is nothing to fit.
+    0.01 px; None if there are fewer distinct boxes than anchors, so that there is nothing to fit.
     """
     settings = settings or FitSettings()
     boxes = np.maximum(usable(boxes_wh), 1e-3)
@@ -126,7 +126,7 @@ def _fit_once(boxes: Array, count: int, anchor_t: float, settings: FitSettings, 
 def kmeans(boxes_wh: ArrayLike, count: int, *, iterations: int, rng: np.random.Generator) -> Array:
     """(count, 2) centres of (N, 2) boxes: Lloyd's iterations on sides divided by their standard deviation.
 
-    Starts from k-means++ seeds. A cluster left empty starts again at the box farthest from its centre.
+    Starts from k-means++ seeds. An empty cluster is re-initialised at the box farthest from its centre.
     """
     boxes = np.asarray(boxes_wh, np.float64)
     spread = boxes.std(axis=0)
@@ -149,11 +149,11 @@ def kmeans(boxes_wh: ArrayLike, count: int, *, iterations: int, rng: np.random.G
 def refine(
     boxes_wh: ArrayLike, anchors_wh: ArrayLike, *, anchor_t: float, settings: FitSettings, rng: np.random.Generator
 ) -> Array:
-    """(A, 2) anchors after generations of mutation, each kept when fitness has grown; never worse than those given.
+    """(A, 2) anchors after generations of mutation, each kept if it improves fitness; never worse than those given.
 
     Generations are scored on a grid of ln(w), ln(h) that holds the boxes as weighted points; a generation changes some
-    anchors, and only their distances are computed anew. The spread of the changes follows what succeeds: it grows with
-    a success and shrinks with a failure so that one in five keeps it (Rechenberg's rule).
+    anchors, and only their distances are recomputed. The spread of the changes adapts: it grows with a success and
+    shrinks with a failure, so that one success in five keeps it constant (Rechenberg's rule).
     """
     boxes = _log_columns(boxes_wh)
     weights = np.ones(boxes.shape[1], np.float32)
@@ -172,21 +172,21 @@ def refine(
         else:
             distances[changed] = before
             spread *= GROWTH**-0.25
-            if spread < LEAST_SPREAD:  # nothing more to gain close by: look farther again
+            if spread < LEAST_SPREAD:  # nothing more to gain nearby: widen the search again
                 spread = settings.mutation_sigma
     start, found = np.asarray(anchors_wh, np.float64), np.exp(anchors.astype(np.float64))
     return max(start, found, key=lambda sides: quality(boxes_wh, sides, anchor_t).fitness)
 
 
 def _mutations(count: int, settings: FitSettings, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Which anchors each generation changes: (generations, count), at least one; where to: (generations, count, 2)."""
+    """Anchors each generation changes, (generations, count), at least one; directions, (generations, count, 2)."""
     draw = rng.random((settings.generations, count))
     changed = draw <= np.maximum(settings.mutation_probability, draw.min(axis=1, keepdims=True))
     return changed, rng.standard_normal((settings.generations, count, 2), np.float32)
 
 
 def _distances(points: Array, anchors: Array) -> Array:
-    """(A, N) the larger side difference of each of (A, 2) anchors to each of (2, N) points, all in logarithms."""
+    """(A, N) larger side difference between each of (A, 2) anchors and each of (2, N) points, all in logarithms."""
     wide, high = np.abs(points[:, None] - anchors.T[:, :, None])
     return np.maximum(wide, high, out=wide)
 
@@ -199,7 +199,7 @@ def _fitness(distances: Array, weights: Array, limit: float) -> float:
 
 
 def _distance(log_boxes: Array, log_anchors: Array) -> Array:
-    """(N,) the least over anchors of the larger side difference, for (2, N) boxes and (2, A) anchors."""
+    """(N,) minimum over anchors of the larger side difference, for (2, N) boxes and (2, A) anchors."""
     nearest = np.full(log_boxes.shape[1], np.inf, np.float32)
     wide, high = np.empty((2, min(BLOCK, len(nearest))), np.float32)
     for start in range(0, len(nearest), BLOCK):
@@ -219,7 +219,7 @@ def _log_columns(sides: ArrayLike) -> Array:
 
 
 def _grid(log_boxes: Array) -> tuple[Array, Array]:
-    """(2, M) means and (M,) numbers of the boxes in each occupied cell."""
+    """(2, M) means and (M,) counts of the boxes in each occupied cell."""
     cells = np.floor((log_boxes - log_boxes.min(axis=1, keepdims=True)) / GRID_STEP).astype(np.int64)
     _, cell, number = np.unique(cells[0] * (cells[1].max() + 1) + cells[1], return_inverse=True, return_counts=True)
     means = np.stack([np.bincount(cell, weights=side) for side in log_boxes]) / number
@@ -227,7 +227,7 @@ def _grid(log_boxes: Array) -> tuple[Array, Array]:
 
 
 def _spread_seeds(points: Array, count: int, rng: np.random.Generator) -> Array:
-    """(2, count) points drawn with probability by squared distance to those drawn before (k-means++)."""
+    """(2, count) points drawn with probability proportional to squared distance from earlier ones (k-means++)."""
     chosen = [int(rng.integers(points.shape[1]))]
     distance = np.full(points.shape[1], np.inf, np.float32)
     while len(chosen) < count:

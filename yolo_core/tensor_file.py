@@ -1,4 +1,4 @@
-"""Tensors as a safetensors file, written with Python's own errors."""
+"""Writing tensors to a safetensors file, with Python's own errors."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def write(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write contiguous tensors to `path`. Raises OSError where the system refuses, such as on a full disk."""
+    """Write contiguous tensors to `path`. Raises OSError where the system refuses, for example on a full disk."""
     try:
         safetensors.torch.save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:

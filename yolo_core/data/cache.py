@@ -1,4 +1,4 @@
-"""Decoded images held between epochs: in memory, or in a file that every process on the machine shares."""
+"""A cache of decoded images, kept between epochs: in memory, or in a file shared by all processes on the machine."""
 
 import logging
 import mmap
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 ALIGNMENT = 64  # bytes; each image starts on a cache line
 HEADER = 2 * ALIGNMENT  # bytes
 SUFFIX = ".pixels"
-RESERVE = 1 << 30  # bytes of the disk that are left free for everything else
-CHUNK = 16  # images per task of a building thread
+RESERVE = 1 << 30  # bytes of disk space that are always left free
+CHUNK = 16  # images per task of a build thread
 NOT_HELD = "images are decoded each time they are needed"
 
 Shape = tuple[int, int, int]
@@ -31,11 +31,11 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """How decoded images are held.
+    """How decoded images are cached.
 
-    kind: in a file of `folder` ("disk"), in the memory of one trainer ("ram"), or not ("none").
-    limit: most bytes, in memory of one split, on disk of the whole folder; a split that does not fit is not held.
-    content: a digest of the image files. Without one, their sizes and times of change stand for it.
+    kind: in a file in `folder` ("disk"), in the memory of one trainer ("ram"), or not at all ("none").
+    limit: maximum bytes, per split in memory, for the whole folder on disk; a split that does not fit is not cached.
+    content: a digest of the image files; if empty, their sizes and modification times are used instead.
     """
 
     kind: Literal["disk", "ram", "none"] = "ram"
@@ -45,7 +45,7 @@ class CacheSettings:
 
 
 class Slots:
-    """The layout of images of the given (H, W, 3) shapes in one block of bytes, after a header."""
+    """The layout of images of the given shapes (H, W, 3) in one block of bytes, after a header."""
 
     def __init__(self, shapes: Sequence[Shape]):
         self.shapes = shapes
@@ -59,8 +59,8 @@ class Slots:
 class RamCache:
     """Images in anonymous shared memory, filled lazily.
 
-    A loader process forked after its creation reads and fills the same pages, so images outlive the processes of one
-    epoch and are held once for any number of workers. Pages that were never written take no memory.
+    Loader processes forked after its creation share its pages, so images outlive the processes of one epoch and are
+    stored once for any number of workers. Pages that were never written take no memory.
     """
 
     def __init__(self, shapes: Sequence[Shape]):
@@ -69,7 +69,7 @@ class RamCache:
         self._filled = mmap.mmap(-1, max(len(shapes), 1))
 
     def get(self, index: int) -> np.ndarray | None:
-        """The image, read-only (H, W, 3) uint8, or None if it was not stored yet."""
+        """The image, read-only (H, W, 3) uint8, or None if it is not stored yet."""
         if not self._filled[index]:
             return None
         view = self._slots.view(self._block, index)
@@ -83,8 +83,8 @@ class RamCache:
 
 
 class DiskCache:
-    """Images in a file mapped into memory: the system holds its pages once for all processes, and drops them when
-    memory is short."""
+    """Images in a memory-mapped file: the system keeps one copy of its pages for all processes, and drops them when
+    memory runs low."""
 
     def __init__(self, path: Path, key: str, slots: Slots):
         """Raises FileNotFoundError, and ValueError for an incomplete file."""
@@ -102,14 +102,14 @@ class DiskCache:
         return self._slots.view(self._block, index)
 
     def put(self, index: int, image: np.ndarray) -> None:
-        """Nothing to do: every image is in the file."""
+        """No-op: every image is in the file already."""
 
 
 ImageCache = RamCache | DiskCache
 
 
 def ram_cache(shapes: Sequence[Shape], limit: int) -> RamCache | None:
-    """A cache in memory, or None and a warning when it would exceed `limit` bytes."""
+    """An in-memory cache; None, with a warning, if it would exceed `limit` bytes."""
     needed = Slots(shapes).bytes
     if needed <= limit:
         return RamCache(shapes)
@@ -125,12 +125,12 @@ def disk_cache(
     limit: int,
     progress: Progress = silent,
 ) -> DiskCache | None:
-    """The cache of this key in `folder`, built on all cores if it does not exist.
+    """The cache for this key in `folder`, built on all cores if it does not exist.
 
-    key: hexadecimal digest of everything that determines the pixels. decode(index): an image of the given shape.
-    The file appears whole or not at all. One process builds, others wait for it; leftovers of a killed builder are
-    removed, a damaged file is replaced. Returns None and warns when the folder's files would exceed `limit` bytes or
-    the disk is full: nothing is evicted. Raises what `decode` raises.
+    key: hex digest of everything that determines the pixels. decode(index): an image of the given shape.
+    The file is written atomically. One process builds it while others wait; leftovers of a killed build are removed,
+    and a damaged file is replaced. Returns None, with a warning, when the folder's files would exceed `limit` bytes or
+    the disk is full: nothing is evicted. Raises whatever `decode` raises.
     """
     path, slots = folder / f"{key[:32]}{SUFFIX}", Slots(shapes)
     try:
@@ -148,7 +148,7 @@ def disk_cache(
                 return None
             _build(path, key, slots, decode, progress)
         return DiskCache(path, key, slots)
-    except OSError as error:  # the disk is full after all, or cannot be written to
+    except OSError as error:  # the disk is full after all, or not writable
         log.warning("%s: cannot hold decoded images (%s): %s", folder, error.strerror or error, NOT_HELD)
         return None
 
@@ -165,7 +165,7 @@ def _opened(path: Path, key: str, slots: Slots) -> DiskCache | None:
 
 
 def _refusal(folder: Path, needed: int, limit: int) -> str | None:
-    """Why a file of `needed` bytes may not be built, if it may not."""
+    """Why a file of `needed` bytes cannot be built; None if it can."""
     held = sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}"))
     if held + needed > limit:
         others = f" beside {_gib(held)} of earlier ones, which may be deleted" if held else ""
@@ -177,7 +177,7 @@ def _refusal(folder: Path, needed: int, limit: int) -> str | None:
 
 def _build(path: Path, key: str, slots: Slots, decode: Callable[[int], np.ndarray], progress: Progress) -> None:
     with atomic.replaced(path) as temporary, temporary.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, slots.bytes)  # makes a full disk an error here, not a crash on writing
+        os.posix_fallocate(file.fileno(), 0, slots.bytes)  # a full disk is an error here, not a crash on a later write
         block = mmap.mmap(file.fileno(), slots.bytes)
         block[:HEADER] = _header(key)
 

@@ -1,4 +1,4 @@
-"""A prepared dataset folder in memory: images, boxes and classes of one split in COCO format."""
+"""One split of a prepared dataset folder in memory: images, boxes and classes, read from COCO annotations."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ from yolo_core.progress import Progress, silent
 
 __all__ = ["CacheSettings", "DetectionDataset", "ImageRecord", "load_image", "load_split"]
 
-PIXELS_VERSION = 1  # of decoding and resizing; cached pixels of another version are stale
+PIXELS_VERSION = 1  # of decoding and resizing; pixels cached by another version are stale
 IN_MEMORY = CacheSettings()
 
 
@@ -52,10 +52,10 @@ class DetectionDataset:
     """The COCO instances file, with crowd boxes."""
 
     cache: CacheSettings = IN_MEMORY
-    """How decoded images are held."""
+    """How decoded images are cached."""
 
     advice: str = ""
-    """How the user gets good files, for the end of errors about them."""
+    """How to fix bad files; appended to errors about them."""
 
     _held: tuple[int, ImageCache | None] | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
@@ -63,21 +63,21 @@ class DetectionDataset:
         return len(self.images)
 
     def subset(self, which: int | Sequence[int]) -> "DetectionDataset":
-        """The first `which` images, or those at the given indices; classes and annotation file stay."""
+        """The first `which` images, or those at the given indices; classes and annotation file are unchanged."""
         indices = range(min(which, len(self))) if isinstance(which, int) else which
         return dataclasses.replace(
             self, images=[self.images[i] for i in indices], labels=[self.labels[i] for i in indices]
         )
 
     def spread(self, count: int) -> "DetectionDataset":
-        """Up to `count` images spread evenly over the data set."""
+        """Up to `count` images, evenly spaced over the dataset."""
         places = np.linspace(0, len(self) - 1, min(count, len(self)))
         return self.subset(np.unique(places.round().astype(int)).tolist())
 
     def load(self, index: int) -> np.ndarray:
-        """Decode image `index`: RGB (H, W, 3) uint8 at its own size.
+        """Decode image `index`: RGB (H, W, 3) uint8 at its original size.
 
-        Raises BadFile when the file cannot be decoded or is not of the annotated size.
+        Raises BadFile when the file cannot be decoded or its size is not the annotated one.
         """
         record = self.images[index]
         with advised(self.advice):
@@ -88,7 +88,7 @@ class DetectionDataset:
         return image
 
     def image(self, index: int, size: int) -> np.ndarray:
-        """Image `index` with its longer side resized to `size` px: RGB (H, W, 3) uint8, not to be written to."""
+        """Image `index` with its longer side resized to `size` px: RGB (H, W, 3) uint8, read-only."""
         if self._held is None or (self._held[0] != size and self.cache.kind == "ram"):
             self.open_cache(size)
         cache = self._held[1] if self._held and self._held[0] == size else None
@@ -100,9 +100,9 @@ class DetectionDataset:
         return image
 
     def open_cache(self, size: int, progress: Progress = silent) -> ImageCache | None:
-        """The cache for images of `size` px, created if needed, or None; one size is held at a time.
+        """The cache for images of `size` px, created if needed, or None; one size is cached at a time.
 
-        Loader processes share a cache opened before they were forked.
+        Loader processes share a cache that was opened before they were forked.
         """
         if self._held is None or self._held[0] != size:
             self._held = size, self._new_cache(size, progress)
@@ -126,7 +126,7 @@ class DetectionDataset:
         return resize(self.load(index), *fitted(record.width, record.height, size))
 
     def _digest(self, size: int) -> str:
-        """Hexadecimal digest of everything that determines the pixels of images of `size` px."""
+        """Hex digest of everything that determines the pixels of images of `size` px."""
         files = [(r.path.name, r.width, r.height) for r in self.images]
         state = self.cache.content or [_state(r.path) for r in self.images]
         what = [PIXELS_VERSION, cv2.__version__, size, self.annotation_path.name, state, files]
@@ -138,7 +138,7 @@ class DetectionDataset:
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Changes when a file is rewritten; None for a missing file, which decoding will report."""
+    """Size and modification time, to notice a rewritten file; None for a missing one, which decoding reports."""
     try:
         found = path.stat()
     except OSError:
@@ -154,9 +154,9 @@ def load_split(
 ) -> DetectionDataset:
     """Read `annotations/instances_<split>.json` of a prepared dataset folder.
 
-    Boxes are clipped to their image; those left without area are dropped. Class indices follow ascending category id.
-    advice: how to get good files, for the end of errors about them.
-    Raises BadFile when the file is missing, is not COCO instances, or names unknown images or categories.
+    Boxes are clipped to their image and dropped if no area is left. Class indices follow ascending category id.
+    advice: how to fix bad files; appended to errors about them.
+    Raises BadFile when the file is missing, is not a COCO instances file, or refers to unknown images or categories.
     """
     path = Path(data_dir) / "annotations" / f"instances_{split}.json"
     with advised(advice):
@@ -165,7 +165,7 @@ def load_split(
 
 
 def _parse(path: Path, folder: Path) -> tuple[list[ImageRecord], list[np.ndarray], list[tuple[int, str]]]:
-    """Images, the labels of each, and (id, name) of the categories by ascending id; `folder` holds the images."""
+    """Images, labels per image, and categories (id, name) by ascending id; `folder` holds the image files."""
     content = _read(path)
     try:
         images = [ImageRecord(i["id"], folder / i["file_name"], i["width"], i["height"]) for i in content["images"]]

@@ -1,4 +1,4 @@
-"""Colour jitter in HSV, as a compiled loop: hue turned, saturation and value scaled."""
+"""Colour jitter in HSV as a compiled loop: hue is rotated, saturation and value are scaled."""
 
 import numpy as np
 from llvmlite import ir
@@ -8,18 +8,18 @@ from numba.extending import intrinsic
 from yolo_core.compiled import compiled
 from yolo_core.data.image import FILL
 
-F = np.float32  # one Python number would have the whole row computed in 64 bits
+F = np.float32  # a single Python number would promote the whole row to 64 bits
 
 
 @compiled
 def jitter(out, canvas, x0, x1, y0, y1, hue, saturation, value):
-    """Multiply hue, saturation and value by the three gains, clipped to 0..255, hue modulo the circle.
+    """Multiply hue, saturation and value by their gains; hue wraps around, the others are clipped to 0..255.
 
-    out: planes (3, S, S) uint8. canvas: (S, S) uint32, red in the lowest byte, then green, blue and 0; it is plain
-    FILL but for the pixels x0 <= x < x1, y0 <= y < y1.
+    out: planes (3, S, S) uint8. canvas: (S, S) uint32, red in the lowest byte, then green, blue and 0; it is
+    FILL except at pixels x0 <= x < x1, y0 <= y < y1.
 
-    The arithmetic is that of 8-bit HSV in OpenCV with tables between, each step rounded as it is there: to nearest on
-    the way to HSV, down in the tables and on the way back. Hue counts to 180. `hue` is at most 2.
+    The arithmetic is that of OpenCV's 8-bit HSV with lookup tables in between, rounding included: to nearest when
+    converting to HSV, down in the tables and when converting back. Hue is modulo 180; the gain `hue` is at most 2.
     """
     hue, saturation, value = F(hue), F(saturation), F(value)
     grey = np.uint8(min(FILL * value, F(255)))
@@ -34,7 +34,7 @@ def jitter(out, canvas, x0, x1, y0, y1, hue, saturation, value):
 
 @compiled
 def _jitter_row(red, green, blue, row, hue, saturation, value):
-    # Without branches, so that the compiler takes many pixels at once.
+    # Branch-free, so that the compiler vectorises it.
     for x in range(len(row)):
         r, g, b = _byte(row[x], 0), _byte(row[x], 1), _byte(row[x], 2)  # pyright: ignore[reportCallIssue]
         high, low = _larger(_larger(r, g), b), _smaller(_smaller(r, g), b)
@@ -51,7 +51,7 @@ def _jitter_row(red, green, blue, row, hue, saturation, value):
         s = np.floor(_smaller(s * saturation, F(255)))
         v = np.floor(_smaller(high * value, F(255)))
 
-        # What each channel lacks of v: nothing to v * s, by how far the hue is from its own third of the circle.
+        # How far each channel is below v: 0 to v * s, by the distance of the hue from its third of the circle.
         sixth = h * F(1 / 30)
         most = v * s * F(1 / 255)
         red[x] = np.int32(v - most * _share(F(2) - abs(sixth - F(3))))
@@ -61,7 +61,7 @@ def _jitter_row(red, green, blue, row, hue, saturation, value):
 
 @intrinsic
 def _byte(_, pixel, place):
-    """Byte `place` of a pixel as a number of 32 bits, which numba would reach through 64."""
+    """Byte `place` of a pixel as float32; numba's own conversion would go through 64 bits."""
 
     def code(context, builder, signature, args):
         shifted = builder.lshr(args[0], builder.mul(args[1], args[1].type(8)))
@@ -72,7 +72,7 @@ def _byte(_, pixel, place):
 
 @compiled
 def _larger(a, b):
-    return a if a > b else b  # `max` minds what is not a number, and takes a branch for it
+    return a if a > b else b  # `max` handles NaN, which costs a branch
 
 
 @compiled
@@ -82,5 +82,5 @@ def _smaller(a, b):
 
 @compiled
 def _share(number):
-    """`number` within 0 and 1."""
+    """`number` clipped to 0..1."""
     return _smaller(_larger(number, F(0)), F(1))

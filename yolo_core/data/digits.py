@@ -1,4 +1,4 @@
-"""Scenes of handwritten digits on photographs: a detection data set composed from arrays, without any download.
+"""Scenes of handwritten digits on photographs: a detection dataset composed from arrays, with nothing to download.
 
 `scene` is a pure function of its arguments: the glyphs, the photographs and a key (seed, split, index).
 """
@@ -11,9 +11,9 @@ import numpy as np
 EMPTY_FRACTION = 0.04
 MAX_OBJECTS = 4
 MAX_LARGE = 2
-MIN_VISIBLE = 0.85  # of a box that others overlap
-NEIGHBOUR_FRACTION = 0.15  # of the objects are placed close to an earlier one
-INK = 0.5  # opacity from which a pixel belongs to the glyph's box
+MIN_VISIBLE = 0.85  # visible share of a box that others overlap
+NEIGHBOUR_FRACTION = 0.15  # share of objects placed close to an earlier one
+INK = 0.5  # opacity at which a pixel counts towards the glyph's box
 # Side ranges in px (square root of the box area) around COCO's limits of 32 and 96, and how often each is drawn.
 SIDE_RANGES_PX = ((26.0, 31.0), (40.0, 92.0), (98.0, 170.0))
 RANGE_WEIGHTS = (0.15, 0.5, 0.35)
@@ -81,7 +81,7 @@ def _background(photographs: list[np.ndarray], size_px: int, rng: np.random.Gene
 
 
 def _sides_px(count: int, shorter_px: int, rng: np.random.Generator) -> list[float]:
-    """The square roots of the areas of `count` objects, from COCO's three ranges as far as the image has room."""
+    """Square roots of the areas of `count` objects, from COCO's three size ranges as far as they fit the image."""
     limit = LARGEST_SIDE * shorter_px
     ranges = [(low, min(high, limit)) for low, high in SIDE_RANGES_PX]
     fits = np.array([high > low for low, high in ranges])
@@ -94,7 +94,7 @@ def _sides_px(count: int, shorter_px: int, rng: np.random.Generator) -> list[flo
 
 
 def _render(glyph: np.ndarray, side_px: float, rng: np.random.Generator) -> np.ndarray:
-    """Opacity (h, w) float32 of a glyph, cropped to its ink, of about side_px * side_px area."""
+    """Opacity (h, w) float32 of a glyph, cropped to its ink, with an area of about side_px * side_px."""
     rows, columns = np.flatnonzero(glyph.any(axis=1)), np.flatnonzero(glyph.any(axis=0))
     ink = glyph[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
     ink = np.pad(ink, 2)
@@ -114,7 +114,7 @@ def _render(glyph: np.ndarray, side_px: float, rng: np.random.Generator) -> np.n
 def _place(
     shape: tuple[int, ...], boxes: list[tuple[int, int, int, int]], owner: np.ndarray, rng: np.random.Generator
 ) -> tuple[int, int, int, int] | None:
-    """A position (x, y, w, h) at which every earlier box stays visible to MIN_VISIBLE, or None after 20 tries."""
+    """A position (x, y, w, h) that leaves MIN_VISIBLE of every earlier box visible; None after 20 tries."""
     height, width = owner.shape
     h, w = shape[:2]
     if h > height or w > width:

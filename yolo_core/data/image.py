@@ -1,4 +1,4 @@
-"""Reading and resizing images: the only way files become RGB pixels."""
+"""Reading and resizing images: the only place where files become RGB pixels."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ import numpy as np
 
 from yolo_core.errors import BadFile
 
-FILL = 114  # the grey around letterboxed images and mosaics, of 255
+FILL = 114  # grey level (0-255) around letterboxed images and mosaics
 
 
 def load_image(path: Path | str) -> np.ndarray:
-    """Decode an image file to RGB, (H, W, 3) uint8, turned upright by its EXIF orientation.
+    """Decode an image file to RGB, (H, W, 3) uint8, rotated by its EXIF orientation.
 
-    Grey, palette, CMYK and 16-bit files come out as 8-bit RGB; an alpha channel is dropped.
+    Grey, palette, CMYK and 16-bit files are converted to 8-bit RGB; an alpha channel is dropped.
     Raises BadFile when the file is missing or cannot be decoded.
     """
     try:
@@ -35,7 +35,7 @@ def fitted(width: int, height: int, size: int) -> tuple[int, int]:
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize (H, W, 3) to (height, width, 3): by area averaging when shrinking, by interpolation when enlarging.
 
-    The published figures are evaluated with area averaging; training resizes the same way, so that the network is not
+    The published results use area averaging in evaluation; training resizes the same way, so that the network is not
     trained on aliased pixels and tested on smooth ones.
     """
     if image.shape[:2] == (height, width):

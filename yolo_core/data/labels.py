@@ -1,21 +1,21 @@
-"""Boxes of the tiles in a sample, as a compiled loop."""
+"""The labels of a sample from those of its tiles, as a compiled loop."""
 
 import numpy as np
 
 from yolo_core.compiled import compiled
 
-# A box stays when what is left of it in the output is worth learning from.
+# A box is kept if what remains of it in the output is worth learning from.
 MIN_SIDE_PX = 2.0
-MIN_AREA_LEFT = 0.1  # of its area before it was cut by the output's border
+MIN_AREA_LEFT = 0.1  # share of its area before clipping to the output
 MAX_ASPECT = 20.0
 
 
 @compiled
 def place_boxes(rows, counts, tiles, plane, scale, shift_x, shift_y, size, flip):
-    """Labels of all tiles in the output: (N, 5) float32 class index, cx, cy, w, h px; hopeless ones left out.
+    """Labels of all tiles in the output: (N, 5) float32 class index, cx, cy, w, h px; degenerate ones are dropped.
 
-    rows: (M, 5) float32 class index, x1, y1, x2, y2 in px of the image, tile after tile, `counts` of each.
-    tiles: (K, 4) float64, plane px per image px along x and y, x and y of the tile on the plane.
+    rows: (M, 5) float32 class index, x1, y1, x2, y2 in px of the image, concatenated by tile, `counts` rows each.
+    tiles: (K, 4) float64: plane px per image px in x and y, then x and y of the tile on the plane.
     plane, scale, shift_x, shift_y, size, flip: see `mosaic`.
     """
     labels, kept, row = np.empty((len(rows), 5), np.float32), 0, 0
@@ -39,7 +39,7 @@ def place_boxes(rows, counts, tiles, plane, scale, shift_x, shift_y, size, flip)
 
 @compiled
 def _cut(first, last, plane, scale, shift, size):
-    """Both edges, given in plane px and cut by the plane, in the output and cut by it; the side before that cut."""
+    """Two edges in plane px, clipped to the plane, mapped to the output, clipped to it; the side before that clip."""
     first = min(max(first, 0.0), plane) * scale + shift
     last = min(max(last, 0.0), plane) * scale + shift
     return min(max(first, 0.0), size), min(max(last, 0.0), size), last - first

@@ -1,4 +1,4 @@
-"""Letterbox: an image scaled into a canvas with grey around it, and boxes carried both ways."""
+"""Letterbox: an image scaled onto a grey canvas, and boxes mapped both ways."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,7 +15,7 @@ Boxes = TypeVar("Boxes", np.ndarray, torch.Tensor)
 class Letterbox:
     """Where an image lies on its canvas.
 
-    scale_x, scale_y: canvas px per image px; they differ by the rounding of the resized image to whole pixels, and
+    scale_x, scale_y: canvas px per image px; they differ because the resized image is rounded to whole pixels, and
         keeping both makes the inverse exact.
     pad_x, pad_y: canvas px left of and above the image.
     """
@@ -58,7 +58,7 @@ def letterbox(image: np.ndarray, height_width: tuple[int, int], fill: int = FILL
 def centred(
     resized: np.ndarray, original_wh: tuple[int, int], height_width: tuple[int, int], fill: int = FILL
 ) -> tuple[np.ndarray, Letterbox]:
-    """Put an already resized image (H, W, 3) in the middle of a canvas that it fits; returns as `letterbox`."""
+    """Centre an already resized image (H, W, 3) on a canvas that it fits; returns the same as `letterbox`."""
     h, w = resized.shape[:2]
     box = Letterbox(w / original_wh[0], h / original_wh[1], (height_width[1] - w) // 2, (height_width[0] - h) // 2)
     canvas = np.full((*height_width, 3), fill, np.uint8)

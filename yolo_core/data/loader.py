@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, loaded beside the step that consumes them."""
+"""Batches for training and evaluation, loaded in the background while a step runs."""
 
 import itertools
 from collections import deque
@@ -21,7 +21,7 @@ from yolo_core.hyperparameters import Hyperparameters
 
 __all__ = ["Batch", "EvalBatch", "TrainBatches", "ValBatches", "load_image", "train_batches", "val_batches"]
 
-AHEAD = 2  # batches loaded before they are asked for
+AHEAD = 2  # batches prefetched
 T = TypeVar("T")
 
 
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """images: RGB (B, 3, H, W) uint8; for each its index in the dataset and where it lies on the canvas."""
+    """images: RGB (B, 3, H, W) uint8; per image, its index in the dataset and its place on the canvas."""
 
     images: torch.Tensor
     indices: list[int]
@@ -42,14 +42,14 @@ class EvalBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainBatches:
-    """The training batches of one epoch for one rank; see `train_batches`. Iterating starts anew each time."""
+    """The training batches of one epoch for one rank; see `train_batches`. Each iteration starts from the beginning."""
 
     dataset: DetectionDataset
     hyp: Hyperparameters
     size: int
     seed: int
     epoch: int
-    indices: np.ndarray  # (steps, B) samples of this rank, as of `epoch_order`
+    indices: np.ndarray  # (steps, B) samples of this rank, from `epoch_order`
     start_step: int
     workers: int
     multi_scale: bool
@@ -59,7 +59,7 @@ class TrainBatches:
         return max(len(self.indices) - self.start_step, 0)
 
     def __iter__(self) -> Iterator[Batch]:
-        self.dataset.open_cache(self.size)  # before loader processes are forked: they share it
+        self.dataset.open_cache(self.size)  # before forking loader processes, so that they share it
         steps = range(self.start_step, len(self.indices))
         if self.workers:
             return _by_processes(self.load, steps, self.workers)
@@ -67,7 +67,7 @@ class TrainBatches:
 
     def load(self, step: int) -> Batch:
         """Make the batch of one step."""
-        from yolo_core.data.mosaic import training_sample  # compiled loops, which other uses of this module do without
+        from yolo_core.data.mosaic import training_sample  # compiled loops, needed only here
 
         size = self.size
         if self.multi_scale:
@@ -101,13 +101,13 @@ def train_batches(
     """The augmented batches of one epoch.
 
     size: side in px, a multiple of `stride`, the largest stride of the model; with `multi_scale` each batch draws its
-        own within 50 %.
-    batch: images over all `world` ranks, of which this one loads its contiguous part: the global batch is the same
-        whatever the world.
-    start_step: batches to skip, to go on inside an epoch.
+        own within 50 % of it.
+    batch: images over all `world` ranks, of which this one loads a contiguous part: the global batch is the same for
+        any `world`.
+    start_step: batches to skip, to resume within an epoch.
     workers: loader processes; 0 loads in a thread of this process.
     The last incomplete batch is dropped; a dataset smaller than one batch is repeated to fill it.
-    Raises UserError for an empty dataset or arguments that do not fit each other.
+    Raises UserError for an empty dataset or inconsistent arguments.
     """
     if not len(dataset):
         raise UserError(f"{dataset.annotation_path}: no images to train on")
@@ -152,8 +152,8 @@ def val_batches(
 ) -> ValBatches:
     """Every image once, its longer side resized to `size` px and centred on grey; the last batch may be smaller.
 
-    rect: sort by aspect ratio and give each batch the smallest canvas of whole strides that holds its images and
-        `pad` strides more; otherwise the canvas is square, `size` rounded up to whole strides.
+    rect: sort by aspect ratio and give each batch the smallest canvas, in multiples of `stride`, that holds its images
+        plus `pad` strides; otherwise the canvas is square, `size` rounded up to a multiple of `stride`.
     """
     sizes = np.array([fitted(r.width, r.height, size)[::-1] for r in dataset.images]).reshape(-1, 2)  # h, w
     order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable") if rect else np.arange(len(dataset))
@@ -167,12 +167,12 @@ def val_batches(
 
 
 def _quiet_opencv(_: Any = None) -> None:
-    """Loading runs beside the training step: OpenCV's own threads would take its cores."""
+    """Turn off OpenCV's own threads: they would take cores from the training step that runs meanwhile."""
     cv2.setNumThreads(0)
 
 
 def _by_thread(load: Callable[[int], T], steps: Sequence[int]) -> Iterator[T]:
-    """Results in order from one thread that stays up to AHEAD steps ahead; it ends with the iterator."""
+    """Results in order, from one thread that works up to AHEAD steps ahead and ends with the iterator."""
     waiting: deque[Future[T]] = deque()
     remaining = iter(steps)
     pool = ThreadPoolExecutor(1, "loader", _quiet_opencv)
@@ -199,7 +199,7 @@ class _Steps(Dataset):
     def __getitem__(self, item: int) -> Any:
         try:
             return self.load(self.steps[item])
-        except UserError as error:  # handed over as a value: torch would wrap its one line in a traceback
+        except UserError as error:  # returned as a value: torch would wrap its one line in a traceback
             return error
 
 

@@ -1,14 +1,14 @@
 """One training sample: a mosaic or a letterboxed image, scaled, shifted, flipped, mixed and colour-jittered.
 
-The public recipe resizes each tile, pastes the tiles on a canvas of twice the size and warps that canvas. Here the
-placing, the scale, the shift and the flip are one matrix per tile, and each tile is warped once, straight into the
-rectangle of the output that it covers. Coordinates:
+The public recipe resizes each tile, pastes the tiles on a canvas of twice the size and warps that canvas. Here
+placement, scale, shift and flip are one matrix per tile, and each tile is warped once, directly into the rectangle of
+the output that it covers. Coordinates:
 
     source  px of a tile's image as loaded, its longer side `source_size`
     plane   px of the canvas of the public recipe: 2 x size for a mosaic, size for a single image
     output  px of the sample
 
-As in the public recipe one affine map serves both pixel indices and box edges.
+As in the public recipe, one affine map serves both pixel indices and box edges.
 """
 
 import math
@@ -28,11 +28,11 @@ from yolo_core.data.warp import draw
 from yolo_core.hyperparameters import Hyperparameters
 
 GREY = FILL * 0x010101  # a pixel of a canvas, see `_compose`
-MIXUP_BETA = 8.0  # the share of the first image in a mix is drawn from Beta(8, 8)
+MIXUP_BETA = 8.0  # the weight of the first image in a mixup is drawn from Beta(8, 8)
 
 
 class Tile(NamedTuple):
-    """Where image `index` lies on the plane: its corner and size in plane px; it may stick out."""
+    """The place of image `index` on the plane: top left corner and size in plane px; it may extend beyond the plane."""
 
     index: int
     x: int
@@ -52,7 +52,7 @@ class Affine(NamedTuple):
 
 
 class Region(NamedTuple):
-    """Pixels x0 <= x < x1, y0 <= y < y1; empty unless both ranges hold one."""
+    """Pixels x0 <= x < x1, y0 <= y < y1; empty if either range is."""
 
     x0: int
     x1: int
@@ -64,7 +64,7 @@ class Region(NamedTuple):
         return self.x0 >= self.x1 or self.y0 >= self.y1
 
     def around(self, other: "Region") -> "Region":
-        """The smallest region that holds both."""
+        """The smallest region that contains both."""
         if self.empty or other.empty:
             return other if self.empty else self
         return Region(min(self.x0, other.x0), max(self.x1, other.x1), min(self.y0, other.y0), max(self.y1, other.y1))
@@ -85,10 +85,10 @@ def training_sample(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The augmented sample `index` of one epoch: a pure function of its arguments.
 
-    index: names the draw; its image is index % len(dataset), so a small dataset can be gone through more than once.
-    source_size: longer side in px at which images are loaded (default: `size`), one value for all the sizes of a
+    index: identifies the random draws; its image is index % len(dataset), so that a small dataset can be repeated.
+    source_size: longer side in px at which images are loaded (default: `size`), the same for all sizes of a
         multi-scale run so that they share the cache.
-    out: (3, size, size) uint8 array for the pixels; a new one if not given.
+    out: (3, size, size) uint8 array for the pixels; allocated if not given.
     Returns RGB planes (3, size, size) uint8 and labels (N, 5) float32: class index, cx, cy, w, h in px of the sample.
     """
     rng = generator(seed, SAMPLE, epoch, index)
@@ -113,13 +113,13 @@ def training_sample(
 def _mosaic(
     dataset: DetectionDataset, hyp: Hyperparameters, size: int, flip: bool, rng: np.random.Generator, index: int
 ) -> tuple[list[Tile], int, Affine]:
-    """Image `index` among three or eight drawn ones; (tiles, plane side, affine)."""
+    """Mosaic of image `index` and three or eight random ones; (tiles, plane side, affine)."""
     lay = _nine if hyp.mosaic9 and rng.random() < hyp.mosaic9 else _four
     return lay(dataset, size, rng, index), 2 * size, _affine(hyp, 2 * size, size, flip, rng)
 
 
 def _four(dataset: DetectionDataset, size: int, rng: np.random.Generator, index: int) -> list[Tile]:
-    """Four tiles that meet in a drawn centre."""
+    """Four tiles that meet at a random centre."""
     centre_x, centre_y = (int(c) for c in rng.integers(size // 2, size + size // 2, 2, endpoint=True))
     tiles = []
     for corner, (i, width, height) in enumerate(_drawn(dataset, size, rng, index, 3)):
@@ -130,7 +130,7 @@ def _four(dataset: DetectionDataset, size: int, rng: np.random.Generator, index:
 
 
 def _nine(dataset: DetectionDataset, size: int, rng: np.random.Generator, index: int) -> list[Tile]:
-    """A tile and a ring of eight around it, clockwise from above; the plane shows a drawn part of them."""
+    """A tile and a ring of eight around it, clockwise from the top; the plane shows a random part of them."""
     drawn = _drawn(dataset, size, rng, index, 8)
     left, top = (int(offset) for offset in size - rng.integers(size, size=2))  # of the middle tile
     w, h = zip(*((width, height) for _, width, height in drawn), strict=True)
@@ -152,7 +152,7 @@ def _nine(dataset: DetectionDataset, size: int, rng: np.random.Generator, index:
 def _drawn(
     dataset: DetectionDataset, size: int, rng: np.random.Generator, index: int, others: int
 ) -> list[tuple[int, int, int]]:
-    """Image `index` and drawn ones: (index, width, height) with the longer side `size`."""
+    """Image `index` and `others` random ones: (index, width, height) with longer side `size`."""
     indices = [index, *(int(i) for i in rng.integers(len(dataset), size=others))]
     return [(i, *fitted(dataset.images[i].width, dataset.images[i].height, size)) for i in indices]
 
@@ -167,7 +167,7 @@ def _single(
 
 
 def _affine(hyp: Hyperparameters, plane: int, size: int, flip: bool, rng: np.random.Generator) -> Affine:
-    """Scale about the middle of the plane and put the middle at a drawn point of the output."""
+    """A random scale about the centre of the plane, and a random point of the output for that centre."""
     scale = rng.uniform(1 - hyp.scale, 1 + hyp.scale)
     middle_x, middle_y = rng.uniform(0.5 - hyp.translate, 0.5 + hyp.translate, 2) * size
     return Affine(scale, middle_x - scale * plane / 2, middle_y - scale * plane / 2, size, flip)
@@ -177,7 +177,7 @@ def _compose(
     dataset: DetectionDataset, tiles: Sequence[Tile], plane: int, affine: Affine, source_size: int, buffer: str
 ) -> tuple[np.ndarray, Region, np.ndarray]:
     """Draw the tiles: canvas (size, size) uint32, red in the lowest byte, then green, blue and 0, in the scratch
-    `buffer`; the region that is not plain grey; labels as of `training_sample`."""
+    `buffer`; the region that is not plain grey; labels as in `training_sample`."""
     canvas = scratch(buffer, affine.size, affine.size, 4).view(np.uint32)[..., 0]
     canvas.fill(GREY)
     drawn = NOWHERE
@@ -192,7 +192,7 @@ def _compose(
 
 
 def _draw(canvas: np.ndarray, image: np.ndarray, tile: Tile, visible: Region, affine: Affine) -> Region:
-    """Warp what is seen of one tile into the canvas; `visible` is before the flip, the returned region after it."""
+    """Warp the visible part of one tile into the canvas; `visible` is before the flip, the returned region after it."""
     ax, bx = _to_source(tile.x, image.shape[1] / tile.width, affine.scale, affine.shift_x)
     ay, by = _to_source(tile.y, image.shape[0] / tile.height, affine.scale, affine.shift_y)
     if affine.flip:

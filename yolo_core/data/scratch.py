@@ -1,4 +1,4 @@
-"""Working buffers that each thread keeps: asking the system for megabytes of fresh pages costs more than the work."""
+"""Scratch buffers per thread: allocating megabytes of fresh pages costs more than the work done in them."""
 
 import threading
 

@@ -1,7 +1,7 @@
-"""A tile drawn into the canvas with bilinear interpolation, as compiled loops.
+"""Drawing a tile into the canvas with bilinear interpolation, in compiled loops.
 
 The map from canvas to tile only scales, shifts and mirrors, so each row is interpolated in two steps: between two
-rows of the tile, which lie one after the other in memory, then between neighbouring pixels of what came out.
+rows of the tile, which are contiguous in memory, then between neighbouring pixels of the result.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from numba.extending import intrinsic
 
 from yolo_core.compiled import compiled
 
-# Weights are whole numbers that add up to these. Rows are blended in 16 bits, of which the byte takes 8, and what comes
-# out lies half their range lower, to fit with a sign; pixels are blended in 32 bits.
+# Weights are integers that add up to these. Rows are blended in 16 bits, 8 of them the byte's, and the result is
+# lowered by half the range to fit a signed integer; pixels are blended in 32 bits.
 ROWS, PIXELS = 1 << 8, 1 << 14
 LOWERED = 1 << 15
-SPARE = 5  # numbers behind a row: its last pixel once more, and what a read of eight numbers takes beyond it
+SPARE = 5  # values after a row: its last pixel repeated, and what a read of eight values touches beyond it
 
 _I16, _I32 = ir.IntType(16), ir.IntType(32)
 _SUMS = ir.VectorType(_I32, 4)
@@ -45,7 +45,7 @@ def draw(canvas, image, x0, x1, y0, y1, ax, bx, ay, by):
 
 @compiled
 def _place(position, length, whole):
-    """The pixel at or before a position, and the weight of the next one, of `whole`."""
+    """The pixel at or before a position, and the weight of the next one, out of `whole`."""
     first = int(np.floor(position))
     if first < 0:
         return 0, 0
@@ -83,9 +83,9 @@ def _blend(_, a, b, weight_a, weight_b):
 
 @intrinsic
 def _pixel(_, blended, first, weights):
-    """The pixel between the one at blended[first] and the next one, as the canvas holds it; `weights`: two of 16 bits.
+    """The blend of the pixel at blended[first] and the next one, in the canvas's format; `weights`: two of 16 bits.
 
-    The three channels are computed side by side.
+    The three channels are computed in parallel.
     """
 
     def code(context, builder, signature, args):
@@ -105,7 +105,7 @@ def _pixel(_, blended, first, weights):
 
 
 def _products(builder, pairs, factors, which):
-    """The products of the first or second numbers of each pair, in 32 bits."""
+    """Products of the first or second values of each pair, in 32 bits."""
     lanes = _lanes(range(which, 8, 2))
     a, b = (builder.sext(builder.shuffle_vector(v, v, lanes), _SUMS) for v in (pairs, factors))
     return builder.mul(a, b)
