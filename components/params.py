@@ -1,6 +1,6 @@
-"""Typed parameters: the schema of `params.yaml`, parsed once; wrong keys and values are refused by name.
+"""Typed parameters: the schema of `params.yaml`, parsed once; invalid keys and values are rejected by name.
 
-Every stage takes one `Params`. Units and meanings are in the comments of `params.yaml`.
+Every stage takes one `Params`. Units and meanings are documented in the comments of `params.yaml`.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class DigitsParams(Section):
 
 
 def _quoted(value: object) -> object:
-    """Refuse a revision such as 1.0 or 1234567, which YAML reads as a number and may write differently."""
+    """Reject a revision such as 1.0 or 1234567, which YAML reads as a number and may write differently."""
     if isinstance(value, int | float):
         raise ValueError("""looks like a number; put quotes around it: '"1.0"'""")
     return value
@@ -72,7 +72,7 @@ class AnchorsParams(Section):
 
 
 class Halving(Section):
-    """After these epochs a trial continues only if it is among the best `keep` (a fraction) of those before it."""
+    """After these epochs a trial continues only if it ranks within the best fraction `keep` of the earlier trials."""
 
     epochs: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(min_length=1)
     keep: float = Field(gt=0, lt=1)
@@ -85,7 +85,7 @@ class Halving(Section):
 
 
 class Confirm(Section):
-    """Winner and baseline are trained on all images, `seeds` times each."""
+    """Train the winner and the baseline on all images, `seeds` times each."""
 
     seeds: int = Field(ge=2, le=100)
     epochs: int | None = Field(default=None, ge=1, le=100_000)
@@ -129,7 +129,7 @@ class SecondStage(Section):
 
 
 class TrainSettings(Section):
-    """The settings that may differ between models."""
+    """Settings that may differ between models."""
 
     size: Size
     width: Factor
@@ -171,7 +171,7 @@ class ModelOverrides(Section):
 
 
 class Workers(Section):
-    """The number of training processes: as many as fit on the cluster, within a range."""
+    """The number of training workers: as many as the cluster has room for, within a range."""
 
     min: int = Field(ge=1, le=4096)
     max: int = Field(ge=1, le=4096)
@@ -235,7 +235,7 @@ class EvaluateParams(Section):
 
     @property
     def suppression(self) -> Suppression:
-        """NMS of the evaluation."""
+        """NMS settings of the evaluation."""
         return Suppression(self.conf, self.iou, self.max_detections)
 
 
@@ -263,7 +263,7 @@ class RegisterParams(Section):
 
 
 class PromoteParams(Section):
-    """The gate for promotion to champion; the stage `promote` combines the values."""
+    """The promotion gate; the stage `promote` combines the values."""
 
     min_ap_gain: float = Field(ge=-1, le=1)
     max_latency_ratio: float = Field(gt=0)
@@ -275,7 +275,7 @@ class PromoteParams(Section):
 
 
 class RetrainParams(Section):
-    """What to do after data changed; the stage `retrain` combines the values."""
+    """What to do after the data changed; the command `retrain` combines the values."""
 
     min_recall: float = Field(ge=0, le=1)
     fine_tune_from: float = Field(ge=0, le=1)
@@ -303,14 +303,14 @@ class Params(Section):
     retrain: RetrainParams
 
     def train_settings(self, model: str) -> TrainSettings:
-        """The training settings of one model: the common ones, overridden by its `per_model` entry."""
+        """Training settings of one model: the common ones, overridden by its `per_model` entry."""
         common = self.train.model_dump(include=set(TrainSettings.model_fields))
         own = self.train.per_model.get(model, ModelOverrides()).model_dump(exclude_unset=True)
         hyp = {**common["hyp"], **own.get("hyp", {})}
         return TrainSettings.model_validate({**common, **own, "hyp": hyp})
 
     def digest(self, *sections: str) -> str:
-        """SHA-256 (hex) of the given sections, or of all parameters."""
+        """SHA-256 (hex) of the given sections, by default of all parameters."""
         data = self.model_dump(mode="json", by_alias=True, include=set(sections) or None)
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
@@ -345,7 +345,7 @@ def load(path: Path, overrides: list[str] | None = None) -> Params:
 
 
 def describe(error: ValidationError) -> str:
-    """The first problem of a validation error in one line: key, value and what is wrong."""
+    """The first problem of a validation error in one line: key, value and problem."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "(top)"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""

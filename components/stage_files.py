@@ -1,7 +1,7 @@
-"""The files that follow from the stage table: `python -m components.stage_files [--check]`.
+"""Generates the files derived from the stage table: `python -m components.stage_files [--check]`.
 
-Writes `dvc.yaml` and the table in docs/stages.md. With --check nothing is written: a stale file gives exit code 1 and
-one line.
+Writes `dvc.yaml` and the table in docs/stages.md. With --check nothing is written; a stale file is reported in one line
+with exit code 1.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def _dvc_stage(stage: Stage, root: Path) -> str:
 
 
 class _Indented(yaml.SafeDumper):
-    """Lists are indented below their key."""
+    """Indents lists below their key."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, indentless=False)
@@ -87,7 +87,7 @@ def _outputs(stage: Stage) -> dict[str, list[object]]:
 
 
 def compressed(files: Iterable[Path], root: Path = ROOT) -> list[str]:
-    """The files, with a folder in place of its files where all Python files below it are among them."""
+    """The files, with a folder in place of its files if it has all Python files below it among them."""
     left = set(files)
     folders = []
     for folder in sorted({parent for path in left for parent in path.parents if parent.parts}):
@@ -99,7 +99,7 @@ def compressed(files: Iterable[Path], root: Path = ROOT) -> list[str]:
 
 
 def stages_page(page: str, stages: Iterable[Stage] = STAGES) -> str:
-    """docs/stages.md with its table as the rows say."""
+    """docs/stages.md with its table generated from the rows."""
     start, rest = page.split(BEGIN, 1)
     _, end = rest.split(END, 1)
     return f"{start}{BEGIN}\n{_table(stages)}\n{END}{end}"
@@ -124,7 +124,7 @@ def _table(stages: Iterable[Stage]) -> str:
 
 
 def files(root: Path = ROOT) -> Mapping[Path, str]:
-    """What each file is to hold."""
+    """The generated files and their text."""
     page = root / "docs" / "stages.md"
     return {root / "dvc.yaml": dvc_yaml(root=root), page: stages_page(page.read_text(encoding="utf-8"))}
 

@@ -1,20 +1,20 @@
-"""What a row of the stage table says of one stage."""
+"""The types of the stage table's rows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-MODEL = "{model}"  # stands for the model's name in the paths of stages that run once per model
+MODEL = "{model}"  # placeholder for the model's name in the paths of stages that run once per model
 
 Run = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a result that DVC tracks."""
+    """A file within a result, tracked by DVC."""
 
     name: str
-    """Path below the result."""
+    """Path relative to the result."""
     role: Literal["outs", "metrics", "plots"] = "outs"
     """The list of `dvc.yaml` it belongs to."""
     axes: Mapping[str, str] = field(default_factory=dict)
@@ -23,48 +23,48 @@ class File:
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage writes, in all places that run it."""
+    """What a stage writes, wherever it runs."""
 
     path: str
     """Default of `--out`; contains `{model}` where the stage runs once per model."""
     artifact: str
     """Name of the Kubeflow artifact."""
     type: Literal["Artifact", "Dataset", "Model"] = "Artifact"
-    """Kubeflow's type of it."""
+    """Its Kubeflow type."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """What the artifact says of itself, besides the model."""
+    """Metadata of the artifact, besides the model."""
     files: tuple[File, ...] = ()
-    """What DVC tracks one by one; empty: the whole path."""
+    """Files that DVC tracks one by one; empty: the whole path."""
     shown: str = ""
-    """The file below the result that becomes Kubeflow's metrics and page; empty: the path itself."""
+    """File within the result that is shown as Kubeflow's metrics and page; empty: the path itself."""
     confusion: str = ""
-    """A confusion matrix below the result, for Kubeflow's own view of one."""
+    """A confusion matrix within the result, for Kubeflow's own view of one."""
     persist: str = ""
-    """Why DVC must not delete the result before the stage runs, nor restore it in place of a run; empty: it may."""
+    """Why DVC must not delete the result before the stage runs, nor restore it instead of running; empty: it may."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """What a stage reads of an earlier one."""
+    """What a stage reads from an earlier one."""
 
     stage: str
-    """The stage that makes it. Read once for all models, a result per model is read as the folder of all of them."""
+    """The stage that writes it. A stage that runs once reads per-model results as the folder of all models."""
     help: str
-    """Help of its option."""
+    """Help text of its option."""
     file: str = ""
-    """The part of that stage's result; empty: all of it."""
+    """Part of that stage's result; empty: all of it."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option besides the paths."""
+    """An option that is not a path of the table."""
 
     name: str
     type: type
     help: str
     default: object = None
     limits: Mapping[str, int] = field(default_factory=dict)
-    """min and max."""
+    """`min` and `max`."""
     sets: str = ""
     """The parameter that the option sets."""
     own_result: bool = False
@@ -73,17 +73,17 @@ class Option:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a stage may use of a cluster."""
+    """Cluster resources of a stage."""
 
     cpu: str
     memory: str
-    """Request and limit."""
+    """Both request and limit."""
     shm: str | None = None
     """Memory-backed /dev/shm, for loader processes and NCCL; it counts as memory."""
     gpu: bool = False
-    """Whether it uses a GPU where the pipeline was compiled with some."""
+    """Whether it uses a GPU, if the pipeline was compiled with GPUs."""
     retries: int = 0
-    """Kubeflow's retries, which follow any failure: only where a lost node costs hours."""
+    """Kubeflow's retries, which follow any failure: only for stages where a lost node costs hours."""
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,22 @@ class Stage:
     """One stage."""
 
     name: str
-    """Of its module, of DVC's stage and of its parameters."""
+    """Name of its module, DVC stage and parameter section."""
     summary: str
-    """One line: help, DVC's description, Kubeflow's description, the table in the docs."""
+    """One line, for the help, DVC, Kubeflow and the table in the docs."""
     title: str
     """Heading of its page in Kubeflow; may contain `{model}`."""
     load: Callable[[], Run]
     """Imports the stage's module and returns its `run`."""
     result: Result
     params: tuple[str, ...]
-    """Keys of params.yaml that decide the result: its own section and what else it reads."""
+    """Keys of params.yaml that determine the result: its own section and whatever else it reads."""
     resources: Resources | None
     """None: a node of the model it trains (pipelines/rayjob/sizes.py), or a RayJob."""
     inputs: Mapping[str, Input] = field(default_factory=dict)
-    """By option name."""
+    """Inputs by option name."""
     details: str = ""
-    """Further sentences of its help."""
+    """More sentences for its help."""
     work: str = ""
     """What `--work` keeps; empty: the stage keeps nothing."""
     options: tuple[Option, ...] = ()

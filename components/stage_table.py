@@ -1,4 +1,4 @@
-"""The stages, a row each, in the order in which they run.
+"""The stages, one row each, in the order they run.
 
 Default paths, the command line, `dvc.yaml`, the Kubeflow pipeline, its resources and the table in docs/stages.md all
 follow from these rows. A new stage is a module in `components/stages` with a `run` function, a row here and its
@@ -329,12 +329,12 @@ _BY_NAME = {stage.name: stage for stage in STAGES}
 
 
 def get_stage(name: str) -> Stage:
-    """The row of a stage; KeyError where there is none."""
+    """The row of a stage; KeyError if there is none."""
     return _BY_NAME[name]
 
 
 def default_paths(name: str, model: str) -> dict[str, Path]:
-    """The default of every path option of a stage; `model` matters only where the stage runs once per model."""
+    """Defaults of a stage's path options; `model` only matters if the stage runs once per model."""
     stage = get_stage(name)
     inputs = {option: Path(input_path(stage, given).format(model=model)) for option, given in stage.inputs.items()}
     work = {"work": WORK} if stage.work else {}
@@ -342,9 +342,9 @@ def default_paths(name: str, model: str) -> dict[str, Path]:
 
 
 def input_path(stage: Stage, given: Input) -> str:
-    """Where a stage finds an input by default; may contain `{model}`."""
+    """Default path of a stage's input; may contain `{model}`."""
     source = get_stage(given.stage)
     path = Path(source.result.path)
     if source.per_model and not stage.per_model:
-        path = path.parent  # what all models have in common
+        path = path.parent  # the folder of all models
     return str(path / given.file)

@@ -1,4 +1,4 @@
-"""`python -m components.cli`: the stages and the commands around them, without those of Kubeflow."""
+"""`python -m components.cli`: the stages and the commands around them, without the Kubeflow commands."""
 
 from components.cli.main import main
 

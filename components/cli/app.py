@@ -1,6 +1,6 @@
 """The command `scaled-yolov4`, to which the other modules add their commands.
 
-Exit codes: 0 done, 1 a fault, 2 something the user can fix, 3 a service is unavailable: try again.
+Exit codes: 0 success, 1 bug or crash, 2 the user can fix it, 3 a service is unavailable: try again.
 """
 
 from components.cli.command import examples_of

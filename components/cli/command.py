@@ -1,4 +1,4 @@
-"""How a command is made: from a function that declares its options, or from parameters put together elsewhere."""
+"""Builds commands: from a function that declares its options, or from given parameters."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ Declared = Callable[..., None]
 
 
 def examples_of(*lines: str) -> str:
-    """The examples below the help of a command."""
+    """The examples below a command's help."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)  # \b keeps the lines as they are
 
 
@@ -27,7 +27,7 @@ def add_command(
 ) -> None:
     """Add the command `name` with these parameters and --debug; it calls `call` with their values.
 
-    A UserError becomes one line and an exit code.
+    A UserError is printed in one line and sets the exit code.
     """
 
     def run(debug: bool, **values: Any) -> None:
@@ -41,7 +41,7 @@ def add_command(
 
 
 def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Declared], Declared]:
-    """Make a function a command; a parameter that is a dataclass stands for an option for each of its fields."""
+    """Make a function a command; a dataclass parameter becomes one option per field."""
 
     def register(declared: Declared) -> Declared:
         own = inspect.signature(declared, eval_str=True).parameters
@@ -66,7 +66,7 @@ def _of_field(item: Field[Any]) -> inspect.Parameter:
 
 @contextmanager
 def reporting_errors(debug: bool) -> Iterator[None]:
-    """Turn a UserError into one line and exit code 2, or 3 where trying again will do; a full disk as well."""
+    """Turn a UserError, or a full disk, into one line and exit code 2, or 3 if trying again may help."""
     try:
         with full_disk_told():
             yield

@@ -1,10 +1,10 @@
-"""The closing line of a command: what it says of its result."""
+"""The closing line of a command, about its result."""
 
 from collections.abc import Mapping
 
 
 def facts(result: Mapping[str, object]) -> str:
-    """The result in a few words: name and value, separated by commas."""
+    """The result in one line: names and values, separated by commas."""
     return ", ".join(f"{key} {_short(value)}" for key, value in result.items())
 
 

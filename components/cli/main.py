@@ -1,6 +1,6 @@
-"""All commands of the stages and around them on one application."""
+"""The application with all commands for the stages and around them."""
 
-# In the order in which `--help` lists them:
+# In the order of `--help`:
 # isort: off
 from components.cli import stages  # noqa: F401
 from components.cli import models  # noqa: F401

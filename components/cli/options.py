@@ -14,7 +14,7 @@ except ModuleNotFoundError:
 
 
 def path_or_address(text: str | Path) -> str | Path:
-    """A local path, or an address, which a Path would take the second slash from."""
+    """A local path, or an address as text: a Path would drop its second slash."""
     return text if ":/" in str(text) else Path(text)
 
 
@@ -30,5 +30,5 @@ PARAMS = Path("params.yaml")
 
 
 def stage_path(meaning: str, default: str) -> object:
-    """The declaration of a path option that also takes an address in the object store."""
+    """A path option that also takes an address in the object store."""
     return typer.Option(help=meaning, show_default=default, parser=path_or_address, metavar="PATH|S3")

@@ -1,4 +1,4 @@
-"""Parameters as a command is given them: a file, local or in the object store, and what changes single values."""
+"""Parameters as given to a command: a file, local or in the object store, and overrides of single values."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def load(path: Path | str, overrides: list[str]) -> Params:
 
 
 def overrides_of(stage: Stage, model: str, given: Mapping[str, object]) -> list[str]:
-    """What the options of a stage that stand for a parameter change."""
+    """The parameter overrides from those options of a stage that set a parameter."""
     named = {option.sets.format(model=model): given.get(option.name) for option in stage.options if option.sets}
     return [f"{key}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]

@@ -59,13 +59,13 @@ def run_stage(name: str, params: Path, overrides: list[str], model: str = "", **
     if stage.per_model:
         from yolo_core.models import get_spec
 
-        get_spec(model)  # a wrong name ends here, with the near ones
+        get_spec(model)  # an unknown name fails here, with suggestions
         arguments["model"] = model
     _run(stage, settings, arguments)
 
 
 def _check_out(stage: Stage, given: dict[str, Any]) -> None:
-    """Refuse to put the results of a changed model in the place of the model's own."""
+    """Refuse to overwrite the model's own results with those of a modified model."""
     changing = [own.name for own in stage.options if own.own_result]
     if "out" not in given and any(given.get(name) for name in changing):
         named = " and ".join(f"--{name.replace('_', '-')}" for name in changing)

@@ -1,4 +1,4 @@
-"""The closing table: what the last run reached, and where everything lies."""
+"""The closing table: the results of the last run, and where everything is."""
 
 import json
 import os
@@ -26,7 +26,7 @@ FIGURES = {
 
 
 def show(params: Params) -> None:
-    """Print figures per model and the places of results; what a stage has not made yet shows as '-'."""
+    """Print figures per model and where the results are; what a stage has not produced yet shows as '-'."""
     figures = Table(title="Results on the validation images", box=SIMPLE)
     figures.add_column()
     for model in params.models:

@@ -1,4 +1,4 @@
-"""What a search may spend, and what is left of it while trainings run."""
+"""The budget of a search, and how much of it remains while trainings run."""
 
 import math
 import time
@@ -9,14 +9,14 @@ from components.evolution.ledger import Ledger
 
 @dataclass(frozen=True)
 class Budget:
-    """What all trials together may take."""
+    """Limits for all trials together."""
 
     trials: int
-    """Trials in all."""
+    """Number of trials."""
     deadline: float
-    """Unix time at which those still running are stopped and no other starts."""
+    """Unix time at which running trials are stopped and no more are started."""
     gpu_seconds: float = math.inf
-    """Seconds of all trials, each counted as many times as a trial holds GPUs."""
+    """Seconds of all trials, times the GPUs per trial."""
 
     @property
     def seconds_left(self) -> float:
@@ -25,29 +25,29 @@ class Budget:
 
 @dataclass(frozen=True)
 class Resources:
-    """What trials run on; fractions of processors and GPUs are allowed."""
+    """What trials run on; fractions of CPUs and GPUs are allowed."""
 
     concurrent: int
-    """Trials at a time."""
+    """Trials that run at once."""
     cpus: float = 1.0
-    """Of each trial."""
+    """Per trial."""
     gpus: float = 0.0
-    """Of each trial."""
+    """Per trial."""
 
 
 @dataclass
 class BudgetTracker:
-    """What is left of a budget while trainings run."""
+    """Tracks the remaining budget while trainings run."""
 
     budget: Budget
     resources: Resources
     ledger: Ledger
     running: dict[str, float] = field(default_factory=dict)
-    """Unix time at which each training under way was started, by any name."""
+    """Unix time at which each running training was started, by any name."""
 
     @property
     def seconds_left(self) -> float:
-        """Until the minutes are spent, or the GPU-hours with as many trainings at a time as there may be."""
+        """Until the minutes run out, or the GPU-hours with the maximum number of concurrent trainings."""
         if math.isinf(self.budget.gpu_seconds):
             return self.budget.seconds_left
         under_way = sum(time.time() - began for began in self.running.values())

@@ -9,13 +9,13 @@ from components.evolution.budget import Resources
 from components.training.ray_cluster import connected
 from yolo_core.errors import UserError
 
-GRACE_S = 60.0  # after the limit, at which a trial that does not look at the clock is killed
+GRACE_S = 60.0  # after the deadline, until a trial that ignores it is killed
 DIED = "the trial's process ended without a result"
 
 
 @contextmanager
 def cluster(resources: Resources) -> Iterator[None]:
-    """Ray with what one trial asks for: more processors than the machine has are promised, GPUs are not."""
+    """Ray with the resources of one trial; CPUs may exceed those of the machine, GPUs may not."""
     import ray
 
     with connected(math.ceil(resources.cpus), show_workers=False):

@@ -1,4 +1,4 @@
-"""The confirmation of a winner: it and the starting point are trained at full length, with several seeds each."""
+"""Confirms a winner: it and the starting point are trained at full length, with several seeds each."""
 
 import dataclasses
 import hashlib
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FullTraining:
-    """A training at full length that shows what a trial's values are worth."""
+    """A full-length training that checks a trial's values."""
 
     trial: int
     seed: int
@@ -34,14 +34,14 @@ class FullTraining:
 
     @property
     def name(self) -> str:
-        """Of the folder for its checkpoints."""
+        """Of its checkpoint folder."""
         return f"check-{self.trial}-{self.seed}"
 
 
 def confirmed_gain(search: Search, best: Record) -> Gain | None:
-    """The gain of the winner over the starting point at full length; None where the budget ended before it is known.
+    """The gain of the winner over the starting point at full length; None if the budget ran out first.
 
-    Both are trained with the same seeds, none of which is the search's own: by that one the winner was chosen.
+    Both are trained with the same seeds, but not with the search's own: the winner was chosen by that one.
     """
     settings, seed = search.settings, search.config.seed
     assert settings.confirm
@@ -71,9 +71,9 @@ def _run(
     trainings: Sequence[FullTraining],
     on_record: Callable[[Confirmation], None],
 ) -> None:
-    """Run the trainings until the budget is spent; each one that ends is in the ledger at once, under the digest.
+    """Run the trainings until the budget is spent; each result goes into the ledger at once, under the digest.
 
-    Raises UserError when the machine lacks what a training asks for.
+    Raises UserError when the machine lacks the resources for a training.
     """
     resources, ledger, waiting = search.resources, search.ledger, list(trainings)
     tracker = BudgetTracker(search.budget, resources, ledger)
@@ -92,7 +92,7 @@ def _run(
                 running[reference] = training
                 tracker.started(training.name)
             done, _ = ray.wait(list(running), timeout=max(0.0, tracker.seconds_left) + GRACE_S)
-            if not done:  # past the limit, and not looking at the clock
+            if not done:  # past the deadline and ignoring it
                 for reference in running:
                     ray.cancel(reference, force=True)
                 return

@@ -1,6 +1,6 @@
-"""The record of a search: one JSON line per finished trial, appended and flushed to the disk at once.
+"""The record of a search: one JSON line per finished trial, appended and synced to disk at once.
 
-The first line holds the digest of what determines the results; a ledger is continued only under the same digest.
+The first line holds the digest of what determines the results; a ledger is only continued under the same digest.
 """
 
 import dataclasses
@@ -31,32 +31,32 @@ class Record:
     parent: Count | None
     """Number of the trial it was mutated from; None for the starting point."""
     hyp: dict[str, float]
-    """Its values by name."""
+    """Hyperparameters by name."""
     fitness: Share
-    """0 for a trial that failed."""
+    """0 for a failed trial."""
     AP: Share
     AP50: Share
     seconds: Seconds
-    """What it took."""
+    """Duration."""
     elapsed: Seconds
-    """What the whole search had taken when it ended, over all its processes."""
+    """Duration of the whole search when it ended, across restarts."""
     reason: str | None = None
-    """Why it failed; None when it did not."""
+    """Why it failed; None if it did not."""
     rungs: list[Share] = field(default_factory=list)
-    """Fitness at each rung of the halving that it reached."""
+    """Fitness at each halving rung that it reached."""
     stopped_at: Count | None = None
-    """The epoch at which the halving stopped it."""
+    """Epoch at which halving stopped it."""
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A finished training at full length, which shows what a trial's values are worth; the rest is as in a Record."""
+    """A finished full-length training that checks a trial's values; the other fields are as in Record."""
 
     confirms: Count
     """Number of the trial."""
     seed: Count
     plan: str
-    """Digest of how long and on what it was trained."""
+    """Digest of its training configuration."""
     fitness: Share
     AP: Share
     AP50: Share
@@ -70,7 +70,7 @@ KINDS: dict[type, set[str]] = {kind: {one.name for one in dataclasses.fields(kin
 
 @dataclass
 class Ledger:
-    """The file and what it holds."""
+    """The file and its content."""
 
     path: Path
     records: dict[int, Record] = field(default_factory=dict)
@@ -79,19 +79,19 @@ class Ledger:
 
     @property
     def elapsed(self) -> float:
-        """Seconds that the search had taken when its latest trial ended."""
+        """Seconds that the search had run when its latest trial ended."""
         return max((one.elapsed for one in self._all()), default=0.0)
 
     @property
     def seconds(self) -> float:
-        """What all trainings took together."""
+        """Total seconds of all trainings."""
         return sum(one.seconds for one in self._all())
 
     def _all(self) -> list[Record | Confirmation]:
         return [*self.records.values(), *self.confirmations]
 
     def append(self, record: Record | Confirmation) -> None:
-        """Add a line and have it on the disk before returning."""
+        """Append a line; it is on disk when this returns."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n")
             file.flush()
@@ -99,7 +99,7 @@ class Ledger:
         self.take(record)
 
     def take(self, record: Record | Confirmation) -> None:
-        """Hold a line of the file. Of two records of one trial the first counts."""
+        """Add a line of the file. Of two records of one trial, the first counts."""
         if isinstance(record, Record):
             self.records.setdefault(record.trial, record)
         else:
@@ -108,9 +108,9 @@ class Ledger:
 
 @contextmanager
 def opened(path: Path, digest: str) -> Iterator[Ledger]:
-    """The ledger at `path`, created when missing; a last line that a kill has torn is dropped.
+    """The ledger at `path`, created if missing; a partial last line left by a kill is dropped.
 
-    Raises UserError while another process holds it, and when it is damaged or of another digest.
+    Raises UserError while another process holds it, and when it is damaged or has another digest.
     """
     with exclusive(path.with_suffix(".lock"), f"{path}: another search is writing it; wait for it to end or stop it"):
         if not path.exists():

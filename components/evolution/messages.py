@@ -1,4 +1,4 @@
-"""The lines that a search prints for trainings that ended."""
+"""The lines that a search prints when trainings end."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""Settings of Ray for a search. Ray reads them when it is imported, so they are made before."""
+"""Ray settings for a search. Ray reads them when it is imported, so they must be set before."""
 
 import os
 
-# No files beside the ledger, no warnings; Ctrl-C ends the search.
+# No files besides the ledger, no warnings; Ctrl-C ends the search.
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -18,6 +18,6 @@ SETTINGS = {
 
 
 def apply() -> None:
-    """Put the settings into the environment; those that are there already stay."""
+    """Set the environment variables that are not set already."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""What a search leaves: the winner's values, the ledger, a plot of the fitness."""
+"""The results of a search: the winner's values, the ledger, a plot of the fitness."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ from yolo_core.evolution import Gain
 def write_results(search: Search, best: Record | None, gained: Gain | None, out: Path) -> dict[str, object]:
     """Write hyp.yaml, ledger.jsonl and fitness.png to `out`; returns the main figures.
 
-    best: the winner. gained: its confirmed gain, where it was asked for and the budget allowed it.
+    best: the winner. gained: its confirmed gain, if requested and within the budget.
     """
     settings, records = search.settings, search.records
     start = start_fitness(records)
@@ -51,7 +51,7 @@ def _verdict(best: Record | None, gained: Gain | None) -> str:
 
 
 def _write(out: Path, files: dict[str, bytes], records: list[Record]) -> None:
-    """The files and the plot, unless they are there already: Matplotlib takes a good part of a second to import."""
+    """Write the files and the plot unless they are current: importing Matplotlib takes a good part of a second."""
     plot = out / "fitness.png"
     if plot.exists() and all(_content(out / name) == content for name, content in files.items()):
         return

@@ -1,6 +1,6 @@
-"""The Ray Tune side of a search: proposals from the ledger, and workers that run one trial after another.
+"""The Ray Tune part of a search: proposals from the ledger, and workers that run one trial after another.
 
-Import it after `components.evolution.ray_settings.apply`.
+Call `components.evolution.ray_settings.apply` before importing it.
 """
 
 import logging
@@ -21,11 +21,11 @@ from components.evolution.ledger import Ledger, Record
 from components.evolution.trial import Splits, TrialPlan, TrialResult, failure, load_splits, run_trial
 from yolo_core.evolution import Individual, Mutation, propose, rung_limits
 
-POLL_S = 0.1  # between the questions of an idle worker
+POLL_S = 0.1  # between polls of an idle worker
 
 
 class TrialConfig(TypedDict):
-    """What Tune hands a trial; the arguments of `run_trial`."""
+    """What Tune passes to a trial; the arguments of `run_trial`."""
 
     hyp: dict[str, float]
     deadline: float
@@ -35,7 +35,7 @@ class TrialConfig(TypedDict):
 
 @dataclass(frozen=True)
 class Proposal:
-    """The values that a trial under way was given."""
+    """The values of a running trial."""
 
     trial: int
     parent: int | None
@@ -53,10 +53,10 @@ def search(
     began: float,
     on_record: Callable[[Record], None],
 ) -> None:
-    """Run the trials that the ledger lacks until the budget is spent; each one that ends is in the ledger at once.
+    """Run the trials missing from the ledger until the budget is spent; each result goes into the ledger at once.
 
-    began: Unix time at which the search would have begun had it never been stopped.
-    Raises UserError when the machine lacks what a trial asks for.
+    began: Unix time at which the search would have begun had it never been interrupted.
+    Raises UserError when the machine lacks the resources for a trial.
     """
     tracker = BudgetTracker(budget, resources, ledger)
     if tracker.seconds_left <= 0:
@@ -79,7 +79,7 @@ def search(
                 storage_path=storage,
                 verbose=0,
                 stop=proposals.may_end,
-                failure_config=tune.FailureConfig(max_failures=1),  # a lost process gets a second one
+                failure_config=tune.FailureConfig(max_failures=1),  # a lost process is replaced once
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
@@ -87,7 +87,7 @@ def search(
 
 
 class Proposals(Searcher):
-    """Children of the ledger's trials, by number; whatever is not in the ledger runs again."""
+    """Proposes children of the ledger's trials, by number; a trial missing from the ledger runs again."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Proposals(Searcher):
         return {"hyp": hyp, "deadline": time.time() + left, "limits": self._limits(trial), "name": f"trial-{trial}"}
 
     def _next(self) -> tuple[int | None, dict[str, float]] | None:
-        """Parent and values of the first trial that waits; None while an earlier one has to end first."""
+        """Parent and values of the next waiting trial; None while an earlier one has to end first."""
         finished = [
             Individual(one.trial, one.hyp, one.fitness, failed=one.reason is not None or one.stopped_at is not None)
             for one in self.ledger.records.values()
@@ -128,14 +128,14 @@ class Proposals(Searcher):
         return propose(finished, self.start, seed=seed, trial=trial, lag=self.lag, mutation=self.mutation)
 
     def _limits(self, trial: int) -> list[float]:
-        """The fitness the trial needs at each rung, from the same earlier trials as its values: it can be repeated."""
+        """Fitness that the trial needs at each rung, from the same earlier trials as its values: it is reproducible."""
         earlier = [self.ledger.records[number].rungs for number in range(trial - self.lag + 1)]
         return rung_limits(earlier, len(self.plan.rungs), self.plan.keep)
 
     def may_end(self, trial_id: str, result: Mapping[str, object]) -> bool:
-        """Record a trial's result when it is there, and keep its worker until it has something else to do.
+        """Record a trial's result once it is there, and keep its worker until there is another trial for it.
 
-        Tune throws a worker away that is free while there is no next trial; a new one takes seconds to start.
+        Tune discards a worker that is idle while there is no next trial; a new one takes seconds to start.
         """
         result = cast(TrialResult, result)
         self._record(trial_id, result)
@@ -149,7 +149,7 @@ class Proposals(Searcher):
     def _record(self, trial_id: str, result: TrialResult | None) -> None:
         proposal = self.running.get(trial_id)
         if proposal is None or not result or not result.get("ended"):
-            return  # recorded already, or stopped by the budget: then it may run again when there is more
+            return  # already recorded, or stopped by the budget: then it may run again with a larger one
         del self.running[trial_id]
         self.tracker.ended(trial_id)
         record = _record_of(proposal, result, elapsed=round(time.time() - self.began, 3))
@@ -158,13 +158,13 @@ class Proposals(Searcher):
         self.on_record(record)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is the state."""
+        """No-op: the ledger is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is the state."""
+        """No-op: the ledger is the state."""
 
     def __getstate__(self) -> dict[str, object]:
-        return {}  # Tune pickles its set-up; what is here belongs to this process
+        return {}  # Tune pickles the searcher; its state belongs to this process
 
 
 def _record_of(proposal: Proposal, result: TrialResult, elapsed: float) -> Record:
@@ -184,7 +184,7 @@ def _record_of(proposal: Proposal, result: TrialResult, elapsed: float) -> Recor
 
 
 class Trial(tune.Trainable):
-    """One training after another on a worker that stays warm: `reset_config` brings the next one."""
+    """One training after another on a worker that stays warm: `reset_config` hands over the next one."""
 
     def setup(self, config: TrialConfig, plan: TrialPlan) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.plan, self.asked = plan, config
@@ -196,11 +196,11 @@ class Trial(tune.Trainable):
 
     @cached_property
     def splits(self) -> Splits:
-        """The images of training and validation; read once for all trials of this worker."""
+        """Training and validation images, read once for all trials of this worker."""
         return load_splits(self.plan)
 
     def step(self) -> dict[str, object]:
-        """The training's result, and the same again until `Proposals.may_end`."""
+        """The training's result, repeated until `Proposals.may_end`."""
         if self.result is None:
             self.result = run_trial(self.plan, lambda: self.splits, **self.asked)
         else:

@@ -1,4 +1,4 @@
-"""What a search is about, from the parameters: its starting point, its digest, its trials, budget and resources."""
+"""A search as set up by the parameters: its starting point, digest, trials, budget and resources."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ from yolo_core.train import Phase, TrainConfig
 
 @dataclass(frozen=True)
 class Search:
-    """A search under way or finished."""
+    """A running or finished search."""
 
     params: Params
     config: TrainConfig
@@ -29,7 +29,7 @@ class Search:
     work: Path
     """Absolute."""
     began: float
-    """Unix time at which it would have begun had it never been stopped."""
+    """Unix time at which it would have begun had it never been interrupted."""
 
     @property
     def settings(self) -> EvolveParams:
@@ -41,7 +41,7 @@ class Search:
 
     @property
     def records(self) -> list[Record]:
-        """The finished trials among those asked for, by number."""
+        """The requested trials that have finished, by number."""
         return [self.ledger.records[trial] for trial in sorted(self.ledger.records) if trial < self.settings.trials]
 
     @property
@@ -49,14 +49,14 @@ class Search:
         return all(trial in self.ledger.records for trial in range(self.settings.trials))
 
     def check_names(self) -> None:
-        """Raise UserError when a trial of the ledger has other hyperparameters than this version."""
+        """Raise UserError if a trial in the ledger has other hyperparameters than this version."""
         names = dataclasses.asdict(self.start).keys()
         for record in self.ledger.records.values():
             if record.hyp.keys() != names:
                 raise UserError(f"{self.ledger.path}: trial {record.trial} has other hyperparameters; remove its line")
 
     def trial_plan(self, config: TrainConfig) -> TrialPlan:
-        """A plan of trainings by `config` on all images, without halving."""
+        """A plan for trainings with `config` on all images, without halving."""
         return TrialPlan(
             config=config,
             data=self.data.resolve(),
@@ -80,9 +80,9 @@ class Search:
 
 
 def trial_config(params: Params, data: Path, anchors: Path) -> TrainConfig:
-    """The training of the starting point: as the stage `train` would do it, but shorter.
+    """The training of the starting point: as the stage `train` would run it, but shorter.
 
-    The other trials differ in their hyperparameters alone.
+    The other trials differ only in their hyperparameters.
     """
     settings = params.evolve
     full = configure(params, settings.model, data, anchors / f"{settings.model}.json", None)
@@ -98,7 +98,7 @@ def trial_config(params: Params, data: Path, anchors: Path) -> TrainConfig:
 
 
 def search_digest(params: Params, config: TrainConfig) -> str:
-    """SHA-256 (hex) of what determines each trial's values and figures: not the budget, not the processors."""
+    """SHA-256 (hex) of what determines each trial's values and figures: neither the budget nor the CPUs and GPUs."""
     limits = {"trials", "minutes", "gpu_hours", "cpus_per_trial", "gpus_per_trial", "confirm"}
     what = {"evolve": params.evolve.model_dump(exclude=limits), "train": config.identity()}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -22,15 +22,15 @@ from yolo_core.train.validation import fitness
 
 Splits = tuple[DetectionDataset, DetectionDataset]  # training and validation
 
-# Images that a training sees from which on it is checkpointed: a minute or more on any device, so that the second or so
-# of each checkpoint pays.
+# A training that sees at least this many images is checkpointed: it takes a minute or more on any device, so that the
+# second or so per checkpoint pays off.
 LONG_IMAGES = 20_000
 RUNGS = "rungs.json"
 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What is the same in every trial."""
+    """What all trials share."""
 
     config: TrainConfig
     """The training of the starting point."""
@@ -38,11 +38,11 @@ class TrialPlan:
     images: CacheSettings
     """How decoded images are cached."""
     train_images: int | None
-    """Images of the training split that are used, drawn by the seed; None for all."""
+    """Number of training images, drawn by the seed; None for all."""
     val_images: int | None
-    """The same of the validation split."""
+    """The same for validation images."""
     threads: int
-    """PyTorch's in a trial."""
+    """PyTorch threads per trial."""
     work: Path
     """Folder for the checkpoints of long trials."""
     rungs: tuple[int, ...] = ()
@@ -52,16 +52,16 @@ class TrialPlan:
 
 
 class TrialResult(TypedDict):
-    """How a trial ended; the figures are there when `ended` is true. It crosses to Ray Tune as it is."""
+    """How a trial ended; it has figures if `ended` is true. Ray Tune gets it as it is."""
 
     ended: bool
-    """False where the deadline stopped it."""
+    """False if the deadline stopped it."""
     fitness: NotRequired[float]
     AP: NotRequired[float]
     AP50: NotRequired[float]
     seconds: NotRequired[float]
     reason: NotRequired[str | None]
-    """Why it failed; None when it did not."""
+    """Why it failed; None if it did not."""
     rungs: NotRequired[list[float]]
     """Fitness at each rung that it reached."""
     stopped_at: NotRequired[int]
@@ -74,7 +74,7 @@ def failure(reason: str, seconds: float) -> TrialResult:
 
 
 def load_splits(plan: TrialPlan) -> Splits:
-    """The images that a plan asks for; also sets the number of threads of this process."""
+    """The images of a plan; also sets the number of threads of this process."""
     cv2.setNumThreads(0)
     torch.set_num_threads(plan.threads)
     train_set, val_set = (load_prepared(plan.data, split, cache=plan.images) for split in ("train", "val"))
@@ -83,7 +83,7 @@ def load_splits(plan: TrialPlan) -> Splits:
 
 
 def _part(split: DetectionDataset, images: int | None, seed: int) -> DetectionDataset:
-    """`images` images of a split, the same for the same seed; the whole split when it has no more."""
+    """`images` images of a split, the same for the same seed; the whole split if it has no more."""
     if images is None or images >= len(split):
         return split
     chosen = np.random.default_rng(seed).choice(len(split), images, replace=False)
@@ -98,9 +98,9 @@ def run_trial(
     limits: Sequence[float] = (),
     name: str = "trial",
 ) -> TrialResult:
-    """One training with the values `hyp`.
+    """Train once with the hyperparameters `hyp`.
 
-    deadline: Unix time. limits: the fitness to reach at each rung to continue. name: of the folder for its checkpoints.
+    deadline: Unix time. limits: the fitness needed at each rung to continue. name: of the checkpoint folder.
     """
     began = time.monotonic()
     try:
@@ -108,7 +108,7 @@ def run_trial(
         long = plan.config.phases[-1].epochs * len(train_set) >= LONG_IMAGES
         work = plan.work / name if long else None
         result = _train(plan.config, train_set, val_set, hyp, deadline, Rungs(plan.rungs, limits, work), work)
-    except Exception as error:  # whatever one set of values does to a training, the search continues
+    except Exception as error:  # one bad set of values must not end the search
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return failure(reason, time.monotonic() - began)
     if not result["ended"]:
@@ -117,7 +117,7 @@ def run_trial(
 
 
 class Rungs:
-    """The rungs of successive halving that one trial climbs, remembered in `work` beside its checkpoints, if any."""
+    """One trial's rungs of successive halving, stored in `work`, if given, beside its checkpoints."""
 
     def __init__(self, epochs: Sequence[int], limits: Sequence[float], work: Path | None) -> None:
         self._limits = dict(zip(epochs, limits, strict=False))
@@ -132,7 +132,7 @@ class Rungs:
         return list(self._reached.values())
 
     def end_at(self, row: EpochRow) -> bool:
-        """Take an epoch's figures; whether they are below the limit of its rung, so that the trial ends there."""
+        """Record an epoch's figures; whether they are below the limit of its rung, so that the trial ends there."""
         epoch = row["epoch"]
         if epoch not in self._limits:
             return False
@@ -157,7 +157,7 @@ def _train(
     rungs: Rungs,
     work: Path | None,
 ) -> TrialResult:
-    """The figures of a training; not ended at the deadline."""
+    """The figures of a training; `ended` is false if the deadline stopped it."""
     phases = tuple(replace(phase, hyp=Hyperparameters(**hyp)) for phase in config.phases)
     try:
         trained = fit(

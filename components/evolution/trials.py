@@ -1,4 +1,4 @@
-"""The trials of a search, with a line and a step of the progress bar for each that ends."""
+"""Runs the trials of a search, with a line and a step of the progress bar for each that ends."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from yolo_core.progress import Progress
 
 
 def run_trials(search: Search, progress: Progress) -> None:
-    """Run the trials that the ledger lacks until the budget is spent."""
+    """Run the trials missing from the ledger until the budget is spent."""
     ray_settings.apply()
     from components.evolution import search as tune_search  # Ray takes seconds to import
 

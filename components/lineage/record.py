@@ -1,8 +1,8 @@
-"""What a model's weights come from, as digests: the data, the parameters, the code and the image.
+"""The lineage of a model's weights as digests: the data, the parameters, the code and the image.
 
-A version carries them in the registry. Where they are the same now as they were then, another training brings nothing.
-It also carries the fingerprint of the source that its data were prepared from: where that is the same, the data are,
-and need not be prepared to know so.
+A registered version carries them. If none has changed since, training again would change nothing.
+It also carries the fingerprint of the source that its data were prepared from: if that is unchanged, so are the data,
+which need not be prepared to find out.
 """
 
 import dataclasses
@@ -19,23 +19,23 @@ from components.params import Params
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-IMAGE_VARIABLE = "SCALED_YOLOV4_IMAGE"  # of the container; on a machine of one's own there is none
-ASKED_VARIABLE = "SCALED_YOLOV4_ASKED"  # JSON, model -> digest of its parameters before a fine-tuning changed them
-SOURCE_VARIABLE = "SCALED_YOLOV4_SOURCE"  # fingerprint of the source, where it was resolved before `prepare`
+IMAGE_VARIABLE = "SCALED_YOLOV4_IMAGE"  # of the container; unset outside one
+ASKED_VARIABLE = "SCALED_YOLOV4_ASKED"  # JSON, model -> digest of its parameters before fine-tuning changed them
+SOURCE_VARIABLE = "SCALED_YOLOV4_SOURCE"  # fingerprint of the source, if it was resolved before `prepare`
 LINEAGE_TAG = "scaled_yolov4.lineage"
 SOURCE_TAG = "scaled_yolov4.source"
 
-# The stages that weights pass through, and the one that data pass through; a test holds them to the stage table.
+# The stages behind the weights, and the one behind the data; a test checks them against the stage table.
 BEHIND_WEIGHTS = ("anchors", "evolve", "train")
 BEHIND_DATA = ("prepare",)
-# Parameters of training that decide how fast it runs and not what comes out.
+# Training parameters that affect its speed but not its result.
 PACE = {"loader_workers", "cache", "cache_gib", "checkpoint_every", "keep_checkpoints", "stall_minutes"}
 
 Lineage = dict[str, str]
 
 
 def lineage(params: Params, model: str, data_sha256: str) -> Lineage:
-    """Of a training of `model` now; data_sha256: of the content, from the manifest."""
+    """The lineage of a training of `model` now. data_sha256: of the content, from the manifest."""
     asked = json.loads(os.environ.get(ASKED_VARIABLE) or "{}")
     return {
         "data": data_sha256,
@@ -46,15 +46,15 @@ def lineage(params: Params, model: str, data_sha256: str) -> Lineage:
 
 
 def source_fingerprint(params: Params, found: str) -> str:
-    """SHA-256 (hex) of what decides the prepared data: parameters, code, and the source as it was `found`."""
-    place = params.prepare.model_dump(mode="json", exclude={"revision"})  # `found` is of what it stands for
+    """SHA-256 (hex) of what determines the prepared data: parameters, code, and the state of the source, `found`."""
+    place = params.prepare.model_dump(mode="json", exclude={"revision"})  # `found` is what it points to
     return hashlib.sha256(json.dumps([place, code_digest(*BEHIND_DATA), found]).encode()).hexdigest()
 
 
 def judged_alike(judged: Mapping[str, "ModelVersion | None"], now: Lineage, source: str = "") -> str:
-    """Which version of the same lineage has been judged already, in words; training it again would change nothing.
+    """Names a judged version of the same lineage, which makes training again pointless; empty if there is none.
 
-    judged: by alias. Data whose content is not known yet ("") are the same where `source`, their fingerprint, is.
+    judged: by alias. If the content of the data is not known yet (""), their fingerprint `source` is compared.
     """
     for alias, version in judged.items():
         if version is None:
@@ -68,14 +68,14 @@ def judged_alike(judged: Mapping[str, "ModelVersion | None"], now: Lineage, sour
 
 
 def of_version(version: "ModelVersion") -> Lineage:
-    """As it was recorded; empty for a version that was registered without."""
+    """The recorded lineage; empty for a version registered without one."""
     return json.loads(version.tags.get(LINEAGE_TAG) or "{}")
 
 
 def parameters_digest(params: Params, model: str) -> str:
-    """SHA-256 (hex) of what decides the weights of one model besides data, code and image.
+    """SHA-256 (hex) of what determines one model's weights besides data, code and image.
 
-    Of the training that is its whole identity: every value that the recipe and the defaults supply is among them.
+    It covers the training's whole identity, including every value from the recipe and the defaults.
     """
     sections = {
         "seed": params.seed,
@@ -88,8 +88,8 @@ def parameters_digest(params: Params, model: str) -> str:
 
 
 def _training(params: Params, model: str) -> dict[str, object]:
-    """A training's identity before anything ran. The device is as asked for: this machine may have another."""
-    from components.training.configuration import resolved  # brings torch
+    """A training's identity before anything ran. The device is the requested one: this machine may have another."""
+    from components.training.configuration import resolved  # imports torch
 
     config = dataclasses.replace(resolved(params, model), device="cpu")
     asked = {"device": params.train.device, "weights": params.train_settings(model).weights}
@@ -98,5 +98,5 @@ def _training(params: Params, model: str) -> dict[str, object]:
 
 @functools.cache
 def code_digest(*stages: str) -> str:
-    """SHA-256 (hex) of what the code behind these stages says; comments, docstrings and layout do not count."""
+    """SHA-256 (hex) of the code behind these stages, ignoring comments, docstrings and layout."""
     return digest(closure(*(f"components.stages.{stage}" for stage in stages)))

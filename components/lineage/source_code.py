@@ -1,9 +1,9 @@
-"""The code behind a stage, read from the code itself: the closure of its imports, and a digest of what it says.
+"""The code behind a stage, found by analysing it: the closure of its imports, and a digest of that code.
 
-The closure follows every import of the project's own modules, at any depth and wherever it stands, also inside
-functions; what stands under TYPE_CHECKING is never executed and does not count. It stops at the `BOUNDARIES`: modules
-behind one cannot change a result. The digest is over the syntax trees, so that comments, docstrings and layout may
-change freely. `dvc.yaml` and the lineage of registered models both come from here.
+The closure follows every import of the project's own modules, at any depth and also inside functions; imports under
+TYPE_CHECKING are never executed and do not count. It stops at the `BOUNDARIES`: modules behind one cannot change a
+result. The digest is over syntax trees, so comments, docstrings and layout may change freely. `dvc.yaml` and the
+lineage of registered models both use it.
 """
 
 import ast
@@ -22,9 +22,9 @@ class Boundary:
     """Where the closure stops."""
 
     importer: str
-    """Package that imports; "" stands for all."""
+    """Importing package; "" for any."""
     imported: str
-    """Package that is not followed from there."""
+    """Imported package that is not followed."""
     reason: str
     """Why nothing behind it can change a result."""
 
@@ -39,9 +39,9 @@ BOUNDARIES = (
 
 
 def closure(*roots: str, root: Path = ROOT) -> frozenset[Path]:
-    """The files behind the modules `roots`, relative to the project folder `root`; packages' __init__ files included.
+    """The files behind the modules `roots`, relative to the project folder `root`, including packages' __init__ files.
 
-    Raises FileNotFoundError for a root that is no module of the project.
+    Raises FileNotFoundError for a root that is not a module of the project.
     """
     found: set[str] = set()
     waiting = list(roots)
@@ -55,7 +55,7 @@ def closure(*roots: str, root: Path = ROOT) -> frozenset[Path]:
 
 
 def digest(files: Iterable[Path], root: Path = ROOT) -> str:
-    """SHA-256 (hex) of what these files of the project say, with their names; equal for any Python version."""
+    """SHA-256 (hex) of the names and the code of these files of the project; the same for any Python version."""
     lines = (f"{_tree_digest((root / path).read_bytes())}  {path.as_posix()}\n" for path in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -69,7 +69,7 @@ def _is_within(module: str, package: str) -> bool:
 
 
 def _file(module: str, root: Path) -> Path:
-    """The file of a module or package; FileNotFoundError where there is none."""
+    """The file of a module or package; FileNotFoundError if there is none."""
     place = root.joinpath(*module.split("."))
     path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     if not path.is_file():
@@ -101,7 +101,7 @@ def _is_module(name: str, root: Path) -> bool:
 
 @cache
 def _imported_names(source: bytes, package: str) -> tuple[str, ...]:
-    """Dotted names that a source imports: modules, and what may be a module or a name in one."""
+    """Dotted names that a source imports: modules, and names that may be a module or a member of one."""
     names: list[str] = []
     for node in _executed(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -114,7 +114,7 @@ def _imported_names(source: bytes, package: str) -> tuple[str, ...]:
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and all below it, without the bodies of `if TYPE_CHECKING`."""
+    """A node and all its descendants, without the bodies of `if TYPE_CHECKING`."""
     yield node
     typing_only = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
     for child in node.orelse if isinstance(node, ast.If) and typing_only else ast.iter_child_nodes(node):
@@ -127,14 +127,14 @@ def _tree_digest(source: bytes) -> str:
 
 
 def _said(value: object) -> Iterator[str]:
-    """A syntax tree as text, without docstrings and what is empty: Python versions differ in which they write."""
+    """A syntax tree as text, without docstrings and empty fields, in which Python versions differ."""
     if isinstance(value, ast.AST):
         yield f"({type(value).__name__}"
         for name, field in ast.iter_fields(value):
             if name == "body" and isinstance(field, list):
                 field = _without_docstring(field)
             if isinstance(value, ast.JoinedStr):
-                field = [part for part in field if not _is_text(part, "")]  # Python 3.12 writes some
+                field = [part for part in field if not _is_text(part, "")]  # Python 3.12 adds some
             if field is not None and field != [] and name not in ("kind", "type_comment", "type_ignores"):
                 yield f" {name}="
                 yield from _said(field)
@@ -149,10 +149,10 @@ def _said(value: object) -> Iterator[str]:
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    """A block without the texts that stand in it as statements: docstrings, also those of fields."""
+    """A block without its string statements: docstrings, including those of fields."""
     return [node for node in body if not (isinstance(node, ast.Expr) and _is_text(node.value))]
 
 
 def _is_text(node: ast.AST, text: str | None = None) -> bool:
-    """Whether a node is a text, this one where one is given."""
+    """Whether a node is a string constant, equal to `text` if given."""
     return isinstance(node, ast.Constant) and isinstance(node.value, str) and text in (None, node.value)

@@ -1,1 +1,1 @@
-"""What people look at: plots, tables, pages."""
+"""Reports for people: plots, tables, pages."""

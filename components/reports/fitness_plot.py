@@ -8,7 +8,7 @@ from yolo_core.atomic import replaced
 
 
 class Trial(Protocol):
-    """What is shown of a trial."""
+    """What the plot shows of a trial."""
 
     @property
     def trial(self) -> int: ...
@@ -22,7 +22,7 @@ class Trial(Protocol):
 
 def plot_fitness(records: Sequence[Trial], path: Path) -> None:
     """Write the plot as PNG. records: the finished trials, by number."""
-    from matplotlib.figure import Figure  # seconds to import
+    from matplotlib.figure import Figure  # takes seconds to import
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained")

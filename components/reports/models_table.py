@@ -1,4 +1,4 @@
-"""The command `models`: prints what each detector costs and what its paper reports."""
+"""The command `models`: prints each detector's cost and the results in its paper."""
 
 from rich.console import Console
 from rich.table import Table
@@ -9,7 +9,7 @@ COLUMNS = ("model", "size", "params M", "GFLOPs", "AP", "AP50", "AP75", "FPS", "
 
 
 def show(num_classes: int) -> None:
-    """Print every model: parameters and GFLOPs counted here the way its paper does, AP and speed as published."""
+    """Print every model: parameters and GFLOPs counted as in its paper, AP and speed as published."""
     table = Table(title=f"Detectors ({num_classes} classes; AP and FPS as published, on COCO)")
     for column in COLUMNS:
         table.add_column(

@@ -1,4 +1,4 @@
-"""The command `plan`: prints a detector for a time limit, and the candidates it was chosen from."""
+"""The command `plan`: prints a detector for a latency limit, and the candidates it was chosen from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from yolo_core.models.planner import Candidate, Limits, Plan, plan, tiers_of
 from yolo_core.models.planning_device import Device, from_papers, from_records
 from yolo_core.models.roofline import Roofline
 
-TRAINING = "train GiB"  # shown where it is limited
+TRAINING = "train GiB"  # shown if limited
 COLUMNS = ("step", "candidate", "stages", "params M", "GFLOPs", "CIO M", "GiB", TRAINING, "ms", "", "why")
 LEFT = ("step", "candidate", "why")
-WIDTH = 150  # columns of text where the output is not a terminal
+WIDTH = 150  # characters, if the output is not a terminal
 
 
 def run(
@@ -28,9 +28,9 @@ def run(
 ) -> None:
     """Print the candidates, why each was kept or dropped, and the choice.
 
-    Raises UserError for an unknown family or device, a file that is not a benchmark record, and when nothing fits.
+    Raises UserError for an unknown family or device, a file that is not a benchmark record, and if nothing fits.
     """
-    tiers_of(family)  # a wrong name fails here, before anything is counted
+    tiers_of(family)  # an unknown name fails here, before anything is counted
     with Console(stderr=True).status("counting the graphs"):
         target = _target(device, family, benchmarks)
         found = plan(family, limits, target.roofline, classes=classes)
@@ -89,7 +89,7 @@ def _extrapolates(found: Plan, device: Device) -> bool:
 
 
 def _next_commands(choice: Candidate) -> str:
-    """Anchors and training of the choice, whatever the parameter file says of the model."""
+    """The commands for anchors and training of the choice, whatever the parameter file says about the model."""
     dials = {"width": choice.width, "depth": choice.depth}
     options = "".join(f" --{name} {value:g}" for name, value in dials.items() if value != 1)
     size = f"-S train.per_model.{choice.model}.size={choice.size}"

@@ -1,6 +1,6 @@
-"""Pictures of results: precision-recall curves, confusion matrix, images with boxes.
+"""Plots of results: precision-recall curves, confusion matrix, images with boxes.
 
-Matplotlib draws off screen and is imported when a plot is made. Images are RGB (H, W, 3) uint8.
+Matplotlib renders off screen and is imported when a plot is made. Images are RGB (H, W, 3) uint8.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
-FEW_CLASSES = 20  # up to here every class gets its own colour, legend entry and numbers
+FEW_CLASSES = 20  # up to this many, every class gets its own colour, legend entry and numbers
 SHEET_CONF = 0.25  # lowest score drawn
-SHEET_OVERLAP = 0.7  # of boxes over each other, whatever their class, only the best is drawn
+SHEET_OVERLAP = 0.7  # IoU threshold for NMS, across classes, before drawing
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -42,13 +42,13 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically, the same bytes for the same content."""
+    """Write a figure as PNG, atomically; the same content gives the same bytes."""
     with replaced(path) as temporary:
         figure.savefig(temporary, metadata={"Software": None})
 
 
 def pr_curves(path: Path, result: CocoScore, title: str = "") -> None:
-    """Precision over recall: every class at IoU .50, and the mean of the classes at .50, .75 and over .50 to .95."""
+    """Precision-recall curves: every class at IoU .50, and the mean over classes at .50, at .75 and over .50 to .95."""
     figure, axes = new_figure(8, 5)
     present = [k for k in range(len(result.classes)) if result.precision[..., k].max(initial=-1) > -1]
     few = len(present) <= FEW_CLASSES
@@ -95,7 +95,7 @@ def confusion(path: Path, counts: np.ndarray, classes: Sequence[str], title: str
 def sample_sheet(
     path: Path, dataset: DetectionDataset, detections: Detections, columns: int = 4, rows: int = 3
 ) -> None:
-    """A JPEG sheet of images spread over the data set, with their detections drawn in."""
+    """A JPEG sheet of images from all over the dataset, with their detections drawn in."""
     chosen = dataset.spread(columns * rows)
     found = detections.where(detections.score >= SHEET_CONF).by_image()
     tiles = [_tile(chosen, number, found(image.id)) for number, image in enumerate(chosen.images)]
@@ -110,7 +110,7 @@ def sample_sheet(
 
 
 def _tile(dataset: DetectionDataset, number: int, found: Detections, side: int = 400) -> np.ndarray:
-    """One image, with what was found in it, on a square of `side` px."""
+    """One image with its detections, on a square of `side` px."""
     tile, placed = letterbox(dataset.load(number), (side, side), fill=245)
     found = found.where(np.argsort(-found.score, kind="stable"))
     boxes = placed.to_canvas(xywh_to_xyxy(found.xywh_px))
@@ -122,7 +122,7 @@ def _tile(dataset: DetectionDataset, number: int, found: Detections, side: int =
 def draw_boxes(
     image: np.ndarray, boxes_xyxy_px: np.ndarray, scores: np.ndarray, classes: np.ndarray, names: Sequence[str]
 ) -> np.ndarray:
-    """A copy of the image with one coloured box and label per detection, the strongest on top."""
+    """A copy of the image with one coloured box and label per detection, the highest score on top."""
     image = np.ascontiguousarray(image).copy()
     thick = max(1, round(max(image.shape[:2]) / 200))
     for box, value, k in zip(boxes_xyxy_px[::-1], scores[::-1], classes[::-1], strict=True):
@@ -134,7 +134,7 @@ def draw_boxes(
 
 
 def _label(image: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int, int]) -> None:
-    """Text on a filled strip, above the corner (x, y) where there is room, below it otherwise."""
+    """Text on a filled strip, above the corner (x, y) if there is room, below it otherwise."""
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.36, max(image.shape[:2]) / 1100)
     (width, height), base = cv2.getTextSize(text, font, scale, 1)
     height += base + 2
@@ -146,7 +146,7 @@ def _label(image: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int,
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
-    """A strong RGB colour per class: hues a golden section apart, so that neighbours differ."""
+    """A vivid RGB colour per class: hues a golden ratio apart, so that neighbours differ."""
     hue, brightness = (number * 0.618034) % 1 * 180, (235, 190)[number // 12 % 2]
     pixel = np.array([[[hue, 200, brightness]]], np.uint8)
     red, green, blue = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].tolist()

@@ -17,7 +17,7 @@ from yolo_core.progress import Progress, silent
 
 
 def run(params: Params, *, data: Path, out: Path, progress: Progress = silent) -> dict[str, Any]:
-    """Write <out>/<model>.json for every model; the published anchors stay where the fitted ones are not better.
+    """Write <out>/<model>.json for every model; the published anchors are kept unless the fitted ones are better.
 
     Raises UserError when the dataset is missing or its training images hold no boxes, and for an unknown model.
     """
@@ -34,7 +34,7 @@ def run(params: Params, *, data: Path, out: Path, progress: Progress = silent) -
 
 
 def fit_model(params: Params, model: str, train_set: DetectionDataset) -> dict[str, Any]:
-    """The report on one model: anchors per level at the training size, which they are, and how both sets do."""
+    """The report on one model: anchors per level at the training size, which set was chosen, and how both score."""
     spec = get_spec(model)
     settings = params.train_settings(model)
     with known_as(size="train.size"):

@@ -1,4 +1,4 @@
-"""The stage `benchmark`: a detector timed from image file to boxes in every runtime that this machine has."""
+"""The stage `benchmark`: time a detector from image file to boxes in every runtime available on this machine."""
 
 import os
 from dataclasses import asdict, replace
@@ -30,8 +30,8 @@ def run(
 ) -> dict[str, float | str]:
     """Write benchmark.json to `out`.
 
-    A run reads validation images from their files, letterboxes them, infers, and applies NMS at `export.nms_conf`, as a
-    service would. Batch 1 is always among the batches. drop_levels, size: see `load_inputs`.
+    Each run reads validation images from their files, letterboxes them, runs inference and applies NMS at
+    `export.nms_conf`, as a service would. Batch 1 is always included. drop_levels, size: see `load_inputs`.
     """
     device, settings = pick_device(params.train.device), params.benchmark
     loaded, dataset = load_inputs(model, data, weights, device=params.train.device, drop_levels=drop_levels, size=size)
@@ -47,7 +47,7 @@ def run(
         ]
         rows = [timing.measure(*case) for case in progress(cases, "benchmark", total=len(cases))]
         measured_on, graph = machine(device, threads), asdict(footprint(loaded.model, loaded.size))
-    # Promotion compares this together with the AP from `evaluate`, which is not that of INT8.
+    # Promotion compares this latency along with the AP from `evaluate`, which is not measured in INT8.
     exact = (row for row in rows if row["batch"] == 1 and row["precision"] != "int8")
     best = min(exact, key=lambda row: row["total_ms"]["p50"])
     report: BenchmarkReport = {

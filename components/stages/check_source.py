@@ -1,8 +1,8 @@
-"""The command `check-source`: pin the state of the data, and tell whether a training on them would bring anything new.
+"""The command `check-source`: pin the state of the data, and tell whether training on them would change anything.
 
-It runs before anything is fetched. A revision that can move, such as a branch, becomes the commit it points to now.
-When the source, the parameters, the code and the image are those of a version that has been judged already, there is
-nothing to do, and that is recorded in MLflow like every other decision of `retrain`.
+It runs before anything is fetched. A revision that can move, such as a branch, is resolved to its current commit.
+If the source, the parameters, the code and the image are those of a version that has already been judged, there is
+nothing to do, which is recorded in MLflow like every other decision of `retrain`.
 """
 
 from pathlib import Path
@@ -21,10 +21,10 @@ from yolo_core.progress import Progress, silent
 def run(
     params: Params, *, out: Path = OUTPUTS / "check_source.json", force: bool = False, progress: Progress = silent
 ) -> dict[str, str]:
-    """Write <out>: the source, its fingerprint, the parameters that name it, and what is unchanged, by model.
+    """Write <out>: the source, its fingerprint, the parameters that pin it, and the unchanged models with the reasons.
 
     force: treat everything as changed. Returns the fingerprint and the number of unchanged models. Raises UserError
-    when there is no such source, TryAgain while it or MLflow is unavailable.
+    if there is no such source, TryAgain while it or MLflow is unavailable.
     """
     found = sources.module(params.prepare.source).resolve(params)
     fingerprint = source_fingerprint(params, found.fingerprint) if found.fingerprint else ""
@@ -45,7 +45,7 @@ def run(
 
 
 def _unchanged(params: Params, fingerprint: str) -> dict[str, str]:
-    """The reason per model, for the models that are unchanged."""
+    """The reason for each model that is unchanged."""
     client = connect()
     reasons = {}
     with reaching():

@@ -1,4 +1,4 @@
-"""The stage `compare`: all models of a pass side by side on the plane of speed and AP, with what the gate decided."""
+"""The stage `compare`: all models of a pipeline run side by side by latency and AP, with the gate's decisions."""
 
 import json
 from pathlib import Path
@@ -22,10 +22,10 @@ def run(
     out: Path,
     progress: progress_.Progress = progress_.silent,
 ) -> dict[str, Any]:
-    """Write comparison.json and comparison.png to `out`: a row and a point for each model of the parameters.
+    """Write comparison.json and comparison.png to `out`: a row and a point for each model in the parameters.
 
-    evaluate, benchmark, promote: folders with each model's results of that stage below them; their files say which
-    model they are of. Raises UserError when one is missing.
+    evaluate, benchmark, promote: folders that contain each model's results of that stage; the files name their model.
+    Raises UserError if one is missing.
     """
     figures, speeds, decisions = (
         _by_model(params.models, stage, folder, pattern)
@@ -45,7 +45,7 @@ def run(
 
 
 def front(rows: list[Row]) -> list[str]:
-    """The models that no other one beats: none is as fast and more precise, or as precise and faster. By latency."""
+    """The Pareto front, by latency: no other model is as fast and more precise, or as precise and faster."""
     measured = [row for row in rows if row["AP"] is not None and row["latency_ms"] is not None]
     ordered = sorted(measured, key=lambda row: (row["latency_ms"], -row["AP"]))
     best: list[Row] = []
@@ -56,7 +56,7 @@ def front(rows: list[Row]) -> list[str]:
 
 
 def _by_model(models: list[str], stage: str, folder: Path, pattern: str) -> dict[str, Any]:
-    """The JSON files below a folder by the model that they name; UserError where one is missing."""
+    """The JSON files below a folder, by the model they name; UserError if one is missing."""
     paths = [path for path in sorted(folder.glob(pattern)) if path.is_file() and not path.name.startswith(".")]
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     found = {document["model"]: document for document in documents}
@@ -85,7 +85,7 @@ def _device(speed: dict[str, Any]) -> str:
 
 
 def _plot(path: Path, rows: list[Row], devices: list[str]) -> None:
-    """AP over latency, a point a model; the line joins those that no other one beats."""
+    """AP over latency, one point per model; the line joins the Pareto front."""
     figure, axes = plots.new_figure(7, 5)
     points = [row for row in rows if row["AP"] is not None and row["latency_ms"] is not None]
     line = sorted((row["latency_ms"], row["AP"]) for row in points if row["on_front"])

@@ -1,4 +1,4 @@
-"""The stage `evaluate`: COCO figures of a trained detector on the validation images, plain and with TTA."""
+"""The stage `evaluate`: COCO metrics of a trained detector on the validation images, plain and with TTA."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def run(
     size: int | None = None,
     progress: progress_.Progress = progress_.silent,
 ) -> dict[str, float | None]:
-    """Measure the detector and write what `measurement.write` does to `out`; return the main figures.
+    """Measure the detector and write the results to `out` (see `measurement.write`); return the main figures.
 
     drop_levels, size: see `load_inputs`.
     """

@@ -1,8 +1,8 @@
-"""The stage `evolve`: a genetic search of hyperparameters on Ray Tune, resumed from its ledger after a kill.
+"""The stage `evolve`: a genetic hyperparameter search on Ray Tune, resumed from its ledger after a kill.
 
 The ledger grows in the work folder, under the digest of what determines the results, and is copied to the results
-at the end. More trials or minutes continue the same ledger; anything else starts another. Before the winner's values
-replace the starting point's, both may be trained at full length with several seeds (`evolve.confirm`).
+at the end. More trials or minutes continue the same ledger; any other change starts a new one. Before the winner's
+values replace the starting point's, both can be trained at full length with several seeds (`evolve.confirm`).
 """
 
 import time
@@ -23,10 +23,10 @@ def run(
 ) -> dict[str, object]:
     """Search within the budget; write hyp.yaml, ledger.jsonl and fitness.png to `out`.
 
-    anchors: folder of the `anchors` stage. hyp.yaml holds the evolved values of the best trial, or none where no
-    trial beat the starting point (the model's recipe with the overrides of train.hyp) by `LEAST_GAIN`, or where that
+    anchors: folder of the `anchors` stage. hyp.yaml holds the evolved values of the best trial, or none if no
+    trial beat the starting point (the model's recipe with the overrides of train.hyp) by `LEAST_GAIN`, or if the gain
     was not confirmed.
-    Raises UserError for missing inputs, a damaged ledger, and a machine without the resources asked for.
+    Raises UserError for missing inputs, a damaged ledger, and a machine without the requested resources.
     """
     config = trial_config(params, data, anchors)
     digest = search_digest(params, config)

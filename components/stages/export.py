@@ -1,4 +1,4 @@
-"""The stage `export`: a detector as ONNX, and as OpenVINO and TensorRT where they run, checked against PyTorch."""
+"""The stage `export`: a detector as ONNX, and as OpenVINO and TensorRT where available, checked against PyTorch."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -33,8 +33,8 @@ def run(
     """Write model.onnx, model_nms.onnx, OpenVINO files, TensorRT engines and export.json to `out`.
 
     drop_levels, size: see `load_inputs`.
-    Raises UserError when a file's numbers differ from PyTorch's by more than the tolerances; export.json then still
-    holds what was measured.
+    Raises UserError when a file's outputs differ from PyTorch's by more than the tolerances; export.json is written
+    even then.
     """
     loaded, dataset = load_inputs(model, data, weights, drop_levels=drop_levels, size=size)
     settings, evaluation = params.export, params.evaluate

@@ -1,4 +1,4 @@
-"""The command `import-weights`: the authors' published weights as a detector file of this project."""
+"""The command `import-weights`: convert the authors' published weights to this project's detector file."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ def run(
 ) -> dict[str, int | str]:
     """Write `out` from the file `source`; returns how many tensors were matched.
 
-    names: a file with one class name a line, None for COCO's 80. size: pixels the anchors belong to, None for the
-    published size. Raises UserError when the file is not of this model, or `out` exists.
+    names: a file with one class name per line, None for COCO's 80. size: input pixels that the anchors refer to, None
+    for the published size. Raises UserError if the file is not of this model, or `out` exists.
     """
     if out.exists() and not force:
         raise UserError(f"{out}: already exists; give another --out, or --force to replace it")

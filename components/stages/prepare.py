@@ -1,4 +1,4 @@
-"""The stage `prepare`: checks images and labels from a source and writes them as a dataset folder with a manifest."""
+"""The stage `prepare`: check images and labels from a source and write them as a dataset folder with a manifest."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ REASONS_SHOWN = 3
 
 
 def run(params: Params, *, out: Path, work: Path | None = None, progress: Progress = silent) -> dict[str, object]:
-    """Make the dataset folder `out` from the source in `params.prepare`; returns the counts of the manifest.
+    """Build the dataset folder `out` from the source in `params.prepare`; returns the manifest's counts.
 
     Downloads are kept in the folder `downloads` beside `out`. work: folder for the index of checked images, so that a
-    later run reads only those that changed; None reads all. Raises UserError; if too much is quarantined, the report
-    is in `<out>.quarantine.json`.
+    later run reads only changed ones; None reads all. Raises UserError; if too much is quarantined, the report is in
+    `<out>.quarantine.json`.
     """
     out = Path(out)
     report = out.with_name(f"{out.name}.quarantine.json")

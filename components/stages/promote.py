@@ -1,7 +1,7 @@
-"""The stage `promote`: decide whether a version is significantly better than the champion, and promote it if so.
+"""The stage `promote`: decide whether a version is significantly better than the champion, and if so promote it.
 
-Both are compared on the same images. Each judged version carries its decision as tags, so one that still holds is read
-back instead of made again. The rule and the record are in `components.promotion.decision`.
+Both are compared on the same images. Each judged version carries its decision as tags, so a decision that still holds
+is read back instead of repeated. The rule and the record are in `components.promotion.decision`.
 """
 
 from functools import partial
@@ -46,9 +46,9 @@ def run(
 ) -> dict[str, object]:
     """Judge the version named in `registered`, set the aliases, and write the decision with its numbers to `out`.
 
-    rollback: restore the previous champion instead; nothing is judged. Either way the champion is published to
+    rollback: restore the previous champion instead, without judging. Either way the champion is published to
     `promote.champions`.
-    Raises UserError when an input is missing, the version or MLflow cannot be found, or there is no previous champion.
+    Raises UserError if an input is missing, the version or MLflow cannot be found, or there is no previous champion.
     """
     place = params.promote.champions
     decision = roll_back(model, place) if rollback else _judge(params, model, registered, data, progress)
@@ -58,7 +58,7 @@ def run(
 
 
 def _judge(params: Params, model: str, registered: Path, data: Path, progress: progress_.Progress) -> Decision:
-    """Decide about the version, unless that is settled, and have the registry say so."""
+    """Decide about the version, unless that is settled, and record it in the registry."""
     client = connect()
     with reaching():
         version = _registered_version(client, registered)
@@ -73,7 +73,7 @@ def _judge(params: Params, model: str, registered: Path, data: Path, progress: p
 
 
 def _registered_version(client: "MlflowClient", registered: Path) -> "ModelVersion":
-    """The version that the file of `register` names."""
+    """The version named in the file written by `register`."""
     from mlflow.exceptions import MlflowException
 
     named = read_json(require(registered, "register"))
@@ -89,7 +89,7 @@ def _registered_version(client: "MlflowClient", registered: Path) -> "ModelVersi
 
 
 def _settled(params: Params, model: str, version: "ModelVersion", champion: int | None) -> Decision | None:
-    """The decision when there is none left to make: by these thresholds it was made, or the version is the champion."""
+    """The decision if none is left to make: it was made with these thresholds, or the version is the champion."""
     made = decision_on(version)
     if made and made.thresholds == _thresholds(params) and made.champion_after == champion:
         return made

@@ -1,11 +1,11 @@
 """The stage `register`: log one model's whole lineage to MLflow and register it as `scaled-yolov4-<model>`.
 
 A version is identified by a digest of everything that went into it: registering the same results again finds it.
-What a later promotion needs of a version (its detections, its speed) is stored with the version's own run, whose files
+What a later promotion needs from a version (its detections, its speed) is stored in the version's own run, whose files
 no other run overwrites.
 
-Here is what the stage logs. The names, tags and description of versions are in `components.tracking.model_versions`,
-the servable model in `components.serving.packaging`.
+This module holds what the stage logs. The names, tags and description of versions are in
+`components.tracking.model_versions`, the servable model in `components.serving.packaging`.
 """
 
 import csv
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-# Columns of curves.csv -> the metrics that training logs.
+# Columns of curves.csv -> metric names that training logs.
 CURVES = {name: f"train/{name}" for name in ("lr", "box", "obj", "cls", "loss")}
 CURVES |= {name: f"val/{name}" for name in ("AP", "AP50")}
 
@@ -58,7 +58,7 @@ class Results:
     anchors: Path
     """The anchors, a JSON file."""
     hyp: Path | None
-    """The evolved hyperparameters, a YAML file; None without."""
+    """The evolved hyperparameters, a YAML file; None if there are none."""
     train: Path
     """The folder of the stage `train`."""
     evaluate: Path
@@ -77,7 +77,7 @@ class Results:
         return self.data / "annotations" / "instances_val.json"
 
     def needed(self) -> dict[str, Path]:
-        """The files that identify a version, by what they hold; UserError names a missing one and its stage."""
+        """The files that identify a version, by content; UserError names a missing one and its stage."""
         return {
             "manifest": require(self.data / "manifest.json", "prepare"),
             "annotations": require(self.annotations, "prepare"),
@@ -112,7 +112,7 @@ def run(
 ) -> dict[str, object]:
     """Log the run tree, register the version, and write a description of it to `out` (JSON).
 
-    Raises UserError when a stage's result is missing or MLflow cannot be reached.
+    Raises UserError if a stage's result is missing or MLflow cannot be reached.
     """
     results = Results(model, data, anchors, hyp, train, evaluate, export, benchmark)
     inputs = results.digest()
@@ -133,7 +133,7 @@ def run(
 
 
 def _log_earlier_stages(params: Params, results: Results, inputs: str, progress: progress_.Progress) -> None:
-    """Log parameters, metrics and files of every earlier stage to its run below the root."""
+    """Log the parameters, metrics and files of every earlier stage to its run below the root."""
     steps: dict[str, Callable[[StageRun], None]] = {
         "train": lambda run: _log_train(run, params, results),
         "evaluate": lambda run: _log_figures(run, results.evaluate, "metrics.json"),
@@ -149,7 +149,7 @@ def _log_earlier_stages(params: Params, results: Results, inputs: str, progress:
 
 
 def _log_train(run: StageRun, params: Params, results: Results) -> None:
-    """The weights, the settings of this model, and the curves unless training has logged them itself."""
+    """Log the weights, the settings of this model, and the curves unless training has logged them itself."""
     run.log_params(flatten(params.train_settings(results.model).model_dump(exclude_none=True), "model."))
     if not run.has_metrics and (results.train / "curves.csv").exists():
         run.log_history(_curves(results.train / "curves.csv"))
@@ -157,7 +157,7 @@ def _log_train(run: StageRun, params: Params, results: Results) -> None:
 
 
 def _curves(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """The rows of curves.csv by step, under the names training logs; empty cells are left out."""
+    """The rows of curves.csv by step, under the names that training logs; empty cells are skipped."""
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             values = {CURVES.get(name, name): float(value) for name, value in row.items() if value}
@@ -165,9 +165,9 @@ def _curves(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def _log_figures(run: StageRun, folder: Path, report: str) -> None:
-    """A stage's folder, and every number of its report as a metric."""
+    """Log a stage's folder, and every number in its report as a metric."""
     figures = read_json(folder / report)
-    for row in figures.pop("rows", []):  # of the benchmark; each becomes a section named by what was measured
+    for row in figures.pop("rows", []):  # of the benchmark; each becomes a section named after what was measured
         figures[f"rows/{row['backend']} {row['precision']} b{row['batch']}"] = row
     run.log(_numbers(figures))
     run.artifact(folder)
@@ -183,7 +183,7 @@ def _numbers(report: Mapping[str, object]) -> dict[str, float]:
 
 
 def _log_version(params: Params, results: Results, inputs: str, client: "MlflowClient") -> "ModelVersion":
-    """Log what the whole pass shares and the servable model, and register that as a new version."""
+    """Log what all models of the run share and the servable model, and register that as a new version."""
     with stage_run(params, results.data, "register", results.model, inputs=inputs) as run:
         _log_pass(run, params, results, client)
         run.log(_headline(results))
@@ -196,7 +196,7 @@ def _log_version(params: Params, results: Results, inputs: str, client: "MlflowC
 
 
 def _log_pass(run: StageRun, params: Params, results: Results, client: "MlflowClient") -> None:
-    """Log what all models of a pass share: parameters, data, anchors, hyperparameters, the DVC lock file."""
+    """Log what all models of a run share: parameters, data, anchors, hyperparameters, the DVC lock file."""
     everything = params.model_dump(mode="json", by_alias=True, exclude_none=True)
     run.root.log_params(flatten(everything))
     run.root.text(json.dumps(everything, indent=1), "params.json")
@@ -243,7 +243,7 @@ def _example(results: Results) -> Path:
 def _register(
     client: "MlflowClient", run: StageRun, results: Results, inputs: str, made_of: Lineage, model_uri: str
 ) -> "ModelVersion":
-    """Create the version together with its tags, so that a later run never finds it without them."""
+    """Create the version along with its tags, so that a later run never finds it without them."""
     from mlflow.exceptions import MlflowException
 
     name = registered_name(results.model)

@@ -1,9 +1,9 @@
-"""The command `retrain`: decide by thresholds what changed data call for, and do it.
+"""The command `retrain`: decide by thresholds what changed data require, and do it.
 
-The data as prepared now are compared with the champion's. Nothing new: nothing is done. Little: the champion is
-evaluated on them. More: the champion is fine-tuned. Other classes, anchors that no longer fit, mostly new images, or
-other parameters, code or image than the champion's: train from scratch. The decision, with its numbers and an estimate
-of its cost, is written as JSON and as a Markdown page, and recorded in MLflow.
+The current prepared data are compared with the champion's. No change: nothing is done. A small one: the champion is
+evaluated on them. A larger one: the champion is fine-tuned. Other classes, anchors that no longer fit, mostly new
+images, or other parameters, code or image than the champion's: train from scratch. The decision, with its numbers and
+a cost estimate, is written as JSON and as a Markdown page, and recorded in MLflow.
 """
 
 import math
@@ -49,11 +49,11 @@ def run(
     train: bool = True,
     progress: progress_.Progress = progress_.silent,
 ) -> dict[str, str]:
-    """Decide for every model of the parameters, write <out>/<model>/decision.{json,md}, and act unless `dry_run`.
+    """Decide for every model in the parameters, write <out>/<model>/decision.{json,md}, and act unless `dry_run`.
 
-    force: train every model from scratch, whatever changed. train: False leaves the training to the caller.
-    Returns the action per model. Raises UserError when the data are missing, MLflow cannot be reached, or a stage
-    that it started fails.
+    force: train every model from scratch, whatever changed. train: False leaves training to the caller.
+    Returns the action per model. Raises UserError if the data are missing, MLflow cannot be reached, or a stage that it
+    started fails.
     """
     decisions = {model: _decide(params, model, data, out / model, force) for model in params.models}
     if not dry_run:
@@ -113,7 +113,7 @@ def _action(params: Params, found: champions.Comparison | None) -> tuple[Action,
 
 
 def _note_source(client: "MlflowClient", judged: Mapping[str, "ModelVersion | None"], now: Lineage) -> None:
-    """Record the new fingerprint of a source with the same content, so that next time it need not be prepared."""
+    """Record the new fingerprint of a source with the same content, so that it need not be prepared next time."""
     source = os.environ.get(SOURCE_VARIABLE)
     for version in judged.values():
         if source and version and of_version(version) == now:
@@ -121,14 +121,14 @@ def _note_source(client: "MlflowClient", judged: Mapping[str, "ModelVersion | No
 
 
 def _epochs(params: Params, model: str, action: Action) -> int:
-    """Epochs of the training that an action asks for; 0 for none."""
+    """Epochs of the training for an action; 0 for none."""
     settings = params.train_settings(model)
     whole = settings.second_stage.epochs if settings.second_stage else settings.epochs
     return {"fine-tune": math.ceil(whole * params.retrain.fine_tune_epochs), "scratch": whole}.get(action, 0)
 
 
 def _overrides(model: str, epochs: int, weights: Path) -> tuple[str, ...]:
-    """The parameters of a fine-tuning: from the champion's weights, for fewer epochs in one stage."""
+    """Parameter overrides for fine-tuning: from the champion's weights, for fewer epochs in one stage."""
     own = {"weights": weights, "epochs": epochs, "second_stage": "null"}
     return tuple(f"train.per_model.{model}.{key}={value}" for key, value in own.items())
 
@@ -136,7 +136,7 @@ def _overrides(model: str, epochs: int, weights: Path) -> tuple[str, ...]:
 def _evaluate_champion(
     params: Params, model: str, data: Path, out: Path, weights: Path, progress: progress_.Progress
 ) -> None:
-    """Evaluate the champion on the data as they are now, into `out` and MLflow."""
+    """Evaluate the champion on the current data, into `out` and MLflow."""
     place = out / "evaluate"
     loaded, dataset = load_inputs(model, data, weights, device=params.train.device)
     measured = measurement.measure(loaded, dataset, params, progress)
@@ -147,7 +147,7 @@ def _evaluate_champion(
 
 
 def _train(decisions: Mapping[str, Decision]) -> None:
-    """Run the stages for the models to train, as a DVC experiment in this working folder."""
+    """Run the stages for the models to train as a DVC experiment in this working folder."""
     chosen = [decision for decision in decisions.values() if decision.action in TRAINING]
     if not chosen:
         return

@@ -1,8 +1,8 @@
-"""Stage `train`: Ray Train around the core's training loop, with resume by the same command.
+"""The stage `train`: Ray Train around the core's training loop; repeating the command resumes it.
 
-Unfinished work is in work/train/<model>/<digest>, the digest being of everything that determines the result: the same
-command resumes from the checkpoints there, another one starts beside them. At success the results move to `out` and
-the folder is removed. All of it is on the driver's machine, on whichever nodes the workers run.
+Unfinished work is in work/train/<model>/<digest>, the digest of everything that determines the result: the same command
+resumes from the checkpoints there, a different one starts beside them. On success the results move to `out` and the
+folder is removed. All of it is on the driver's machine, whichever nodes the workers run on.
 """
 
 import json
@@ -34,8 +34,8 @@ def run(
 ) -> dict[str, object]:
     """Train `model` and write model.safetensors, curves.csv and train.json to `out`; returns its main figures.
 
-    Raises UserError for missing or wrong inputs, and when another process trains this model in `work`; TryAgain when it
-    was asked to stop (SIGTERM) and has written a checkpoint, or when the cluster has no room for the workers.
+    Raises UserError for missing or invalid inputs, and when another process trains this model in `work`; TryAgain after
+    SIGTERM, once a checkpoint is written, or when the cluster has no room for the workers.
     """
     config = configure(params, model, data, anchors, hyp)
     place = work.absolute() / "train" / model
@@ -47,7 +47,7 @@ def run(
         launch(job, progress)
         for name in RESULTS:
             atomic.write_bytes(out / name, (job.results / name).read_bytes())
-        if not tracking_journal.waiting("train", model):  # kept while they wait: the same command then ends soon
+        if not tracking_journal.waiting("train", model):  # else keep it: the same command then finishes quickly
             shutil.rmtree(folder)
     record = json.loads((out / "train.json").read_text(encoding="utf-8"))
     return {key: record[key] for key in ("epochs", "best_epoch", "AP", "AP50", "images_per_second", "seconds")}
