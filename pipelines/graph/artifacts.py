@@ -1,4 +1,4 @@
-"""KFP's artifacts: their names by the stage table, and where they lie for those that KFP does not hand them to."""
+"""KFP artifacts: their names from the stage table, and their addresses for processes that KFP does not pass them to."""
 
 from kfp import dsl
 
@@ -8,7 +8,7 @@ from yolo_core.errors import UserError
 
 
 def is_collected(stage: Stage, given: Input) -> bool:
-    """Whether an input of a stage is the results of all models."""
+    """Whether an input of a stage collects the results of all models."""
     return get_stage(given.stage).per_model and not stage.per_model
 
 
@@ -19,12 +19,12 @@ def artifact_of(stage: Stage, given: Input) -> str:
 
 
 def address(artifact: dsl.Artifact) -> str:
-    """A path on this machine where the run is local, else an address in the object store."""
+    """A path on this machine if the run is local, else an address in the object store."""
     return store_address(artifact) if "://" in artifact.uri else artifact.path
 
 
 def store_address(artifact: dsl.Artifact) -> str:
-    """Where an artifact lies in the object store. KFP's own store speaks S3 whatever its addresses are called."""
+    """An artifact's address in the object store. KFP's own store speaks S3 whatever its URI scheme."""
     scheme, _, place = artifact.uri.partition("://")
     if scheme not in ("s3", "minio"):
         raise UserError(f"{artifact.uri}: only s3:// can be read here; set the pipeline root to a place there")

@@ -1,7 +1,7 @@
-"""Compile the pipeline into the YAML that is committed: `python -m pipelines.graph.compile [--check]`.
+"""Compile the pipeline into the committed YAML: `python -m pipelines.graph.compile [--check]`.
 
-With --check nothing is written: a stale file gives exit code 1 and one line. `scaled-yolov4 pipeline compile` is the
-same with the choices of `pipelines.graph.target`, for a registry and GPUs of your own.
+With --check nothing is written; a stale file is reported in one line with exit code 1. `scaled-yolov4 pipeline compile`
+does the same with the options of `pipelines.graph.target`, for your own registry and GPUs.
 """
 
 import argparse
@@ -15,7 +15,7 @@ COMPILED = Path(__file__).parents[1] / "scaled_yolov4_full.yaml"
 
 
 def compiled(target: Target) -> str:
-    """The pipeline as KFP's YAML; equal code gives equal text."""
+    """The pipeline as KFP YAML; deterministic."""
     from kfp import compiler
 
     from pipelines.graph.scaled_yolov4_full import scaled_yolov4_full
@@ -27,7 +27,7 @@ def compiled(target: Target) -> str:
 
 
 def is_current(out: Path, target: Target) -> bool:
-    """Whether `out` holds what would be compiled now; says so in one line where it does not."""
+    """Whether `out` is what would be compiled now; prints one line if not."""
     if out.exists() and out.read_text(encoding="utf-8") == compiled(target):
         return True
     print(f"{out}: stale; run `python -m pipelines.graph.compile` and commit the file", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""How a run of the pipeline ended, in MLflow: a step that fails notes why, the last step records the outcome."""
+"""Records in MLflow how a pipeline run ended: a failing step notes why, the last step records the outcome."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ UNREAD = "scaled-yolov4"  # the experiment of a run whose parameters cannot be r
 
 
 def note_failure(params: dsl.Artifact, step: str, reason: str) -> None:
-    """Note in MLflow why this step fails; nothing where that cannot be done, for the failure is what matters."""
+    """Record in MLflow why this step fails. Errors in doing so are ignored: the step's own failure matters more."""
     pipeline = params.metadata.get(connection.PIPELINE_VARIABLE)
     if not pipeline:
         return
@@ -40,7 +40,7 @@ def finish(
 ) -> None:
     """Delete the RayJobs of the run, and record in MLflow how it ended and why; safe to repeat.
 
-    Raises TryAgain while Kubernetes or MLflow is away, UserError when one refuses us.
+    Raises TryAgain while Kubernetes or MLflow is unavailable, UserError if one denies access.
     """
     os.environ.update(variables(run, mlflow_tracking_uri))
     try:
@@ -59,7 +59,7 @@ def _delete_ray_jobs(run: str) -> None:
 
 
 def _record(run: str, status: dsl.PipelineTaskFinalStatus, params_yaml: str, overrides: list[str]) -> str:
-    """Tag the root run with outcome and reason, and end it."""
+    """Tag the root run with the outcome and its reason, and end it."""
     unread, experiment = "", UNREAD
     try:
         experiment = parsed(params_yaml, overrides).register_.experiment

@@ -1,6 +1,6 @@
-"""The steps that the pipeline has besides the stages: parameters, what is new in the source, what to train, the end.
+"""The pipeline's own steps besides the stages: parameters, check of the source, decision what to train, final step.
 
-A component's body is copied into the compiled pipeline and runs in the project's image: it imports what it needs.
+A component's body is copied into the compiled pipeline and runs in the project's image, so it imports what it needs.
 """
 
 from typing import NamedTuple

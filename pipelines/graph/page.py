@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 from kfp import dsl
 
-MAX_ENTRIES = 100  # of a mapping or list that is shown; longer ones are for their file
+MAX_ENTRIES = 100  # of a mapping or list that is shown; longer ones are left to their file
 MIME = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
 def show(title: str, results: Path, metrics: dsl.Metrics, report: dsl.HTML) -> None:
-    """Log the numbers of a JSON or YAML file as metrics, and show all of it with the pictures beside it as a page.
+    """Log the numbers in a JSON or YAML file as metrics, and show the file and the pictures beside it as a page.
 
-    For a folder, every JSON file in it is shown under its name.
+    In a folder, every JSON file is shown under its name.
     """
     if results.is_dir():
         document = {path.stem: _parsed(path) for path in sorted(results.glob("*.json"))}
@@ -37,7 +37,7 @@ def _parsed(path: Path) -> Any:
 
 
 def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """The finite numbers of a parsed document with dotted names; lists and long tables are left out."""
+    """The finite numbers in a parsed document with dotted names; lists and long mappings are skipped."""
     if isinstance(value, Mapping) and len(value) <= MAX_ENTRIES:
         for key, inner in value.items():
             yield from numbers(inner, f"{name}.{key}" if name else str(key))
@@ -46,13 +46,13 @@ def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def page(title: str, document: Any, pictures: list[Path]) -> str:
-    """An HTML page that needs no other file: pictures are inlined."""
+    """A self-contained HTML page: pictures are inlined."""
     images = "".join(f"<h2>{html.escape(path.stem)}</h2><img src='{_inline(path)}'>" for path in pictures)
     return f"<!doctype html><meta charset='utf-8'><h1>{html.escape(title)}</h1>{_cell(document)}{images}"
 
 
 def _cell(value: Any) -> str:
-    """A value of a parsed document: a table for a mapping, a line per item for a list, else its text."""
+    """A value in a parsed document: a table for a mapping, a line per item for a list, else its text."""
     if isinstance(value, Mapping | list) and len(value) > MAX_ENTRIES:
         return f"{len(value)} entries"
     if isinstance(value, Mapping):

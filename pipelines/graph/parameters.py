@@ -1,4 +1,4 @@
-"""The parameters of a run: one checked file for all steps, and the one that the decision of `retrain` makes of it."""
+"""The parameters of a run: one validated file for all steps, and the files derived from it by later steps."""
 
 import json
 import tempfile
@@ -14,11 +14,11 @@ from components.tracking.connection import PIPELINE_VARIABLE
 from pipelines.exit_codes import exit_codes
 from pipelines.graph.artifacts import address
 
-DEFAULT = Path("params.yaml")  # of the folder the step runs in: the image's working folder
+DEFAULT = Path("params.yaml")  # in the step's working folder, which is the image's
 
 
 def variables(pipeline_id: str, mlflow_tracking_uri: str, image: str = "") -> dict[str, str]:
-    """What the run says to each of its stages by their environment; what is empty is left to their defaults."""
+    """Environment variables that the run passes to each of its stages; empty ones are left to the stages' defaults."""
     given = {
         PIPELINE_VARIABLE: pipeline_id,
         "MLFLOW_TRACKING_URI": mlflow_tracking_uri,
@@ -28,7 +28,7 @@ def variables(pipeline_id: str, mlflow_tracking_uri: str, image: str = "") -> di
 
 
 def parsed(text: str, changes: list[str]) -> Params:
-    """`text` (empty: the image's params.yaml) with the changes applied. Raises UserError for what is wrong."""
+    """`text` (empty: the image's params.yaml) with the changes applied. Raises UserError if invalid."""
     if not text:
         return load(DEFAULT, changes)
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +42,7 @@ def write_params(
 ) -> list[str]:
     """Write `text` (empty: the image's params.yaml) with the overrides applied; return the models to train.
 
-    A parameter that is wrong ends the process with one line and exit code 2.
+    An invalid parameter ends the process with one line and exit code 2.
     """
     own = {"models": models, "prepare.revision": data_revision}
     changes = [*overrides, *(f"{name}={json.dumps(value)}" for name, value in own.items() if value)]
@@ -54,9 +54,9 @@ def write_params(
 
 
 def write_pinned(params: dsl.Artifact, found: dsl.Artifact, out: dsl.Artifact) -> str:
-    """Write the parameters that name just the data that were found; "prepare", or "rest" where all is unchanged.
+    """Write the parameters pinned to the data that were found; returns "prepare", or "rest" if nothing changed.
 
-    found: the file that `check-source` wrote. The fingerprint of the source goes with the parameters to every stage.
+    found: the file that `check-source` wrote. The source's fingerprint is passed to every stage with the parameters.
     """
     record = json.loads(Path(found.path).read_text(encoding="utf-8"))
     write_params(Path(params.path).read_text(encoding="utf-8"), record["changes"], [], out)
@@ -67,7 +67,7 @@ def write_pinned(params: dsl.Artifact, found: dsl.Artifact, out: dsl.Artifact) -
 def write_chosen(params: dsl.Artifact, plan: dsl.Artifact, out: dsl.Artifact, page: dsl.Markdown) -> list[str]:
     """Write the parameters of the trainings that `retrain` decided on, and its decisions as one page.
 
-    plan: the folder that `retrain` wrote. Returns the models to train; where there are none, `out` has all models.
+    plan: the folder that `retrain` wrote. Returns the models to train; if there are none, `out` has all models.
     """
     asked = load(Path(params.path))
     folders = [Path(plan.path, model) for model in asked.models]
@@ -75,7 +75,7 @@ def write_chosen(params: dsl.Artifact, plan: dsl.Artifact, out: dsl.Artifact, pa
     texts = [(folder / "decision.md").read_text(encoding="utf-8") for folder in folders]
     Path(page.path).write_text("\n".join(texts), encoding="utf-8")
     models = [decision["model"] for decision in decisions if decision["action"] in TRAINING]
-    with exit_codes():  # what lies in the plan's folder here is at the artifact's address for the steps to come
+    with exit_codes():  # later steps find the files in the plan's folder at the artifact's address
         changes = [text.replace(plan.path, address(plan)) for decision in decisions for text in decision["overrides"]]
     write_params(Path(params.path).read_text(encoding="utf-8"), changes, models, out)
     digests = {model: parameters_digest(asked, model) for model in models}

@@ -1,4 +1,4 @@
-"""What the step of a stage does where it runs as a RayJob: describe the job, run it, show its results."""
+"""The step of a stage that runs as a RayJob: describe the job, run it, show its results."""
 
 import math
 import sys
@@ -25,16 +25,16 @@ from pipelines.rayjob.sizes import job_size, training_workers, with_gpus
 
 @dataclass(frozen=True)
 class Platform:
-    """run: the pipeline run's id. image: of the Ray pods. queue: of Kueue, or none. account: of the Ray pods.
+    """run: the pipeline run's id. image: of the Ray pods. queue: of Kueue, or "". account: of the Ray pods.
 
-    node_selector: labels of the nodes with GPUs.
+    node_selector: labels of the GPU nodes.
     """
 
     run: str
     image: str
     queue: str = ""
     account: str = ""
-    namespace: str = ""  # empty: the one that this pod is in
+    namespace: str = ""  # empty: that of this pod
     node_selector: Mapping[str, str] = field(default_factory=dict)
 
     def job(self, step: str, params: dsl.Artifact, **given: object) -> RayJob:
@@ -66,9 +66,9 @@ def run_ray_step(
     model: str = "",
     **artifacts: dsl.Artifact,
 ) -> None:
-    """Run a stage as a RayJob on its artifacts, by their names in the stage table, and describe its result.
+    """Run a stage as a RayJob on its artifacts, given by their names in the stage table, and describe its result.
 
-    Where the job fails, this process ends with its exit code.
+    If the job fails, this process ends with its exit code.
     """
     stage = get_stage(name)
     result = artifacts[stage.result.artifact]
@@ -86,12 +86,12 @@ def run_ray_step(
 def stage_job(
     name: str, platform: Platform, params: dsl.Artifact, model: str = "", **artifacts: dsl.Artifact
 ) -> RayJob:
-    """The RayJob of a stage on its artifacts."""
+    """The RayJob that runs a stage on its artifacts."""
     return JOBS[name](platform, params, model, command(get_stage(name), params, model, artifacts))
 
 
 def command(stage: Stage, params: dsl.Artifact, model: str, artifacts: Mapping[str, dsl.Artifact]) -> list[str]:
-    """The stage's command on addresses in the object store, which all pods of the job share."""
+    """The stage's command, with addresses in the object store, which all pods of the job can reach."""
     result = artifacts[stage.result.artifact]
     options = {"params": store_address(params), **({"model": model} if model else {})}
     for option, given in stage.inputs.items():
@@ -102,7 +102,7 @@ def command(stage: Stage, params: dsl.Artifact, model: str, artifacts: Mapping[s
 
 
 def train_job(platform: Platform, params: dsl.Artifact, model: str, command: Sequence[str]) -> RayJob:
-    """The training of one model: its row of the job sizes, less the GPUs that its batch cannot be shared with."""
+    """The training of one model: the nodes of its `job_size`, without GPUs that its batch cannot be divided over."""
     size = job_size(model)
     workers = training_workers(size, load(Path(params.path)).train_settings(model).batch)
     changes = {"train.workers": workers, "train.gpus_per_worker": 1, "train.loader_workers": size.cpus // size.gpus - 2}
@@ -111,9 +111,9 @@ def train_job(platform: Platform, params: dsl.Artifact, model: str, command: Seq
 
 
 def evolve_job(platform: Platform, params: dsl.Artifact, model: str, command: Sequence[str]) -> RayJob:
-    """The evolution: nodes of its model for all trials at once, from one node up as trials ask for them."""
+    """The evolution: nodes of its model's size for all trials at once, scaled up from one node on demand."""
     settings = load(Path(params.path)).evolve
-    gpus = settings.gpus_per_trial or 1  # these nodes are there for their GPUs
+    gpus = settings.gpus_per_trial or 1  # trials on these nodes always use GPUs
     size = with_gpus(job_size(settings.model), settings.concurrent * gpus)
     return platform.job(
         "evolve", params, size=size, min_nodes=1, command=_with(command, {"evolve.gpus_per_trial": gpus})
@@ -128,5 +128,5 @@ def _with(command: Sequence[str], changes: Mapping[str, object]) -> list[str]:
 
 
 def _beside(artifact: dsl.Artifact, name: str) -> str:
-    """Unfinished work: beside the result, so that another attempt resumes it."""
+    """A place beside the result, for unfinished work, so that another attempt resumes it."""
     return f"{store_address(artifact).rpartition('/')[0]}/{name}"

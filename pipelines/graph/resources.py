@@ -1,4 +1,4 @@
-"""What each step may use of the cluster: the stages by their rows of the stage table, the pipeline's own steps here."""
+"""Cluster resources of each step: of the stages from the stage table, of the pipeline's own steps from here."""
 
 from dataclasses import replace
 
@@ -16,14 +16,14 @@ OWN_STEPS = {
     "retrain": Resources("2", "8Gi", gpu=True),
 }
 FINISH = Resources("250m", "2Gi")
-FOLLOWING = Resources("500m", "4Gi")  # a RayJob
+FOLLOWING = Resources("500m", "4Gi")  # for a step that only follows a RayJob
 
 
 def resources(target: Target) -> dict[str, Resources]:
-    """The share of every step by its name. A training step gets one node of its model, or only follows a RayJob.
+    """Resources by step name. A training step gets one node of its model's size, or only follows a RayJob.
 
-    Kubeflow's retries follow any failure, so only steps whose node costs hours to lose have them, and the last one. A
-    service that is unavailable is waited for inside each step (`step.run_stage`).
+    Kubeflow retries after any failure, so only the last step and those where a lost node costs hours have retries.
+    Each step itself retries while a service is unavailable (`step.run_stage`).
     """
     size = job_size(target.sized_for)
     node = Resources(str(size.cpus), f"{size.memory}Gi", shm=f"{size.shm}Gi", gpu=True)
@@ -33,16 +33,15 @@ def resources(target: Target) -> dict[str, Resources]:
 
 
 def fit(task: dsl.PipelineTask, target: Target) -> dsl.PipelineTask:
-    """Give a task the image and what its row asks for.
+    """Give a task the image and the resources of its row.
 
-    KFP's own cache is off: its key sees neither the content of the data nor the code in the image, and one of our own
-    would have to be known when the graph is compiled. The steps `check-source` and `retrain` decide by content what
-    need not run again.
+    KFP's cache is off: its key covers neither the content of the data nor the code in the image, and a custom key would
+    have to be known at compile time. The steps `check-source` and `retrain` decide by content what need not run again.
     """
     row = resources(target)[task.name]
     task.set_container_image(target.image).set_caching_options(False)
     task.set_cpu_request(row.cpu).set_memory_request(row.memory).set_memory_limit(row.memory)
-    # For every step: one that fails records why in MLflow.
+    # In every step, since a failing one records why in MLflow.
     kubernetes.use_secret_as_env(task, SECRET, {key: key for key in SECRET_KEYS}, optional=True)
     if row.shm:
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=row.shm)

@@ -1,7 +1,7 @@
 """Run the whole pipeline on this machine without a cluster: `python -m pipelines.graph.run_local --help`.
 
-KFP's own local runner executes the steps as processes of this Python; their artifacts go below --root.
-MLflow, Ray and S3 are reached as by the stages themselves (MLFLOW_TRACKING_URI and so on).
+KFP's local runner executes the steps as subprocesses of this Python; their artifacts go below --root.
+MLflow, Ray and S3 are configured as for the stages themselves (MLFLOW_TRACKING_URI and so on).
 """
 
 import argparse
@@ -13,13 +13,13 @@ from components import telemetry
 from yolo_core.errors import UserError
 
 ROOT = Path("local_outputs")
-REWRITTEN = "python3"  # KFP's local runner replaces this text wherever it stands, in paths and parameters too
+REWRITTEN = "python3"  # KFP's local runner replaces this text everywhere, also in paths and parameters
 
 
 def run(params_yaml: str, overrides: list[str], root: Path, *, force: bool = False) -> Path:
-    """Run the pipeline and return the folder that holds its artifacts, a folder a step.
+    """Run the pipeline and return the folder of its artifacts, with one subfolder per step.
 
-    Raises UserError for text that the runner would garble, RuntimeError naming the step that failed.
+    Raises UserError for text that the runner would garble, RuntimeError naming a step that failed.
     """
     if REWRITTEN in f"{root.absolute()} {params_yaml} {overrides}":
         raise UserError(f"{root}, or a parameter, contains {REWRITTEN!r}, which KFP's local runner rewrites; rename it")
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:  # the step itself has said why
+    except RuntimeError as error:  # the step itself has printed why
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"artifacts: {folder}")

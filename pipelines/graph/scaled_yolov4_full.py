@@ -1,9 +1,9 @@
 """The Kubeflow pipeline `scaled-yolov4-full`: from data to a promoted model, for several models at once.
 
-The same stages and edges as `dvc.yaml`, from the same table, and a few steps of its own: `parameters` stands for
-`params.yaml`, which it checks and hands on; `check-source` finds out what data the source holds before they are
-fetched; `retrain` stands for `make retrain` and decides which models are trained, if any; `finish`, which runs however
-the others end, records the outcome and cleans up.
+The same stages and edges as `dvc.yaml`, from the same table, plus a few steps of its own: `parameters` validates
+`params.yaml` and passes it on; `check-source` finds out what data the source holds before they are fetched; `retrain`
+corresponds to `make retrain` and decides which models are trained, if any; `finish`, which runs however the others end,
+records the outcome and cleans up.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ BEFORE_MODELS = [stage for stage in REST if stage not in PER_MODEL and stage not
 
 
 def stage_steps(target: Target) -> Callable[..., Any]:
-    """What makes the task of a stage, given its row and the artifacts so far, and adds its result to them."""
+    """A function that creates a stage's task from its row and the artifacts so far, and adds its result to them."""
     platform = {"run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "image": target.image, "queue": target.queue}
     platform |= {"account": target.account, "node_selector": dict(target.node_selector)}
 
@@ -44,7 +44,7 @@ def stage_steps(target: Target) -> Callable[..., Any]:
 
 
 def scaled_yolov4_full(target: Target = Target()):
-    """The pipeline for one target, settled when it is compiled; what may differ from run to run are its parameters."""
+    """The pipeline for one target, which is fixed at compile time; what may vary between runs are its parameters."""
     fit = partial(resources.fit, target=target)
     add = stage_steps(target)
 
@@ -81,7 +81,7 @@ def scaled_yolov4_full(target: Target = Target()):
                     **given, models=models, data_revision=data_revision, pipeline_id=run, image=target.image
                 )
             ).outputs["params"]
-            # KFP's local runner knows a condition only on an output of this name.
+            # KFP's local runner supports conditions only on an output of this name.
             checked = fit(steps.check_source(params=asked, force=force))
             with dsl.If(checked.outputs["Output"] == "prepare", name="perhaps something new"):
                 asked = checked.outputs["pinned"]

@@ -1,7 +1,7 @@
-"""The stages as KFP components, made from the stage table: each maps artifacts to the options of a stage's command.
+"""The stages as KFP components, generated from the stage table: each maps artifacts to options of a stage's command.
 
-KFP copies the source text of a component into the compiled pipeline, so a component has to be text. `source` writes it:
-a signature with the row's artifacts, and a call of `run_step`, which knows what they mean.
+KFP copies a component's source text into the compiled pipeline, so a component must have source text. `source`
+generates it: a signature with the row's artifacts, and a call of `run_step`, which knows what they mean.
 """
 
 import linecache
@@ -18,28 +18,28 @@ from pipelines.graph.artifacts import artifact_of, is_collected
 from pipelines.graph.target import IMAGE
 
 Component = Callable[..., dsl.PipelineTask]
-NAMES = (HTML, Artifact, ClassificationMetrics, Dataset, Markdown, Metrics, Model)  # that a signature may mention
-# What a step that starts a RayJob is told besides: see `pipelines.graph.ray_step.Platform`.
+NAMES = (HTML, Artifact, ClassificationMetrics, Dataset, Markdown, Metrics, Model)  # that a signature may use
+# Extra parameters of a step that starts a RayJob: see `pipelines.graph.ray_step.Platform`.
 PLATFORM = {"run": "str", "image": "str", "queue": "str", "account": "str", "node_selector": "dict"}
 
 
 def component(function: Callable[..., Any]) -> Component:
-    """The function as a step that runs in the project's image, where KFP is installed already."""
+    """The function as a component that runs in the project's image, where KFP is already installed."""
     return dsl.component(function, base_image=IMAGE, install_kfp_package=False)  # pyright: ignore
 
 
 def stage_component(stage: Stage, *, ray_job: bool = False) -> Component:
-    """The step of a stage; as a RayJob it has the same artifacts."""
+    """The component of a stage; as a RayJob it has the same artifacts."""
     text = source(stage, ray_job=ray_job)
     place = f"<step {stage.name}{' as a RayJob' if ray_job else ''}>"
-    linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)  # where KFP reads it
+    linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)  # where KFP looks it up
     names: dict[str, Any] = {kind.__name__: kind for kind in NAMES} | {"Input": Input, "Output": Output}
     exec(compile(text, place, "exec"), names)
     return component(names[stage.name])
 
 
 def source(stage: Stage, *, ray_job: bool = False) -> str:
-    """The component's text."""
+    """The component's source text."""
     parameters = {
         **(PLATFORM if ray_job else {}),
         **({"model": "str"} if stage.per_model else {}),

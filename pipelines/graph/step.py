@@ -1,6 +1,6 @@
-"""What the step of a stage does: run the stage's command on the step's artifacts, and show its results.
+"""The step of a stage: run the stage's command on the step's artifacts, and show its results.
 
-Which artifact is which option follows from the stage table.
+The stage table says which artifact belongs to which option.
 """
 
 import json
@@ -23,7 +23,7 @@ from pipelines.graph.outcome import note_failure
 from pipelines.graph.page import show
 
 WAITS_S = (30.0, 60.0)  # before each retry of a stage that ended with exit code 3
-LINGERING_S = 5.0  # for the last words of a stage; a process that it left behind may hold the pipe open
+LINGERING_S = 5.0  # for a stage's last output; a process that it left behind may keep the pipe open
 
 Given = dsl.Artifact | Sequence[dsl.Artifact]
 
@@ -56,14 +56,14 @@ def run_step(
 def describe(
     stage: Stage, model: str, shown: Path, result: dsl.Artifact, metrics: dsl.Metrics, report: dsl.HTML
 ) -> None:
-    """Give the result its metadata, and show the file or folder `shown` as metrics and a page."""
+    """Set the result's metadata, and show the file or folder `shown` as metrics and a page."""
     if stage.result.metadata:
         result.metadata.update(model=model, **stage.result.metadata)
     show(stage.title.format(model=model), shown, metrics, report)
 
 
 def _path(artifact: Given, file: str) -> Path:
-    """A file of an artifact, all of it where `file` is empty; for several artifacts a folder with an entry for each."""
+    """A file of an artifact, or all of it if `file` is empty; for several artifacts a folder with an entry for each."""
     if isinstance(artifact, dsl.Artifact):
         return Path(artifact.path, file)
     folder = Path(tempfile.mkdtemp())
@@ -80,9 +80,9 @@ def work_folder(out: dsl.Artifact) -> Path:
 def run_stage(stage: str, params: dsl.Artifact, *flags: str, **options: str | Path) -> None:
     """Run `scaled-yolov4 <stage> --params FILE --option value ... --flag ...`.
 
-    The metadata of `params` are the environment variables that the run gives to each of its stages. A command that ends
-    with exit code 3 is retried, with growing backoff; nothing else is. A command that fails has said why in its last
-    line, and this process ends with the same exit code.
+    The metadata of `params` are the environment variables that the run passes to each of its stages. Only a command
+    that ends with exit code 3 is retried, with growing backoff. A failing command says why in its last line, and this
+    process ends with the same exit code.
     """
     given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "components.cli", stage, "--params", params.path, *given, *flags]
@@ -100,14 +100,14 @@ def run_stage(stage: str, params: dsl.Artifact, *flags: str, **options: str | Pa
 
 
 def _run(command: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    """The exit code and the last line of what the command says of itself, which is passed on as it comes."""
+    """The command's exit code and the last line of its stderr, which is passed on as it comes."""
     said = [""]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
     reader = threading.Thread(target=_pass_on, args=(process.stderr, said), daemon=True)
     reader.start()
     code = process.wait()
-    reader.join(LINGERING_S)  # the pipe is left open: to close it would wait for the reader without a limit
-    return (code if code >= 0 else 128 - code), said[0]  # ended by a signal: the number a shell would give
+    reader.join(LINGERING_S)  # the pipe is left open: closing it would wait for the reader without a limit
+    return (code if code >= 0 else 128 - code), said[0]  # after a signal, the code that a shell would give
 
 
 def _pass_on(lines: Iterable[str], said: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What is settled when the pipeline is compiled: the image, and what of the cluster its steps may use."""
+"""What is fixed when the pipeline is compiled: the image, and the cluster resources its steps may use."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ IMAGE = "scaled-yolov4:latest"
 
 @dataclass(frozen=True)
 class Target:
-    """image: the project's. gpus: of each step that can use one. retries: of a step that trains, after a fault.
+    """image: the project's. gpus: per step that can use one. retries: of a training step, after a failure.
 
-    sized_for: the model whose row of `job_sizes` the steps that train are cut to, one node of it.
-    ray_jobs: those steps run as RayJobs instead, over as many nodes as each model asks for; queue (Kueue) and account
-    (of the Ray pods) are theirs.
+    sized_for: the model whose `job_size` gives the resources of a training step, one node of it.
+    ray_jobs: training steps run as RayJobs instead, over as many nodes as each model needs, with their queue (Kueue)
+    and account (of the Ray pods).
     """
 
     image: str = IMAGE
