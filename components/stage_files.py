@@ -87,7 +87,7 @@ def _outputs(stage: Stage) -> dict[str, list[object]]:
 
 
 def compressed(files: Iterable[Path], root: Path = ROOT) -> list[str]:
-    """The files, with a folder in place of its files if it has all Python files below it among them."""
+    """The files, with a folder in place of its files where all Python files below it are included."""
     left = set(files)
     folders = []
     for folder in sorted({parent for path in left for parent in path.parents if parent.parts}):

@@ -31,28 +31,26 @@ BLOCK = 8192  # boxes scored at a time, to stay within the CPU cache
 
 @dataclass(frozen=True)
 class Quality:
-    """How well a set of anchors fits a set of boxes, both 0 to 1.
-
-    fitness: mean over boxes of the best ratio, counted as 0 where it does not exceed 1 / anchor_t.
-    recall: fraction of boxes whose best ratio exceeds 1 / anchor_t (best possible recall).
-    """
+    """How well a set of anchors fits a set of boxes, both 0 to 1."""
 
     fitness: float
+    """Mean over boxes of the best ratio, counted as 0 where it does not exceed 1 / anchor_t."""
     recall: float
+    """Fraction of boxes whose best ratio exceeds 1 / anchor_t (best possible recall)."""
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Iterations of k-means; generations of refinement from each start.
-
-    mutation_probability: that a generation changes an anchor; mutation_sigma: the largest standard deviation of the
-    changes, in ln(side).
-    """
+    """Settings of k-means and of the refinement."""
 
     kmeans_iterations: int = 30
+    """Maximum iterations of k-means."""
     generations: int = 1000
+    """Generations of refinement from each start."""
     mutation_probability: float = 0.05
+    """Probability that a generation changes an anchor."""
     mutation_sigma: float = 0.3
+    """Largest standard deviation of the changes, in ln(side)."""
 
 
 def training_boxes(dataset: DetectionDataset, size: int) -> Array:

@@ -43,7 +43,7 @@ class BudgetTracker:
     resources: Resources
     ledger: Ledger
     running: dict[str, float] = field(default_factory=dict)
-    """Unix time at which each running training was started, by any name."""
+    """Unix time at which each running training was started, under any unique name."""
 
     @property
     def seconds_left(self) -> float:

@@ -27,7 +27,7 @@ class Search:
     ledger: Ledger
     data: Path
     work: Path
-    """Absolute."""
+    """Absolute path."""
     began: float
     """Unix time at which it would have begun had it never been interrupted."""
 

@@ -77,7 +77,7 @@ class Results:
         return self.data / "annotations" / "instances_val.json"
 
     def needed(self) -> dict[str, Path]:
-        """The files that identify a version, by content; UserError names a missing one and its stage."""
+        """The files that identify a version, keyed by what they hold; UserError names a missing one and its stage."""
         return {
             "manifest": require(self.data / "manifest.json", "prepare"),
             "annotations": require(self.annotations, "prepare"),

@@ -1,4 +1,4 @@
-"""The pipeline's own steps besides the stages: parameters, check of the source, decision what to train, final step.
+"""The pipeline's own steps besides the stages: parameters, check of the source, decision what to train, and the end.
 
 A component's body is copied into the compiled pipeline and runs in the project's image, so it imports what it needs.
 """

@@ -25,17 +25,20 @@ from pipelines.rayjob.sizes import job_size, training_workers, with_gpus
 
 @dataclass(frozen=True)
 class Platform:
-    """run: the pipeline run's id. image: of the Ray pods. queue: of Kueue, or "". account: of the Ray pods.
-
-    node_selector: labels of the GPU nodes.
-    """
+    """Where and as what a run's RayJobs run."""
 
     run: str
+    """Id of the pipeline run."""
     image: str
+    """Image of the Ray pods."""
     queue: str = ""
+    """Kueue's queue; empty: none."""
     account: str = ""
-    namespace: str = ""  # empty: that of this pod
+    """Service account of the Ray pods."""
+    namespace: str = ""
+    """Empty: that of this pod."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the GPU nodes."""
 
     def job(self, step: str, params: dsl.Artifact, **given: object) -> RayJob:
         return RayJob(

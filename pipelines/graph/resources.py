@@ -1,4 +1,4 @@
-"""Cluster resources of each step: of the stages from the stage table, of the pipeline's own steps from here."""
+"""Cluster resources of each step: those of the stages come from the stage table, those of the own steps are here."""
 
 from dataclasses import replace
 

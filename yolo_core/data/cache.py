@@ -31,17 +31,16 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """How decoded images are cached.
-
-    kind: in a file in `folder` ("disk"), in the memory of one trainer ("ram"), or not at all ("none").
-    limit: maximum bytes, per split in memory, for the whole folder on disk; a split that does not fit is not cached.
-    content: a digest of the image files; if empty, their sizes and modification times are used instead.
-    """
+    """How decoded images are cached."""
 
     kind: Literal["disk", "ram", "none"] = "ram"
+    """In a file in `folder`, in the memory of one trainer, or not at all."""
     limit: int = 1 << 30
+    """Maximum bytes, per split in memory, for the whole folder on disk; a split that does not fit is not cached."""
     folder: Path | None = None
+    """Folder of the cache files."""
     content: str = ""
+    """Digest of the image files; if empty, their sizes and modification times are used instead."""
 
 
 class Slots:

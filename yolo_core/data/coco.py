@@ -24,7 +24,7 @@ IN_MEMORY = CacheSettings()
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image: its COCO id, its file, and its upright size in px."""
+    """One image: its COCO id, its file, and its size in px after EXIF rotation."""
 
     id: int
     path: Path
@@ -88,7 +88,7 @@ class DetectionDataset:
         return image
 
     def image(self, index: int, size: int) -> np.ndarray:
-        """Image `index` with its longer side resized to `size` px: RGB (H, W, 3) uint8, read-only."""
+        """Image `index` with its longer side resized to `size` px: RGB (H, W, 3) uint8, not to be modified."""
         if self._held is None or (self._held[0] != size and self.cache.kind == "ram"):
             self.open_cache(size)
         cache = self._held[1] if self._held and self._held[0] == size else None

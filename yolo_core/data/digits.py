@@ -22,11 +22,14 @@ LARGEST_SIDE = 0.85  # of the image's shorter side
 
 @dataclass(frozen=True)
 class Scene:
-    """image: (H, W, 3) uint8 RGB; xywh_px: (N, 4) int, tight around the ink; labels: (N,) int digit 0 to 9."""
+    """One image with its boxes."""
 
     image: np.ndarray
+    """RGB (H, W, 3) uint8."""
     xywh_px: np.ndarray
+    """(N, 4) int, tight around the ink."""
     labels: np.ndarray
+    """(N,) int, digits 0 to 9."""
 
 
 def scene(

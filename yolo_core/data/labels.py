@@ -12,7 +12,7 @@ MAX_ASPECT = 20.0
 
 @compiled
 def place_boxes(rows, counts, tiles, plane, scale, shift_x, shift_y, size, flip):
-    """Labels of all tiles in the output: (N, 5) float32 class index, cx, cy, w, h px; degenerate ones are dropped.
+    """Labels of all tiles in the output: (N, 5) float32 class index, cx, cy, w, h px; tiny and thin ones are dropped.
 
     rows: (M, 5) float32 class index, x1, y1, x2, y2 in px of the image, concatenated by tile, `counts` rows each.
     tiles: (K, 4) float64: plane px per image px in x and y, then x and y of the tile on the plane.

@@ -15,15 +15,17 @@ Boxes = TypeVar("Boxes", np.ndarray, torch.Tensor)
 class Letterbox:
     """Where an image lies on its canvas.
 
-    scale_x, scale_y: canvas px per image px; they differ because the resized image is rounded to whole pixels, and
-        keeping both makes the inverse exact.
-    pad_x, pad_y: canvas px left of and above the image.
+    The scales differ because the resized image is rounded to whole pixels; keeping both makes the inverse exact.
     """
 
     scale_x: float
+    """Canvas px per image px, horizontally."""
     scale_y: float
+    """The same vertically."""
     pad_x: int
+    """Canvas px left of the image."""
     pad_y: int
+    """Canvas px above the image."""
 
     def to_canvas(self, boxes_xyxy_px: Boxes) -> Boxes:
         """(..., 4) boxes in px of the image -> px of the canvas; NumPy or torch, floating point."""

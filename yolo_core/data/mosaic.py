@@ -167,7 +167,7 @@ def _single(
 
 
 def _affine(hyp: Hyperparameters, plane: int, size: int, flip: bool, rng: np.random.Generator) -> Affine:
-    """A random scale about the centre of the plane, and a random point of the output for that centre."""
+    """A random scale about the centre of the plane, which is mapped to a random point of the output."""
     scale = rng.uniform(1 - hyp.scale, 1 + hyp.scale)
     middle_x, middle_y = rng.uniform(0.5 - hyp.translate, 0.5 + hyp.translate, 2) * size
     return Affine(scale, middle_x - scale * plane / 2, middle_y - scale * plane / 2, size, flip)
