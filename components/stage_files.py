@@ -6,7 +6,7 @@ with exit code 1.
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -14,6 +14,7 @@ import yaml
 from components.lineage.source_code import ROOT, closure
 from components.stage_row import MODEL, Stage
 from components.stage_table import STAGES, input_path
+from components.workspace import DATA, OUTPUTS
 
 DVC_MODEL = "${item.model}"
 BEGIN, END = "<!-- stages: written by `make generated` -->", "<!-- end of stages -->"
@@ -43,11 +44,19 @@ plots:
 
 
 def dvc_yaml(stages: Iterable[Stage] = STAGES, root: Path = ROOT) -> str:
-    """The text of `dvc.yaml`."""
-    return "\n".join([HEADER, "stages:", *(_dvc_stage(stage, root) for stage in stages), LOSSES])
+    """The text of `dvc.yaml`; dependencies that the user added to the present one stay."""
+    added = _added_deps(root / "dvc.yaml")
+    return "\n".join([HEADER, "stages:", *(_dvc_stage(stage, root, added(stage.name)) for stage in stages), LOSSES])
 
 
-def _dvc_stage(stage: Stage, root: Path) -> str:
+def _added_deps(path: Path) -> Callable[[str], list[str]]:
+    """By stage, the dependencies in a `dvc.yaml` that are neither code nor results: the user's own data."""
+    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.exists() else {}
+    ours = ("components", "yolo_core", str(DATA), str(OUTPUTS))
+    return lambda name: [dep for dep in stages.get(name, {}).get("deps", []) if not str(dep).startswith(ours)]
+
+
+def _dvc_stage(stage: Stage, root: Path, added: list[str]) -> str:
     """One stage as YAML, indented below `stages:`."""
     each = {"matrix": {"model": "${models}"}} if stage.per_model else {}
     code = compressed(closure(f"components.stages.{stage.name}", root=root), root)
@@ -56,7 +65,7 @@ def _dvc_stage(stage: Stage, root: Path) -> str:
         "desc": f"{stage.summary}.",
         **each,
         "cmd": f"scaled-yolov4 {stage.command}" + (f" --model {DVC_MODEL}" if stage.per_model else ""),
-        "deps": [*code, *read],
+        "deps": [*code, *read, *added],
         "params": list(stage.params),
         **_outputs(stage),
     }

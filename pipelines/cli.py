@@ -255,7 +255,7 @@ def doctor(
         Path | None, Option(metavar="FILE", help="Check this platform: `terraform output -json platform`.")
     ] = None,
 ) -> None:
-    """Check this machine, or a platform, and say how to fix it."""
+    """Check this machine or a cluster, and how to fix it."""
     from components.doctor.checks import run
     from components.doctor.machine import of_machine
 

@@ -68,7 +68,7 @@ def summary(*, params: ParamsFile = PARAMS, overrides: Overrides = []) -> None:
 
 @command(app, "sync", "scaled-yolov4 sync")
 def sync() -> None:
-    """Deliver what waits for the store or for MLflow, in order."""
+    """Upload what is still queued for S3 or MLflow, in order."""
     from components.monitoring.progress import on_stderr
     from components.storage import stage_paths
     from components.tracking import journaled_run

@@ -115,6 +115,18 @@ def test_dvc_declares_the_paths_that_the_stages_use(dvc_repo: Repo) -> None:
             assert any(dep.is_relative_to(path) for path in paths.values()), f"{stage.name} does not read {dep}"
 
 
+def test_data_that_the_user_made_a_dependency_stay_one(tmp_path: Path) -> None:
+    text = stage_files.dvc_yaml()
+    assert text == (ROOT / "dvc.yaml").read_text()
+    for folder in ("components", "yolo_core"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    own = text.replace(
+        "    params:\n      - seed\n      - prepare\n", "      - /photos\n    params:\n      - seed\n      - prepare\n"
+    )
+    (tmp_path / "dvc.yaml").write_text(own)
+    assert stage_files.dvc_yaml(root=tmp_path) == own != text
+
+
 def test_the_files_that_follow_from_the_table_are_current() -> None:
     assert stage_files.main(["--check"]) == 0
 
