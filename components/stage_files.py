@@ -13,7 +13,7 @@ import yaml
 
 from components.lineage.source_code import ROOT, closure
 from components.stage_row import MODEL, Stage
-from components.stage_table import STAGES, input_path
+from components.stage_table import STAGES, get_stage, input_path
 from components.workspace import DATA, OUTPUTS
 
 DVC_MODEL = "${item.model}"
@@ -59,20 +59,27 @@ def _added_deps(path: Path) -> Callable[[str], list[str]]:
 def _dvc_stage(stage: Stage, root: Path, added: list[str]) -> str:
     """One stage as YAML, indented below `stages:`."""
     each = {"matrix": {"model": "${models}"}} if stage.per_model else {}
-    code = compressed(closure(f"components.stages.{stage.name}", root=root), root)
+    code = compressed(closure(*(f"components.stages.{name}" for name in (stage.name, *stage.records)), root=root), root)
+    params = [*stage.params, *(key for name in stage.records for key in get_stage(name).params)]
     read = [input_path(stage, given).replace(MODEL, DVC_MODEL) for given in stage.inputs.values()]
     content = {
         "desc": f"{stage.summary}.",
         **each,
         "cmd": f"scaled-yolov4 {stage.command}" + (f" --model {DVC_MODEL}" if stage.per_model else ""),
         "deps": [*code, *read, *added],
-        "params": list(stage.params),
+        "params": _without_doubles(params),
         **_outputs(stage),
     }
     text = yaml.dump({stage.name: content}, Dumper=_Indented, sort_keys=False, width=120)
     if stage.result.persist:
         text = text.replace("  outs:\n", f"  outs:\n    # persist: {stage.result.persist}\n")
     return "".join(f"  {line}\n" if line else "\n" for line in text.splitlines())
+
+
+def _without_doubles(keys: Iterable[str]) -> list[str]:
+    """The keys once each, without those of a section that is there as a whole."""
+    found = dict.fromkeys(keys)
+    return [key for key in found if key.partition(".")[0] == key or key.partition(".")[0] not in found]
 
 
 class _Indented(yaml.SafeDumper):

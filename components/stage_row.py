@@ -86,6 +86,11 @@ class Resources:
     """Kubeflow's retries, which follow any failure: only for stages where a lost node costs hours."""
 
 
+def dashed(name: str) -> str:
+    """A name as the command line spells it."""
+    return name.replace("_", "-")
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage."""
@@ -105,6 +110,8 @@ class Stage:
     """None: a node of the model it trains (pipelines/rayjob/sizes.py), or a RayJob."""
     inputs: Mapping[str, Input] = field(default_factory=dict)
     """Inputs by option name."""
+    records: tuple[str, ...] = ()
+    """Stages whose code and parameters it records, so that it depends on these too."""
     details: str = ""
     """More sentences for its help."""
     work: str = ""
@@ -115,7 +122,12 @@ class Stage:
     @property
     def command(self) -> str:
         """Its name on the command line and in Kubeflow."""
-        return self.name.replace("_", "-")
+        return dashed(self.name)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains: it starts from `train.weights` and is sized by its model."""
+        return self.resources is None
 
     @property
     def per_model(self) -> bool:

@@ -7,7 +7,7 @@ section in `components/params.py`; CONTRIBUTING.md shows one.
 
 from pathlib import Path
 
-from components.stage_row import File, Input, Option, Resources, Result, Run, Stage
+from components.stage_row import MODEL, File, Input, Option, Resources, Result, Run, Stage
 from components.workspace import DATA, WORK
 
 
@@ -138,6 +138,7 @@ STAGES = (
                 f"train.{key}"
                 for key in (
                     "size",
+                    "epochs",
                     "width",
                     "depth",
                     "weights",
@@ -248,7 +249,7 @@ STAGES = (
             shown="export.json",
         ),
         options=CHANGED_MODEL,
-        params=("export", "evaluate"),
+        params=("export", "evaluate", "train.device", "benchmark.batches"),
         resources=Resources("2", "8Gi", gpu=True),
         examples=("scaled-yolov4 export --model yolov4-tiny", "scaled-yolov4 export -S 'export.tensorrt=[fp16]'"),
     ),
@@ -263,7 +264,7 @@ STAGES = (
             "outputs/benchmark/{model}", "speed", files=(File("benchmark.json", "metrics"),), shown="benchmark.json"
         ),
         options=CHANGED_MODEL,
-        params=("benchmark", "evaluate", "train.device"),
+        params=("benchmark", "evaluate", "export.nms_conf", "train.device"),
         resources=Resources("2", "8Gi", gpu=True),
         examples=(
             "scaled-yolov4 benchmark --model yolov4-tiny",
@@ -287,6 +288,7 @@ STAGES = (
         },
         result=Result("outputs/register/{model}.json", "registered", persist=RECORDED),
         params=("register",),
+        records=("anchors", "evolve", "train"),
         resources=Resources("500m", "4Gi"),
         examples=("scaled-yolov4 register --model yolov4-tiny",),
     ),
@@ -299,7 +301,7 @@ STAGES = (
         inputs={"registered": Input("register", "File written by `register`."), "data": DATASET},
         result=Result("outputs/promote/{model}.json", "decision", persist=RECORDED),
         options=(Option("rollback", bool, "Make the previous champion the champion again.", False),),
-        params=("seed", "promote", *SCORING),
+        params=("seed", "promote", "train.device", *SCORING),
         resources=Resources("500m", "4Gi"),
         examples=("scaled-yolov4 promote --model yolov4-tiny", "scaled-yolov4 promote --model yolov4-tiny --rollback"),
     ),
@@ -344,7 +346,9 @@ def default_paths(name: str, model: str) -> dict[str, Path]:
 def input_path(stage: Stage, given: Input) -> str:
     """Default path of a stage's input; may contain `{model}`."""
     source = get_stage(given.stage)
-    path = Path(source.result.path)
-    if source.per_model and not stage.per_model:
-        path = path.parent  # the folder of all models
-    return str(path / given.file)
+    if not source.per_model or stage.per_model:
+        return str(Path(source.result.path, given.file))
+    folder, _, name = source.result.path.rpartition("/")
+    if given.file or MODEL in folder or MODEL not in name:
+        raise ValueError(f"{stage.name} reads {given.stage} of all models: that is one folder with an entry per model")
+    return folder

@@ -98,9 +98,11 @@ class Given:
     def parameters(self) -> dict[str, Any]:
         """The run's parameters: the parameter file as text and its overrides, checked before they are sent."""
         from components.params import load
+        from pipelines.rayjob.sizes import job_size
 
         changes = [*self.overrides, *([f"models=[{', '.join(self.models)}]"] if self.models else [])]
-        load(self.params, changes)
+        for model in load(self.params, changes).models:
+            job_size(model)  # a wrong name ends here
         given = {
             "params_yaml": self.params.read_text(encoding="utf-8"),
             "overrides": list(self.overrides),

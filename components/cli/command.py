@@ -61,7 +61,8 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Declared],
 
 
 def _of_field(item: Field[Any]) -> inspect.Parameter:
-    return option(item.name, item.type, [] if item.default is MISSING else item.default)
+    default = item.default if item.default_factory is MISSING else item.default_factory()
+    return option(item.name, item.type, inspect.Parameter.empty if default is MISSING else default)
 
 
 @contextmanager

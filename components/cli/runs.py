@@ -21,7 +21,7 @@ def retrain(
     dry_run: Annotated[bool, Option("--dry-run", help="Decide and record; do nothing.")] = False,
     force: Annotated[bool, Option("--force", help="Train from scratch, whatever changed.")] = False,
     train: Annotated[bool, Option("--train/--no-train", help="Train, or leave that to the caller.")] = True,
-    params: ParamsFile = PARAMS,
+    params: StageParams = PARAMS,
     overrides: Overrides = [],
 ) -> None:
     """Compare the data with the champion's, retrain if needed.

@@ -12,7 +12,7 @@ from components.cli.app import app
 from components.cli.command import add_command, examples_of, option
 from components.cli.facts import facts
 from components.cli.options import PARAMS, Model, Overrides, StageParams, stage_path, typer
-from components.stage_row import Option, Stage
+from components.stage_row import Option, Stage, dashed
 from components.stage_table import STAGES, default_paths, get_stage
 from yolo_core.errors import UserError
 
@@ -39,7 +39,7 @@ def _annotation(own: Option) -> object:
     if own.type is Path:
         return Annotated[Path | None, stage_path(own.help, "none")]
     if own.type is bool:
-        return Annotated[bool, typer.Option(f"--{own.name.replace('_', '-')}", help=own.help)]
+        return Annotated[bool, typer.Option(f"--{dashed(own.name)}", help=own.help)]
     kind = own.type if own.default is not None else own.type | None
     return Annotated[kind, typer.Option(help=own.help, **own.limits)]  # pyright: ignore[reportArgumentType]
 
@@ -68,7 +68,7 @@ def _check_out(stage: Stage, given: dict[str, Any]) -> None:
     """Refuse to overwrite the model's own results with those of a modified model."""
     changing = [own.name for own in stage.options if own.own_result]
     if "out" not in given and any(given.get(name) for name in changing):
-        named = " and ".join(f"--{name.replace('_', '-')}" for name in changing)
+        named = " and ".join(f"--{dashed(name)}" for name in changing)
         raise UserError(f"{named}: give --out as well; the results of the whole model keep their place")
 
 
@@ -80,7 +80,7 @@ def _run(stage: Stage, settings: Any, arguments: dict[str, Any]) -> None:
 
     model, progress = arguments.get("model", ""), on_stderr()
     with metrics.stage(stage.name, model):
-        if {"train", "train.weights"} & set(stage.params):
+        if stage.trains:
             settings = with_local_weights(settings, model or settings.evolve.model, progress)
         if any(":/" in str(value) for value in arguments.values()):
             from components.storage import stage_paths

@@ -1,6 +1,5 @@
 """The closing table: the results of the last run, and where everything is."""
 
-import json
 import os
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from components.files import read_json
 from components.params import Params
 from components.stage_table import default_paths
 from components.workspace import DATA, OUTPUTS
@@ -46,10 +46,7 @@ def show(params: Params) -> None:
 
 def _read(model: str, stage: str, file: str, keys: tuple[str, ...]) -> object:
     path = default_paths(stage, model)["out"] / file
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
+    value = read_json(path) if path.exists() else None
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value

@@ -28,8 +28,6 @@ SOURCE_TAG = "scaled_yolov4.source"
 # The stages behind the weights, and the one behind the data; a test checks them against the stage table.
 BEHIND_WEIGHTS = ("anchors", "evolve", "train")
 BEHIND_DATA = ("prepare",)
-# Training parameters that affect its speed but not its result.
-PACE = {"loader_workers", "cache", "cache_gib", "checkpoint_every", "keep_checkpoints", "stall_minutes"}
 
 Lineage = dict[str, str]
 
@@ -81,7 +79,6 @@ def parameters_digest(params: Params, model: str) -> str:
         "seed": params.seed,
         "anchors": params.anchors.model_dump(mode="json"),
         "evolve": params.evolve.model_dump(mode="json"),
-        "train": params.train.model_dump(mode="json", exclude={"per_model", *PACE}),
         "trainings": [_training(params, name) for name in (model, params.evolve.model)],
     }
     return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 ROOT = Path(__file__).parents[2]
 OWN = ("components", "yolo_core")  # packages whose modules can be behind a stage
@@ -70,11 +71,14 @@ def _is_within(module: str, package: str) -> bool:
 
 def _file(module: str, root: Path) -> Path:
     """The file of a module or package; FileNotFoundError if there is none."""
+    if found := _found(module, root):
+        return found
+    raise FileNotFoundError(f"{module}: no module of the project")
+
+
+def _found(module: str, root: Path) -> Path | None:
     place = root.joinpath(*module.split("."))
-    path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-    if not path.is_file():
-        raise FileNotFoundError(f"{module}: no module of the project")
-    return path
+    return next((path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()), None)
 
 
 def _imports(module: str, root: Path) -> Iterator[str]:
@@ -83,7 +87,7 @@ def _imports(module: str, root: Path) -> Iterator[str]:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     yield from _packages(module)
     for name in _imported_names(path.read_bytes(), package):
-        if name.partition(".")[0] in OWN and _is_module(name, root):
+        if name.partition(".")[0] in OWN and _found(name, root):
             yield name
             yield from _packages(name)
 
@@ -92,11 +96,6 @@ def _packages(module: str) -> Iterator[str]:
     """The packages around a module: importing it executes their __init__ as well."""
     while module := module.rpartition(".")[0]:
         yield module
-
-
-def _is_module(name: str, root: Path) -> bool:
-    place = root.joinpath(*name.split("."))
-    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
 
 
 @cache
@@ -116,9 +115,13 @@ def _imported_names(source: bytes, package: str) -> tuple[str, ...]:
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
     """A node and all its descendants, without the bodies of `if TYPE_CHECKING`."""
     yield node
-    typing_only = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-    for child in node.orelse if isinstance(node, ast.If) and typing_only else ast.iter_child_nodes(node):
+    for child in node.orelse if _is_for_typing(node) else ast.iter_child_nodes(node):
         yield from _executed(child)
+
+
+def _is_for_typing(node: object) -> TypeGuard[ast.If]:
+    """Whether this is `if TYPE_CHECKING`, whose body is never executed."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 @cache
@@ -128,7 +131,9 @@ def _tree_digest(source: bytes) -> str:
 
 def _said(value: object) -> Iterator[str]:
     """A syntax tree as text, without docstrings and empty fields, in which Python versions differ."""
-    if isinstance(value, ast.AST):
+    if _is_for_typing(value):
+        yield from _said(value.orelse)
+    elif isinstance(value, ast.AST):
         yield f"({type(value).__name__}"
         for name, field in ast.iter_fields(value):
             if name == "body" and isinstance(field, list):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from components.datasets import manifest
 from components.datasets.digest import dataset_digest
 from components.files import read_json, require, sha256
-from components.lineage.record import LINEAGE_TAG, SOURCE_TAG, SOURCE_VARIABLE, Lineage, lineage
+from components.lineage.record import LINEAGE_TAG, SOURCE_TAG, SOURCE_VARIABLE, lineage
 from components.params import Params
 from components.serving.packaging import log_model
 from components.tracking.connection import connect, reaching
@@ -123,6 +123,8 @@ def run(
         if version is None:
             _log_earlier_stages(params, results, inputs, progress)
             version = _log_version(params, results, inputs, client)
+        else:  # the same results, perhaps of other code: they come from what made them last
+            client.set_model_version_tag(version.name, str(version.version), LINEAGE_TAG, _lineage(params, results))
     described = RegisteredVersion.of(client, model, version)
     write_json(out, asdict(described))
     return {
@@ -191,8 +193,12 @@ def _log_version(params: Params, results: Results, inputs: str, client: "MlflowC
             run.artifact(results.needed()[name], EVIDENCE)
         run.artifact(require(results.train / "train.json", "train"), EVIDENCE)
         model_uri = log_model(run.run_id, results.weights, _example(results))
-        made_of = lineage(params, results.model, manifest.read(results.data / manifest.NAME)["sha256"])
-        return _register(client, run, results, inputs, made_of, model_uri)
+        return _register(client, run, results, inputs, _lineage(params, results), model_uri)
+
+
+def _lineage(params: Params, results: Results) -> str:
+    """What the weights come from, as JSON."""
+    return json.dumps(lineage(params, results.model, manifest.read(results.data / manifest.NAME)["sha256"]))
 
 
 def _log_pass(run: StageRun, params: Params, results: Results, client: "MlflowClient") -> None:
@@ -241,7 +247,7 @@ def _example(results: Results) -> Path:
 
 
 def _register(
-    client: "MlflowClient", run: StageRun, results: Results, inputs: str, made_of: Lineage, model_uri: str
+    client: "MlflowClient", run: StageRun, results: Results, inputs: str, made_of: str, model_uri: str
 ) -> "ModelVersion":
     """Create the version along with its tags, so that a later run never finds it without them."""
     from mlflow.exceptions import MlflowException
@@ -260,7 +266,7 @@ def _register(
         model_id=model.model_id,
         tags={
             INPUTS_TAG: inputs,
-            LINEAGE_TAG: json.dumps(made_of),
+            LINEAGE_TAG: made_of,
             SOURCE_TAG: os.environ.get(SOURCE_VARIABLE, ""),
             MODEL_TAG: results.model,
             PIPELINE_TAG: run.pipeline,

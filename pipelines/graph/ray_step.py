@@ -14,9 +14,9 @@ from components.stage_row import Stage
 from components.stage_table import get_stage
 from components.storage.stage_paths import local_copy
 from pipelines.exit_codes import exit_codes
-from pipelines.graph.artifacts import artifact_of, store_address
+from pipelines.graph.artifacts import store_address
 from pipelines.graph.outcome import note_failure
-from pipelines.graph.step import describe
+from pipelines.graph.step import describe, flags, stage_options
 from pipelines.rayjob.api import RayJobsApi, connect, own_namespace
 from pipelines.rayjob.manifest import RayJob
 from pipelines.rayjob.runner import run as run_job
@@ -82,7 +82,7 @@ def run_ray_step(
         if code:
             note_failure(params, job.step, f"its RayJob ended with exit code {code}")
             sys.exit(code)
-        shown = Path(local_copy(f"{store_address(result)}/{stage.result.shown}"))
+        shown = Path(local_copy(_address(result, stage.result.shown)))
     describe(stage, model, shown, result, metrics, report)
 
 
@@ -96,12 +96,14 @@ def stage_job(
 def command(stage: Stage, params: dsl.Artifact, model: str, artifacts: Mapping[str, dsl.Artifact]) -> list[str]:
     """The stage's command, with addresses in the object store, which all pods of the job can reach."""
     result = artifacts[stage.result.artifact]
-    options = {"params": store_address(params), **({"model": model} if model else {})}
-    for option, given in stage.inputs.items():
-        place = store_address(artifacts[artifact_of(stage, given)])
-        options[option] = f"{place}/{given.file.format(model=model)}" if given.file else place
-    options |= {"out": store_address(result), "work": _beside(result, "work")}
-    return ["scaled-yolov4", stage.command, *(text for name, value in options.items() for text in (f"--{name}", value))]
+    out, work = store_address(result), _beside(result, "work")
+    options = stage_options(stage, model, artifacts, _address, out=out, work=work)
+    return ["scaled-yolov4", stage.command, *flags({"params": store_address(params), **options})]
+
+
+def _address(artifact: dsl.Artifact, file: str) -> str:
+    place = store_address(artifact)
+    return f"{place}/{file}" if file else place
 
 
 def train_job(platform: Platform, params: dsl.Artifact, model: str, command: Sequence[str]) -> RayJob:

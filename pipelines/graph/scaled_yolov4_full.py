@@ -21,9 +21,13 @@ from pipelines.graph.stage_components import RAY_COMPONENTS, STAGE_COMPONENTS
 from pipelines.graph.target import Target
 
 PREPARE, *REST = STAGES
-AFTER_MODELS = [stage for stage in REST if any(is_collected(stage, given) for given in stage.inputs.values())]
 PER_MODEL = [stage for stage in REST if stage.per_model]
-BEFORE_MODELS = [stage for stage in REST if stage not in PER_MODEL and stage not in AFTER_MODELS]
+LATER = {stage.name for stage in PER_MODEL}  # than the loop over the models begins
+for _stage in REST:
+    if any(given.stage in LATER for given in _stage.inputs.values()):
+        LATER.add(_stage.name)
+BEFORE_MODELS = [stage for stage in REST if stage.name not in LATER]
+AFTER_MODELS = [stage for stage in REST if stage.name in LATER and not stage.per_model]
 
 
 def stage_steps(target: Target) -> Callable[..., Any]:

@@ -72,4 +72,4 @@ def _input_type(stage: Stage, given: StageInput) -> str:
 
 
 STAGE_COMPONENTS = {stage.name: stage_component(stage) for stage in STAGES}
-RAY_COMPONENTS = {stage.name: stage_component(stage, ray_job=True) for stage in STAGES if stage.resources is None}
+RAY_COMPONENTS = {stage.name: stage_component(stage, ray_job=True) for stage in STAGES if stage.trains}

@@ -10,12 +10,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from kfp import dsl
 
-from components.stage_row import Stage
+from components.stage_row import Stage, dashed
 from components.stage_table import get_stage
 from pipelines.exit_codes import TRY_AGAIN
 from pipelines.graph.artifacts import artifact_of
@@ -26,6 +27,7 @@ WAITS_S = (30.0, 60.0)  # before each retry of a stage that ended with exit code
 LINGERING_S = 5.0  # for a stage's last output; a process that it left behind may keep the pipe open
 
 Given = dsl.Artifact | Sequence[dsl.Artifact]
+A = TypeVar("A")
 
 
 def run_step(
@@ -42,15 +44,33 @@ def run_step(
     stage = get_stage(name)
     result = artifacts[stage.result.artifact]
     assert isinstance(result, dsl.Artifact)
-    options: dict[str, str | Path] = {"model": model} if model else {}
-    for option, given in stage.inputs.items():
-        options[option] = _path(artifacts[artifact_of(stage, given)], given.file.format(model=model))
-    work = {"work": work_folder(result)} if stage.work else {}
-    run_stage(stage.command, params, **options, out=result.path, **work)
+    options = stage_options(stage, model, artifacts, _path, out=result.path, work=str(work_folder(result)))
+    run_stage(stage.command, params, **options)
     if confusion:
         matrix = Path(result.path, stage.result.confusion).read_text(encoding="utf-8")
         confusion.log_confusion_matrix(**json.loads(matrix))
     describe(stage, model, Path(result.path, stage.result.shown), result, metrics, report)
+
+
+def stage_options(
+    stage: Stage,
+    model: str,
+    artifacts: Mapping[str, A],
+    place: Callable[[A, str], str],
+    *,
+    out: str,
+    work: str,
+) -> dict[str, str]:
+    """The options of a stage's command by name. place: where a file of an artifact is; all of it for the file ""."""
+    options = {"model": model} if stage.per_model else {}
+    for option, given in stage.inputs.items():
+        options[option] = place(artifacts[artifact_of(stage, given)], given.file.format(model=model))
+    return {**options, "out": out, **({"work": work} if stage.work else {})}
+
+
+def flags(options: Mapping[str, object]) -> list[str]:
+    """Options as words of a command line."""
+    return [text for name, value in options.items() for text in (f"--{dashed(name)}", str(value))]
 
 
 def describe(
@@ -62,14 +82,14 @@ def describe(
     show(stage.title.format(model=model), shown, metrics, report)
 
 
-def _path(artifact: Given, file: str) -> Path:
+def _path(artifact: Given, file: str) -> str:
     """A file of an artifact, or all of it if `file` is empty; for several artifacts a folder with an entry for each."""
     if isinstance(artifact, dsl.Artifact):
-        return Path(artifact.path, file)
+        return str(Path(artifact.path, file))
     folder = Path(tempfile.mkdtemp())
     for number, one in enumerate(artifact):
         (folder / str(number)).symlink_to(Path(one.path).absolute())
-    return folder
+    return str(folder)
 
 
 def work_folder(out: dsl.Artifact) -> Path:
@@ -77,15 +97,14 @@ def work_folder(out: dsl.Artifact) -> Path:
     return Path(out.path).parent / "work"
 
 
-def run_stage(stage: str, params: dsl.Artifact, *flags: str, **options: str | Path) -> None:
+def run_stage(stage: str, params: dsl.Artifact, *switches: str, **options: str | Path) -> None:
     """Run `scaled-yolov4 <stage> --params FILE --option value ... --flag ...`.
 
     The metadata of `params` are the environment variables that the run passes to each of its stages. Only a command
     that ends with exit code 3 is retried, with growing backoff. A failing command says why in its last line, and this
     process ends with the same exit code.
     """
-    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "components.cli", stage, "--params", params.path, *given, *flags]
+    command = [sys.executable, "-m", "components.cli", stage, *flags({"params": params.path, **options}), *switches]
     environment = {**os.environ, **params.metadata}
     code, last = _run(command, environment)
     for wait in WAITS_S:

@@ -20,6 +20,7 @@ from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_output
 from waiting import LIMIT_S
 
 from components.datasets.manifest import validation_digest
+from components.lineage import record as lineage_record
 from components.serving.packaging import SERVING_PACKAGES
 from components.stages import register
 from components.tracking import connection
@@ -111,6 +112,24 @@ def test_registering_again_finds_the_version(outputs: Outputs, record: dict[str,
     assert summary == {"name": NAME, "version": record["version"], "state": "known"}
     assert outputs.registered.read_bytes() == before
     assert len(connection.connect().search_model_versions(f"name = '{NAME}'")) == 1
+
+
+def test_the_same_results_of_other_code_carry_the_new_lineage(
+    outputs: Outputs, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    """Else `retrain` would see other code for ever, and every training would come to the same."""
+    before = lineage_of(record)
+    monkeypatch.setattr(lineage_record, "code_digest", lambda *stages: "changed")
+    assert register.run(load_params(), model=MODEL, **outputs.paths)["state"] == "known"
+    assert lineage_of(record) == {**before, "code": "changed"}
+    monkeypatch.undo()
+    register.run(load_params(), model=MODEL, **outputs.paths)
+    assert lineage_of(record) == before
+
+
+def lineage_of(record: dict[str, Any]) -> dict[str, str]:
+    version = connection.connect().get_model_version(record["registered_model"], str(record["version"]))
+    return json.loads(version.tags[lineage_record.LINEAGE_TAG])
 
 
 def test_curves_are_taken_from_the_file_where_training_recorded_none(place: Path, outputs: Outputs):

@@ -1,6 +1,7 @@
 """What stands behind a boundary of the closure cannot change a result: nothing of it comes back, or it comes unchanged.
 
-A training runs here once as it is, and once with all that is behind the boundaries replaced by things that do nothing.
+A training runs here once as it is, and once with what it calls for tracking and metrics replaced by things that do
+nothing; progress, the store and the rest are shown one by one.
 """
 
 import contextlib

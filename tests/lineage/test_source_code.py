@@ -83,6 +83,12 @@ def test_packages_around_a_module_run_as_well(project: Callable[..., Path]) -> N
     }
 
 
+def test_a_folder_that_a_package_left_behind_is_no_package(project: Callable[..., Path]) -> None:
+    root = project(components__in__a="import yolo_core.b", yolo_core__in__b="")
+    (root / "yolo_core" / "b" / "__pycache__").mkdir(parents=True)
+    assert names(closure("components.a", root=root)) == {"components/a.py", "yolo_core/b.py"}
+
+
 def test_a_root_that_is_no_module_is_refused() -> None:
     with pytest.raises(FileNotFoundError, match=r"components\.stages\.nowhere"):
         closure("components.stages.nowhere")
@@ -104,6 +110,12 @@ def test_comments_docstrings_and_layout_do_not_count(project: Callable[..., Path
     path = Path("components/a.py")
     before = digest([path], project(components__in__a=SAME))
     assert digest([path], project(components__in__a=text)) == before
+
+
+def test_imports_for_types_alone_do_not_count(project: Callable[..., Path]) -> None:
+    path = Path("components/a.py")
+    before = digest([path], project(components__in__a=f"{TYPING}    from x import A\n{SAME}"))
+    assert digest([path], project(components__in__a=f"{TYPING}    from x import B\n{SAME}")) == before
 
 
 @pytest.mark.parametrize(
@@ -203,7 +215,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stages_with(path: Path) -> set[str]:
-    return {stage.name for stage in STAGES if path in closure(module(stage.name))}
+    return {stage.name for stage in STAGES if path in closure(*map(module, (stage.name, *stage.records)))}
 
 
 @pytest.mark.slow

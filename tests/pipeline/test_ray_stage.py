@@ -15,7 +15,7 @@ from kubernetes_server import KubernetesServer
 from schemas import FOLDER, rayjob_problems
 from waiting import join
 
-from pipelines.graph.ray_step import Platform, stage_job
+from pipelines.graph.ray_step import JOBS, Platform, stage_job
 from pipelines.graph.stage_components import RAY_COMPONENTS, STAGE_COMPONENTS
 from pipelines.rayjob import api
 
@@ -83,8 +83,9 @@ def test_training_reads_and_writes_the_store(params: dsl.Artifact) -> None:
 
 
 def test_a_small_batch_takes_fewer_nodes(params: dsl.Artifact) -> None:
-    text = Path(params.path).read_text().replace("batch: 16                   # images, over", "batch: 7  #")
-    Path(params.path).write_text(text)
+    settings = yaml.safe_load(Path(params.path).read_text())
+    settings["train"]["batch"] = 7
+    Path(params.path).write_text(yaml.safe_dump(settings))
     out = artifact(dsl.Model, "train/detector")
     job = stage_job(
         "train", Platform("r", "i", namespace="ml"), params, model="yolov4-p7", **inputs(), hyp=out, detector=out
@@ -183,7 +184,7 @@ def test_kfps_own_store_speaks_s3(params: dsl.Artifact) -> None:
 
 def test_both_steps_are_components_of_the_same_interface() -> None:
     """What the graph wires is the same with RayJobs and without."""
-    assert set(RAY_COMPONENTS) == {"train", "evolve"}
+    assert set(RAY_COMPONENTS) == set(JOBS) == {"train", "evolve"}
     for name, ray in RAY_COMPONENTS.items():
         usual = STAGE_COMPONENTS[name]
         own = {"run", "image", "queue", "account", "node_selector"}

@@ -76,7 +76,7 @@ def quantise(source: Path, path: Path, images: Iterable[Tensor], count: int) -> 
     """
     nncf = _package("nncf")
     ranges = importlib.import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function also changes the handlers of others
     dataset = nncf.Dataset(images, lambda image: image.contiguous().numpy())
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars cannot be turned off
         graph = nncf.quantize(

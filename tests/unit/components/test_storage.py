@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from boto3.session import Session
 from faulty_proxy import Fault, FaultyProxy
+from waiting import until
 
 from components.storage import checksums, folder, location, transfer
 from components.storage import client as storage_client
@@ -359,10 +359,7 @@ def test_a_folder_that_another_process_synchronises_is_waited_for_with_a_word(
     with folder.alone_with(tmp_path):
         waiting = threading.Thread(target=enter)
         waiting.start()
-        deadline = time.monotonic() + 60
-        while not caplog.records:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: caplog.records, "a line says that it waits")
         assert not entered.wait(0.2)
     waiting.join(60)
     assert entered.is_set()
