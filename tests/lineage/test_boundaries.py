@@ -7,7 +7,10 @@ nothing; progress, the store and the rest are shown one by one.
 import contextlib
 import inspect
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components import telemetry
-from components.lineage.source_code import BOUNDARIES, closure
+from components.lineage.source_code import BOUNDARIES, ROOT, closure
 from components.monitoring import metrics, periodic, progress
 from components.storage.stage_paths import local_copy
 from components.tracking import journaled_run
@@ -43,6 +46,37 @@ def test_the_boundaries_are_these() -> None:
 def test_nothing_behind_a_boundary_is_in_a_training() -> None:
     behind = ("components/monitoring", "components/storage", "components/tracking", "components/telemetry")
     assert not [path for path in closure("components.stages.train") if str(path).startswith(behind)]
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+import small_training
+place = Path(sys.argv[1])
+small_training.prepared(place)
+small_training.run(place, "out", "train.epochs=1")
+print(*(name for name in sys.modules if name.partition(".")[0] in ("components", "yolo_core")), sep="\\n")
+"""
+
+
+@pytest.mark.usefixtures("mlflow_database")
+def test_what_a_training_really_imports_is_in_its_closure_or_behind_a_boundary(tmp_path: Path) -> None:
+    """What Python has loaded at the end, against what was read from the sources."""
+    support = Path(small_training.__file__).parent
+    variables = {
+        **os.environ,
+        "PYTHONPATH": f"{support}{os.pathsep}{ROOT}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+    }
+    command = [sys.executable, "-c", TRAIN, str(tmp_path)]
+    done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = {name for name in done.stdout.split() if name.partition(".")[0] in ("components", "yolo_core")}
+    assert "yolo_core.hyperparameters" in loaded
+    files = closure("components.stages.train", "components.stages.prepare")  # the latter made the data
+    read = {path.with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__") for path in files}
+    behind = tuple(one.imported for one in BOUNDARIES)
+    assert not [name for name in loaded - read if not name.startswith(behind)]
 
 
 @pytest.fixture
