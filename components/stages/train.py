@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from components.params import Params
-from components.tracking import journaled_run as tracking_journal
+from components.tracking import journaled_run
 from components.training.configuration import configure, image_cache
 from components.training.job import Job
 from components.training.launch import launch
@@ -47,7 +47,7 @@ def run(
         launch(job, progress)
         for name in RESULTS:
             atomic.write_bytes(out / name, (job.results / name).read_bytes())
-        if not tracking_journal.waiting("train", model):  # else keep it: the same command then finishes quickly
+        if not journaled_run.waiting("train", model):  # else keep it: the same command then finishes quickly
             shutil.rmtree(folder)
     record = json.loads((out / "train.json").read_text(encoding="utf-8"))
     return {key: record[key] for key in ("epochs", "best_epoch", "AP", "AP50", "images_per_second", "seconds")}

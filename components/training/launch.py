@@ -15,8 +15,7 @@ from pathlib import Path
 from components import telemetry
 from components.monitoring import metrics
 from components.params import Workers
-from components.tracking import connection
-from components.tracking import journaled_run as tracking_journal
+from components.tracking import connection, journaled_run
 from components.training.job import Job, OpenRun, WorkerContext
 from components.training.nodes import store_address
 from components.training.ray_cluster import connected
@@ -66,7 +65,7 @@ def launch(job: Job, progress: Progress) -> None:
     """Run the job with Ray Train: in this process for one worker, on a cluster for more or when RAY_ADDRESS is set."""
     telemetry.turn_off()
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints what code redirects, as pycocotools' tables
-    open_run = partial(tracking_journal.journaled_run, job.params, job.data, stage="train", model=job.config.model)
+    open_run = partial(journaled_run.journaled_run, job.params, job.data, stage="train", model=job.config.model)
     most = job.params.train.workers.max
     if most == 1 and not os.environ.get("RAY_ADDRESS"):
         with _stop_signal() as stop:
