@@ -208,11 +208,11 @@ def _check(graph: Graph, parameters: dict[str, Any]) -> None:
 def _follow(server: Kubeflow, run_id: str, hours: float) -> None:
     from pipelines.kubeflow import live
 
-    server.patience = 5 * 60  # a server that restarts is back by then; the run goes on in any case
+    server.patience = 5 * 60  # a server that restarts is back by then; the run continues in any case
     try:
         run = live.follow(server, run_id, limit=hours * HOUR, console=_console())
     except KeyboardInterrupt:
-        print(f"the run goes on; to end it: scaled-yolov4 pipeline cancel {run_id}")
+        print(f"the run continues; to cancel it: scaled-yolov4 pipeline cancel {run_id}")
         raise typer.Exit(130) from None
     if run.state != "SUCCEEDED":
         typer.echo(f"error: run {run_id}: {run.state}; {server.link(run_id)}", err=True)

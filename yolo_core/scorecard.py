@@ -372,14 +372,14 @@ def _speeds() -> Iterator[Measured]:
 
 INTRODUCTION = """# Scorecard
 
-What the articles print, beside what the graphs of this repository come to. `python -m yolo_core.scorecard` makes this
-page from the model specifications, `yolo_core/models/published.py` and counting; do not edit it.
+The papers' figures next to those of this repository's models. `python -m yolo_core.scorecard` generates this page from
+the model specifications, `yolo_core/models/published.py` and counting; do not edit it.
 
 Scaled-YOLOv4 is arXiv 2011.08036, YOLOv7 is 2207.02696. COCO, 80 classes; a multiply-add is two operations.
 
 - reproduced: counted, and the same in the printed digits or within 0.1 % of the figure;
 - derived: follows by arithmetic from other figures, to the same precision;
-- needs a GPU: only training or timing can tell;
+- needs a GPU: requires training or timing;
 - contradicted: counted or derived, and further off."""
 
 

@@ -34,7 +34,7 @@ def show(params: Params) -> None:
     for row, source in FIGURES.items():
         figures.add_row(row, *(_text(_read(model, *source)) for model in params.models))
 
-    places = Table(title="Where everything lies", show_header=False, box=SIMPLE)
+    places = Table(title="Where everything is", show_header=False, box=SIMPLE)
     places.add_column(no_wrap=True)
     places.add_column(overflow="fold")
     for what, where in _places(params.models[0]):

@@ -8,5 +8,5 @@ ADVICE = "run `scaled-yolov4 prepare` again"
 
 
 def load_prepared(data: Path, split: str, cache: CacheSettings = IN_MEMORY) -> DetectionDataset:
-    """`load_split`; errors about its files, now or when images are read, say which command makes them anew."""
+    """`load_split`; errors about its files, now or when images are read, say which command makes them again."""
     return load_split(data, split, cache, ADVICE)

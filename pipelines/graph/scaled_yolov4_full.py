@@ -79,7 +79,7 @@ def scaled_yolov4_full(target: Target = Target()):
         run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         given = {"params_yaml": params_yaml, "overrides": overrides, "mlflow_tracking_uri": mlflow_tracking_uri}
         end = fit(steps.finish(run=run, **given, ray_jobs=target.ray_jobs))
-        with dsl.ExitHandler(end, name="to the end"):
+        with dsl.ExitHandler(end, name="run"):
             asked = fit(
                 steps.parameters(
                     **given, models=models, data_revision=data_revision, pipeline_id=run, image=target.image
@@ -87,13 +87,13 @@ def scaled_yolov4_full(target: Target = Target()):
             ).outputs["params"]
             # KFP's local runner supports conditions only on an output of this name.
             checked = fit(steps.check_source(params=asked, force=force))
-            with dsl.If(checked.outputs["Output"] == "prepare", name="perhaps something new"):
+            with dsl.If(checked.outputs["Output"] == "prepare", name="source has changed"):
                 asked = checked.outputs["pinned"]
                 artifacts: dict[str, Any] = {}
                 add(PREPARE, artifacts, params=asked)
                 dataset = artifacts[PREPARE.result.artifact]
                 decided = fit(steps.retrain(params=asked, dataset=dataset, force=force))
-                with dsl.If(decided.outputs["Output"] == "train", name="something to train"):
+                with dsl.If(decided.outputs["Output"] == "train", name="train"):
                     params = decided.outputs["chosen"]
                     for stage in BEFORE_MODELS:
                         add(stage, artifacts, params=params)

@@ -94,7 +94,7 @@ class DiskCache:
                 raise ValueError(f"has {found} bytes instead of {slots.bytes}")
             self._block = mmap.mmap(file.fileno(), slots.bytes, prot=mmap.PROT_READ)
         if self._block[:HEADER] != _header(key):
-            raise ValueError("does not begin as such a file does")
+            raise ValueError("has no valid header")
 
     def get(self, index: int) -> np.ndarray:
         """The image, read-only (H, W, 3) uint8."""
@@ -159,7 +159,7 @@ def _opened(path: Path, key: str, slots: Slots) -> DiskCache | None:
     except FileNotFoundError:
         return None
     except ValueError as damage:
-        log.warning("%s: %s; it is built anew", path, damage)
+        log.warning("%s: %s; rebuilding it", path, damage)
         return None
 
 

@@ -139,7 +139,7 @@ def _fill(
     own = model.state_dict()
     absent = [name for name in own if name not in found]
     if missing := next((name for name in absent if not _TRAINING_ONLY.search(name)), None):
-        raise UserError(f"{path}: does not hold {model.spec.name}: it has nothing for {missing}")
+        raise UserError(f"{path}: does not hold {model.spec.name}: it has no tensor for {missing}")
     for name, value in found.items():
         if value.shape != own[name].shape:
             raise UserError(

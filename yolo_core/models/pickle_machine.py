@@ -91,7 +91,7 @@ class PickleMachine:
 
     def _global(self, module: object, name: object) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise pickle.UnpicklingError("a name that is no text")
+            raise pickle.UnpicklingError("a name that is not a string")
         self._push(self.find(module, name))
 
     def _reduce(self) -> None:

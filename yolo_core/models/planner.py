@@ -214,7 +214,7 @@ class _Planner:
         assert self.nearest is not None
         _, candidate, excess = self.nearest
         raise UserError(
-            f"nothing fits: the nearest is {candidate}, and what binds is {excess}: "
+            f"nothing fits: the nearest is {candidate}, limited by {excess}: "
             f"{_short(excess.taken - excess.allowed)} {excess.unit} over, {_short(excess.ratio)} times the limit"
         )
 

@@ -89,5 +89,5 @@ def _entry(name: str) -> Entry:
     entry = ZOO.get(name)
     if entry is None:
         near = difflib.get_close_matches(name, ZOO, n=3, cutoff=0.4) or model_names()
-        raise UserError(f"unknown model {name!r}; near: {', '.join(near)}")
+        raise UserError(f"unknown model {name!r}; did you mean {', '.join(near)}?")
     return entry

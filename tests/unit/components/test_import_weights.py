@@ -45,7 +45,7 @@ def test_the_result_is_a_detector_of_the_named_classes(published: Path):
         ({"names": None}, "check the number of classes"),  # COCO's 80
         ({"size": 100}, "--size = 100: yolov4-tiny needs a multiple of 32 px"),
         ({"out": Path("a.pt")}, "must end in .safetensors"),
-        ({"model": "yolov4-csp"}, "it has nothing for"),
+        ({"model": "yolov4-csp"}, "it has no tensor for"),
         ({"names": Path("none.txt")}, "--names none.txt: cannot be read"),
         ({"source": Path("none.pt")}, "none.pt: no such file"),
         ({"source": Path()}, r"damaged \(IsADirectoryError"),

@@ -164,8 +164,8 @@ def test_a_file_made_for_inference_is_completed_neutrally(name: str, tmp_path: P
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"model.0.conv.weight": torch.zeros(3)}, "it has nothing for"),
-        ({}, "it has nothing for"),
+        ({"model.0.conv.weight": torch.zeros(3)}, "it has no tensor for"),
+        ({}, "it has no tensor for"),
         ([1, 2], "holds neither a model nor its tensors"),
     ],
 )
