@@ -12,6 +12,7 @@ from dvc.repo import Repo
 
 from components.lineage.record import BEHIND_DATA, BEHIND_WEIGHTS
 from components.lineage.source_code import ROOT, closure, digest
+from components.stage_files import compressed
 from components.stage_table import STAGES, get_stage
 
 TYPING = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
@@ -215,7 +216,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stages_with(path: Path) -> set[str]:
-    return {stage.name for stage in STAGES if path in closure(*map(module, (stage.name, *stage.records)))}
+    """The stages behind whose results a module is, and those that depend on the package it is in."""
+    found = set()
+    for stage in STAGES:
+        files = closure(*map(module, (stage.name, *stage.records)))
+        declared = [Path(entry) for entry in compressed(files)]
+        assert all(any(one.is_relative_to(entry) for entry in declared) for one in files)
+        if any(path.is_relative_to(entry) for entry in declared):
+            found.add(stage.name)
+    return found
 
 
 @pytest.mark.slow
