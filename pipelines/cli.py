@@ -17,7 +17,6 @@ from components.cli.command import command, examples_of
 from components.cli.main import app as stages
 from components.cli.options import PARAMS, ParamsFile, typer
 from pipelines.cli_options import Compiled, Given, Server, needing_kubeflow
-from pipelines.graph.target import Target
 from yolo_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def submit(
     with needing_kubeflow():
         from pipelines.kubeflow.client import run_name as name_now
     parameters = given.parameters()
-    with _graph(given.graph, compiled.target, parameters) as graph:
+    with _graph(given.graph, compiled, parameters) as graph:
         kubeflow = server.connect()
         version = kubeflow.version(graph)
     print(f"version: {version.name}, {'uploaded' if version.is_new else 'unchanged'} -> {version.version_id}")
@@ -130,7 +129,7 @@ def schedule(
         (_show_schedules if list_ else _delete_schedules)(kubeflow, own, name)
         return
     parameters = given.parameters()
-    with _graph(given.graph, compiled.target, parameters) as graph:
+    with _graph(given.graph, compiled, parameters) as graph:
         kubeflow = server.connect()
         version = kubeflow.version(graph)
     experiment_id = kubeflow.experiment(experiment)
@@ -185,8 +184,10 @@ def _console() -> Console:
 
 
 @contextmanager
-def _graph(path: Path | None, target: Target, parameters: dict[str, Any]) -> Iterator[Graph]:
+def _graph(path: Path | None, options: Compiled, parameters: dict[str, Any]) -> Iterator[Graph]:
     """The compiled pipeline, which must take these parameters; without a path it is compiled into a temporary file."""
+    if path and options != Compiled():
+        raise UserError(f"--graph {path}: it is compiled already; give {options.given} to `pipeline compile` instead")
     with needing_kubeflow():
         from pipelines.graph.compile import compiled
         from pipelines.kubeflow.client import Graph
@@ -194,7 +195,7 @@ def _graph(path: Path | None, target: Target, parameters: dict[str, Any]) -> Ite
     with tempfile.TemporaryDirectory() as folder:
         if path is None:
             path = Path(folder, "pipeline.yaml")
-            path.write_text(compiled(target), encoding="utf-8")
+            path.write_text(compiled(options.target), encoding="utf-8")
         graph = Graph.read(path)
         _check(graph, parameters)
         yield graph

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from components.cli.options import PARAMS, Overrides, ParamsFile, typer
+from components.stage_row import dashed
 from pipelines.graph.target import IMAGE, Target
 from yolo_core.errors import UserError
 
@@ -70,6 +71,12 @@ class Compiled:
             self.ray_account,
             node_selector=labels,
         )
+
+    @property
+    def given(self) -> str:
+        """The options that the user set, as `--image and --gpus`."""
+        set_ = [each.name for each in fields(self) if getattr(self, each.name) != getattr(Compiled(), each.name)]
+        return " and ".join(f"--{dashed(name)}" for name in set_)
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -173,6 +173,13 @@ def test_a_file_that_is_no_graph_is_refused(server: KfpServer) -> None:
     assert "params.yaml: not a compiled pipeline" in error_line(result)
 
 
+def test_options_that_a_compiled_graph_ignores_are_refused(server: KfpServer) -> None:
+    result = submitted(server, "--image", "registry/name:1", "--gpus", "2")
+    assert result.exit_code == 2
+    assert error_line(result).endswith("give --image and --gpus to `pipeline compile` instead")
+    assert server.requests == []
+
+
 def test_a_refused_token_is_one_line_and_exit_code_2(server: KfpServer) -> None:
     server.token = "right"
     result = submitted(server, "--token", "wrong")
