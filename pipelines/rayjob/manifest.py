@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from components import telemetry
 from pipelines.rayjob.resource import GROUP, VERSION
 from pipelines.rayjob.sizes import GPU, JobSize
 from pipelines.secret import SECRET
@@ -224,7 +225,7 @@ def _container(job: RayJob, name: str) -> Json:
     return {
         "name": name,
         "image": job.image,
-        "env": [{"name": key, "value": value} for key, value in {**TELEMETRY_OFF, **job.environment}.items()],
+        "env": [{"name": key, "value": value} for key, value in {**telemetry.OFF, **job.environment}.items()],
         "envFrom": [{"secretRef": {"name": job.secret, "optional": True}}],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -232,9 +233,6 @@ def _container(job: RayJob, name: str) -> Json:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
-
-
-TELEMETRY_OFF = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def _shm(gib: int) -> Json:
