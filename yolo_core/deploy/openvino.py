@@ -56,9 +56,12 @@ def convert(model: Detector, path: Path, *, classes: Sequence[str], size: int) -
     openvino = _package("openvino")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns that sizes become constant, which is intended
+        example = torch.zeros(1, 3, size, size)
+        # Traced here, because OpenVINO would run it twice more to check the trace; the stage compares predictions.
+        traced = torch.jit.trace(Decoded(model).eval(), example, strict=False, check_trace=False)
         graph = openvino.convert_model(
-            Decoded(model).eval(),
-            example_input=torch.zeros(1, 3, size, size),
+            traced,
+            example_input=example,
             input=[("images", [-1, 3, size, size])],
         )
     graph.output(0).get_tensor().set_names({"predictions"})
