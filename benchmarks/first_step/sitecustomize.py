@@ -1,6 +1,6 @@
 """On PYTHONPATH, it makes the first optimizer step of any process write the Unix time to the file FIRST_STEP names.
 
-It waits until PyTorch is imported and imports nothing itself, so that it does not change the measurement.
+It waits until the optimizer is imported and imports nothing itself, so that it does not change the measurement.
 """
 
 import importlib.util
@@ -9,10 +9,10 @@ import sys
 import time
 from contextlib import suppress
 
-MODULE = "torch.optim.optimizer"
+MODULE = "yolo_core.train.optim"
 
 
-def _note(*_):
+def _note():
     with suppress(FileExistsError), open(os.environ["FIRST_STEP"], "x") as file:  # noqa: PTH123
         file.write(str(time.time()))
 
@@ -29,7 +29,13 @@ class _Watch:
 
         def exec_module(module):
             usual(module)
-            module.register_optimizer_step_post_hook(_note)
+            step = module.NesterovSGD.step
+
+            def noted(optimizer):
+                step(optimizer)
+                _note()
+
+            module.NesterovSGD.step = noted
 
         spec.loader.exec_module = exec_module
         return spec

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -154,10 +155,11 @@ def _exit_code(error: BaseException | None) -> int:
 
 
 def _training_exporter(model: str) -> Exporter | None:
-    import ray
+    if "ray" in sys.modules:  # importing it takes a second, and this process is on a cluster only if something has
+        import ray
 
-    if ray.is_initialized():
-        return _RayAgent(model)
+        if ray.is_initialized():
+            return _RayAgent(model)
     address = os.environ.get(GATEWAY_VARIABLE)
     return _Gateway(address, "training", {"model": model}) if address else None
 

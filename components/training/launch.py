@@ -62,15 +62,15 @@ def _stop_signal() -> Iterator[threading.Event]:
 
 
 def launch(job: Job, progress: Progress) -> None:
-    """Run the job with Ray Train: in this process for one worker, on a cluster for more or when RAY_ADDRESS is set."""
-    telemetry.turn_off()
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints what code redirects, as pycocotools' tables
+    """Run the job: in this process for one worker, with Ray Train on a cluster for more or when RAY_ADDRESS is set."""
     open_run = partial(journaled_run.journaled_run, job.params, job.data, stage="train", model=job.config.model)
     most = job.params.train.workers.max
     if most == 1 and not os.environ.get("RAY_ADDRESS"):
         with _stop_signal() as stop:
-            _fit_with_ray(job, lambda: work(job, WorkerContext(open_run, stop.is_set), progress), workers=0)
+            work(job, WorkerContext(open_run, stop.is_set), progress)
         return
+    telemetry.turn_off()
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints what code redirects, as pycocotools' tables
     with connected(most, show_workers=True), _stop_signal() as stop:
         _launch_on_cluster(job, open_run, stop)
 

@@ -21,6 +21,8 @@ class Compiled(nn.Module):
     def __init__(self, module: nn.Module, dynamic: bool):
         super().__init__()
         self.module = module
+        if torch.are_deterministic_algorithms_enabled():  # tells the compiler, too
+            torch.use_deterministic_algorithms(True, warn_only=torch.is_deterministic_algorithms_warn_only_enabled())
         self._compiled: Callable[[Tensor], list[Tensor]] | None = torch.compile(module, dynamic=dynamic)
         from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 

@@ -33,12 +33,12 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
 
     On the CPU freed memory is kept as well, and stays so after the block: see `keep_freed_memory`.
     """
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic  # a module with a property
     fill = memory.fill_uninitialized_memory
     torch.manual_seed(seed)
     if device.type == "cpu":
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler: seconds
         memory.fill_uninitialized_memory = False
         keep_freed_memory()
     else:
@@ -46,7 +46,7 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
         memory.fill_uninitialized_memory = fill
 
 
@@ -134,9 +134,9 @@ class Learner:
 
     def _update(self) -> None:
         """One optimizer step and one step of the average."""
-        self.scaler.step(self.optimizer)
+        self.scaler.step(self.optimizer)  # pyright: ignore[reportArgumentType] - it has what the scaler asks for
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self.updates += 1
         self.ema.update(ema_decay(self.updates, self.config.ema_decay, self.config.ema_tau))
 

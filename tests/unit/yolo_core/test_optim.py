@@ -1,5 +1,10 @@
 """Which parameters decay, and one step of SGD by hand."""
 
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +14,7 @@ from yolo_core.models.head import Head
 from yolo_core.train import optim
 from yolo_core.train.schedule import Values
 
+ROOT = Path(__file__).parents[3]
 HYP = Hyperparameters(lr0=0.1, momentum=0.9, weight_decay=5e-4)
 
 
@@ -46,7 +52,7 @@ def test_implicit_knowledge_does_not_decay() -> None:
 )
 def test_decay_follows_the_images_of_an_update(batch: int, expected: float) -> None:
     optimizer = optim.build_optimizer(nn.Conv2d(1, 1, 1), HYP, batch, 64)
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [pytest.approx(expected), 0.0, 0.0]
+    assert [group.weight_decay for group in optimizer.groups] == [pytest.approx(expected), 0.0, 0.0]
 
 
 def test_nesterov_step_by_hand() -> None:
@@ -82,3 +88,51 @@ def test_momentum_goes_by_name_into_another_optimizer() -> None:
     assert set(state) == {"weight", "bias"}
     assert torch.equal(model.weight, twin.weight)
     assert torch.equal(model.bias, twin.bias)
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "with a gradient scaler"])
+def test_steps_are_those_of_pytorch_to_the_last_bit(scaled: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
+    twin = copy.deepcopy(model)
+    own = optim.build_optimizer(model, HYP, 64, 64)
+    groups = [
+        {"params": parameters, "weight_decay": group.weight_decay}
+        for parameters, group in zip(optim.parameter_groups(twin), own.groups, strict=True)
+    ]
+    theirs = torch.optim.SGD(groups, lr=HYP.lr0, momentum=HYP.momentum, nesterov=True, fused=True)
+    for m, optimizer in ((model, own), (twin, theirs)):
+        scaler = torch.amp.GradScaler("cpu", enabled=scaled, init_scale=2.0**10)
+        for step in range(5):
+            images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+            if scaled and step == 2:
+                images[0, 0, 0, 0] = torch.inf  # this step is skipped
+            scaler.scale(m(images).square().mean()).backward()
+            scaler.step(optimizer)  # pyright: ignore[reportArgumentType] - it needs no more than ours has
+            scaler.update()
+            optimizer.zero_grad()
+        assert not scaled or scaler.get_scale() == 2.0**9
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.isfinite(one).all()
+        assert torch.equal(one, other)
+
+
+def test_a_training_step_does_not_import_the_compiler() -> None:
+    """It takes longer to import than a short training."""
+    script = """
+import sys
+import torch
+from torch import nn
+from yolo_core.hyperparameters import Hyperparameters
+from yolo_core.train import optim
+from yolo_core.train.step import reproducible
+layer = nn.Linear(1, 1)
+optimizer = optim.build_optimizer(layer, Hyperparameters(), 64, 64)
+with reproducible(0, torch.device("cpu")):
+    layer(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "False\n"

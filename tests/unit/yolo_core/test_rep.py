@@ -116,8 +116,8 @@ def test_a_head_folds_its_implicit_knowledge():
 
 def test_implicit_knowledge_does_not_decay():
     head = Head((4,), (8,), 3, 2, implicit=True)
-    groups = build_optimizer(head, Hyperparameters(), batch=64, nominal_batch=64).param_groups
+    groups = build_optimizer(head, Hyperparameters(), batch=64, nominal_batch=64).groups
     implicit = {id(p) for name, p in head.named_parameters() if "implicit" in name}
     assert len(implicit) == 2
-    for place in (WEIGHTS, BIASES):
-        assert not implicit & {id(p) for p in groups[place]["params"]}
+    for index in (WEIGHTS, BIASES):
+        assert not implicit & {id(p) for p in groups[index].parameters}
