@@ -11,6 +11,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -50,6 +51,7 @@ def test_nothing_behind_a_boundary_is_in_a_training() -> None:
 
 TRAIN = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 import small_training
 place = Path(sys.argv[1])
@@ -59,14 +61,15 @@ print(*(name for name in sys.modules if name.partition(".")[0] in ("components",
 """
 
 
-@pytest.mark.usefixtures("mlflow_database")
-def test_what_a_training_really_imports_is_in_its_closure_or_behind_a_boundary(tmp_path: Path) -> None:
+def test_what_a_training_really_imports_is_in_its_closure_or_behind_a_boundary(
+    tmp_path: Path, mlflow_database: Callable[[Path], str]
+) -> None:
     """What Python has loaded at the end, against what was read from the sources."""
     support = Path(small_training.__file__).parent
     variables = {
         **os.environ,
         "PYTHONPATH": f"{support}{os.pathsep}{ROOT}",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "MLFLOW_TRACKING_URI": mlflow_database(tmp_path),
     }
     command = [sys.executable, "-c", TRAIN, str(tmp_path)]
     done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True)
@@ -101,12 +104,14 @@ def silenced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return called
 
 
-@pytest.mark.usefixtures("mlflow_database")
 def test_a_training_is_the_same_without_all_that_is_behind_its_boundaries(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    mlflow_database: Callable[[Path], str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
     small_training.prepared(tmp_path)
     small_training.run(tmp_path, "usual", "train.epochs=2")
     called = request.getfixturevalue("silenced")

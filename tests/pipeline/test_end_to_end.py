@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -109,7 +110,9 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Runs:
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], mlflow_database: Callable[[Path], str]
+) -> Runs:
     folder = tmp_path_factory.mktemp("project")
     for name in COPIED:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -122,6 +125,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
     project.commit()
 
     elsewhere = tmp_path_factory.mktemp("kfp")
+    for working in (folder, elsewhere):
+        mlflow_database(working)
     with (elsewhere / "log").open("w") as log:
         command = ["-m", "pipelines.graph.run_local", "--params", str(folder / "params.yaml"), "--root", "artifacts"]
         pipeline = subprocess.Popen(

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,8 @@ def test_nothing_new_ends_after_the_decision(tmp_path: Path, monkeypatch: pytest
     assert here.outcome() == ("unchanged", "yolov4-tiny: unchanged")
 
 
-def test_a_run_that_fails_is_recorded_with_its_reason(tmp_path: Path) -> None:
+def test_a_run_that_fails_is_recorded_with_its_reason(tmp_path: Path, mlflow_database: Callable[[Path], str]) -> None:
+    mlflow_database(tmp_path)
     here = Here(tmp_path, MODELS[:1])
     here.run("-S", "prepare.source=coco-dir", "-S", f"prepare.location={tmp_path}/nowhere", code=1)
     outcome, reason = here.outcome()

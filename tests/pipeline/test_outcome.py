@@ -1,7 +1,7 @@
 """The end of a run: recorded in MLflow with its reason, its RayJobs gone; and what a step does when its stage fails."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,11 @@ RUN = "run-1"
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Callable[[Path], str]) -> Iterator[Path]:
     """A working folder with a database; a step's process ends with its variables, here they are taken back."""
     before = dict(os.environ)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
     yield tmp_path
     os.environ.clear()
     os.environ.update(before)
