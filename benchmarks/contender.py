@@ -72,7 +72,7 @@ class Running:
         try:
             kind, value = self._here.recv()
         except EOFError:
-            raise Missing(f"its process ended with {self._process.exitcode}") from None
+            raise Missing(f"its process exited with {self._process.exitcode}") from None
         if kind == "missing":
             raise Missing(value)
         if kind == "error":

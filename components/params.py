@@ -117,7 +117,7 @@ class EvolveParams(Section):
             raise ValueError("gpu_hours needs gpus_per_trial above 0")
         for name in ("cpus_per_trial", "gpus_per_trial"):
             if (value := getattr(self, name)) > 1 and value % 1:
-                raise ValueError(f"{name} = {value:g}: a part of one, or a whole number")
+                raise ValueError(f"{name} = {value:g}: expected a fraction of 1, or a whole number")
         return self
 
 

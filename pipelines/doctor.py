@@ -107,7 +107,7 @@ def _finding(check: Callable[[], str], fix: str) -> Callable[[], Finding]:
         try:
             return Finding(True, check())
         except ApiException as error:
-            return Finding(False, f"Kubernetes answers {error.status} {error.reason}", fix)
+            return Finding(False, f"Kubernetes answered {error.status} {error.reason}", fix)
         except (HTTPError, OSError) as error:
             return Finding(False, f"Kubernetes cannot be reached ({type(error).__name__})", fix)
         except LookupError as error:
@@ -118,12 +118,12 @@ def _finding(check: Callable[[], str], fix: str) -> Callable[[], Finding]:
 
 def _version(client: ApiClient) -> str:
     answer: Any = VersionApi(client).get_code(_request_timeout=TIMEOUT)
-    return f"version {answer.git_version} answers"
+    return f"version {answer.git_version}"
 
 
 def _ray_jobs(objects: CustomObjectsApi, namespace: str) -> str:
     found = objects.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, limit=1, _request_timeout=TIMEOUT)
-    return f"RayJobs are known in {namespace}{', there are some' if found['items'] else ''}"
+    return f"RayJobs are supported in {namespace}{', some exist' if found['items'] else ''}"
 
 
 def _queue(objects: CustomObjectsApi, namespace: str, queue: str) -> str:

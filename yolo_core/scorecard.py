@@ -169,10 +169,10 @@ def models() -> Section:
         graph.drop_auxiliary()
         rows.append(_size(f"{name} without auxiliary heads", size.params_m, size.gflops, cost(graph, 1280)))
     text = (
-        "Counted on the graph that the article counts: as built for Scaled-YOLOv4, folded and with the additions of\n"
-        "biases for YOLOv7; yolov7-d6 is printed with its auxiliary heads."
+        "Counted on the graph that the paper counts: as built for Scaled-YOLOv4, folded and with the additions of\n"
+        "biases for YOLOv7; yolov7-d6 is published with its auxiliary heads."
     )
-    return Section("Sizes of the models", text, rows)
+    return Section("Model sizes", text, rows)
 
 
 def csp_ablation() -> Section:
@@ -187,7 +187,7 @@ def csp_ablation() -> Section:
 def tiny_ablation() -> Section:
     names = [n for n in model_names() if _is_of_table(n, 9)]
     text = (
-        "The stage of yolov4-tiny against others of its cost; 2011.08036, table 9.\n"
+        "The stage of yolov4-tiny against others of the same cost; 2011.08036, table 9.\n"
         "COSA-axbx: a of four halves cross a stage, b are mixed."
     )
     return Section("Tiny ablation, 416 px", text, [_of_spec(name) for name in names])
@@ -207,8 +207,8 @@ def compound() -> Section:
     )
     rows = [_size(size.what, size.params_m, size.gflops, deploy_cost(model, 640)) for size, model in variants]
     text = (
-        "2207.02696, table 3: a base scaled in width or in depth; scaled in both, as its concatenations ask for,\n"
-        "it is yolov7-x, above. The base is yolov7-x with four convolutions a block in place of six."
+        "2207.02696, table 3: a base scaled in width or in depth; scaled in both, as its concatenations require,\n"
+        "it is yolov7-x, above. The base is yolov7-x with four convolutions per block instead of six."
     )
     return Section("Compound scaling, 640 px", text, rows)
 
@@ -267,7 +267,7 @@ def layers() -> Section:
         rows.append(Figure(f"{name}, break-even k", published.CSP_BREAK_EVEN[name], even, "derived"))
     rows += _stage_rows()
     text = (
-        "2011.08036, tables 1 and 2, counted on layers built so, and what follows from them. A stage as built has\n"
+        "2011.08036, tables 1 and 2, counted on such layers, and what follows from them. A stage as built has\n"
         "1x1 convolutions into both halves (1/2 each), after one (1/4), out of both (1), and 9/2 of downsampling."
     )
     return Section("Layers and their cross-stage partial form", text, rows)
@@ -299,7 +299,7 @@ def tiny_rules() -> Section:
         narrow = next(m for m in _model("yolov4-csp").modules() if isinstance(m, nn.Conv2d))
         rows.append(Figure(f"{name}, width", width, stem.out_channels / narrow.out_channels, "counted"))
     text = (
-        "Dials of 2011.08036, sections 3 and 4, read off the models. The formulas for convolutional input/output\n"
+        "Rules of 2011.08036, sections 3 and 4, read off the models. The formulas for convolutional input/output\n"
         "make a split inside the block (PCB) better than one around it (CSP) where kg > b; the prose says b/2."
     )
     return Section("Depth, width and the tiny rules", text, rows)
@@ -316,17 +316,19 @@ def gpu_use() -> Section:
     whole = round(get_spec("yolov4-csp").published.gflops or 0)
     peak = published.PEAK_TFLOPS[published.V100]
     rows = [Figure("yolov4-csp, images/s at the peak", csp.ideal_fps, peak * 1e3 / whole, "derived")]
-    rows += [Figure(f"{name}, use %", u.percent, 100 * u.fps / u.ideal_fps, "derived") for name, u in use.items()]
+    rows += [
+        Figure(f"{name}, utilisation %", u.percent, 100 * u.fps / u.ideal_fps, "derived") for name, u in use.items()
+    ]
     ratio = (csp.fps / csp.ideal_fps) / (other.fps / other.ideal_fps)
-    rows.append(Figure("ratio of the two uses", published.GPU_USE_RATIO, ratio, "derived"))
+    rows.append(Figure("ratio of the two", published.GPU_USE_RATIO, ratio, "derived"))
     for what, printed in published.SPEED_RATIO.items():
         here = csp.fps / other.fps if what == "yolov4-csp / D3" else None
         rows.append(Figure(f"speed, {what}", printed, here, "derived" if here else "measured"))
     text = (
         f"Images/s at batch 1 against those that a V100's peak of {peak} TFLOP/s would allow at {whole} GFLOPs.\n"
-        "EfficientDet's own speed is known here for D3 alone."
+        "EfficientDet's own speed is published for D3 alone."
     )
-    return Section("Use of the GPU", text, rows)
+    return Section("GPU utilisation", text, rows)
 
 
 # --- Figures that need a GPU ------------------------------------------------------------------------------------------
@@ -402,11 +404,11 @@ def page() -> str:
     parts = [INTRODUCTION, _summary(marks, exact, [f for f in figures if f.mark == "**contradicted**"])]
     parts += [f"## {section.title}\n\n{section.text}\n\n{section.table()}" for section in sections]
     parts.append(
-        "## Accuracy\n\nCOCO AP in percent, as printed; all of it needs a GPU. The first article's versions differ.\n\n"
+        "## Accuracy\n\nCOCO AP in percent, as published; all of it needs a GPU. 2011.08036 differs by version.\n\n"
         + _table(("of", "AP", "AP50", "AP75", "source"), [row.cells for row in accuracy])
     )
     parts.append(
-        "## Speed\n\nImages/s, as printed; all of it needs the GPU named.\n\n"
+        "## Speed\n\nImages/s, as published; all of it needs the GPU named.\n\n"
         + _table(("model", "px", "device", "how", "images/s"), [row.cells for row in speeds])
     )
     return "\n\n".join(parts) + "\n"
@@ -429,7 +431,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yolo_core.scorecard", description="Write docs/scorecard.md.")
-    parser.add_argument("--check", action="store_true", help="only tell whether the committed page is current")
+    parser.add_argument("--check", action="store_true", help="only check whether the committed page is current")
     parser.add_argument("--out", type=Path, default=PAGE, help="file to write or to check")
     given = parser.parse_args(arguments)
     text = page()

@@ -133,7 +133,7 @@ def _open(data: bytes) -> tuple[Image.Image, str]:
     if (container == "JPEG" and not jpeg_is_whole(data)) or (container == "PNG" and PNG_END not in data):
         raise BadImage("truncated: the end of the file is missing")
     if image.format == "PNG" and not png_chunks_hold(data):
-        raise BadImage("unreadable: a chunk is of no known kind, or its checksum does not hold")
+        raise BadImage("unreadable: unknown chunk type, or wrong checksum")
     return image, container
 
 

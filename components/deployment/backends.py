@@ -81,7 +81,7 @@ def _check_same(path: Path, onnx: OnnxPredictor, model: Detector, size: int) -> 
     found = {name: onnx.metadata.get(name) for name in wanted}
     if found != wanted:
         raise UserError(
-            f"{path}: exported as {found}, to be timed as {wanted}; run `scaled-yolov4 export` with the same options"
+            f"{path}: exported as {found}, but {wanted} was requested; run `scaled-yolov4 export` with the same options"
         )
 
 

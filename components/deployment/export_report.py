@@ -83,7 +83,7 @@ class ExportReport(TypedDict):
 
 
 def reject_int8_if_worse(row: RuntimeRow, allowed: float, out: Path) -> RuntimeRow:
-    """The row of INT8; where it loses more AP to PyTorch than `allowed`, it says so and its files are removed."""
+    """The row of INT8; where it loses more AP than `allowed` against PyTorch, it says so and its files are removed."""
     if row["status"] != "built":
         return row
     loss = (row.get("ap_pytorch") or 0) - (row.get("ap") or 0)
@@ -115,6 +115,7 @@ def refuse_if_off(report: ExportReport, settings: ExportParams) -> None:
             value = (row or {}).get(figure)
             if isinstance(value, float) and not value <= allowed:
                 raise UserError(
-                    f"{file}: {figure.replace('_', ' ')} to PyTorch is {value:.3g}, over export.{key} = {allowed:g}; "
-                    "see export.json, try another export.opset, or raise the tolerance if this is acceptable"
+                    f"{file}: {figure.replace('_', ' ')} against PyTorch is {value:.3g}, over "
+                    f"export.{key} = {allowed:g}; see export.json, try "
+                    "another export.opset, or raise the tolerance if this is acceptable"
                 )

@@ -36,7 +36,7 @@ def build_engines(
             source = out / "model_fp16.onnx"
             half = _copy_on(model, device).half()
             export_onnx(half, source, classes=classes, size=check.size, opset=params.export.opset, half=True)
-        with advised("set export.tensorrt to [] to go without"):
+        with advised("set export.tensorrt to [] to skip TensorRT"):
             tensorrt.build_engine(source, engine, max(tensorrt.MAX_BATCH, *params.benchmark.batches))
         if source != plain:
             source.unlink()

@@ -29,7 +29,7 @@ def _asking_aws(ask: Callable[[], object], what: str, fix: str) -> Finding:
     try:
         ask()
     except ClientError as error:
-        return Finding(False, f"{what}: AWS answers {error.response['Error'].get('Code', error)}", fix)
+        return Finding(False, f"{what}: AWS answered {error.response['Error'].get('Code', error)}", fix)
     except BotoCoreError as error:
         return Finding(False, f"{what}: {error}", fix)
     return Finding(True, what)

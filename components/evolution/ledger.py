@@ -152,4 +152,4 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, object]:
 
 
 def _damaged(path: Path, number: int) -> UserError:
-    return UserError(f"{path}:{number}: damaged line; remove it to have its trial run again")
+    return UserError(f"{path}:{number}: damaged line; remove it to rerun its trial")

@@ -61,7 +61,7 @@ def judged_alike(judged: Mapping[str, "ModelVersion | None"], now: Lineage, sour
         if not now["data"] and source == version.tags.get(SOURCE_TAG):
             then["data"] = ""
         if then == now:
-            return f"version {version.version}, the {alias}, comes of the same {', '.join(now)}"
+            return f"version {version.version}, the {alias}, has the same {', '.join(now)}"
     return ""
 
 

@@ -31,11 +31,13 @@ class Boundary:
 
 
 BOUNDARIES = (
-    Boundary("", "components.monitoring", "progress hands on each item unchanged, metrics are only sent"),
+    Boundary("", "components.monitoring", "progress passes each item on unchanged, metrics are only sent"),
     Boundary("", "components.telemetry", "it only turns usage statistics off"),
-    Boundary("", "components.storage", "it moves bytes and checks their SHA-256: what arrives is what was named"),
+    Boundary("", "components.storage", "it moves bytes and verifies their SHA-256"),
     Boundary("components.training", "components.tracking", "a training records its curves and reads nothing back"),
-    Boundary("components.stages.train", "components.tracking", "it asks only whether records still wait for MLflow"),
+    Boundary(
+        "components.stages.train", "components.tracking", "it only checks whether records are still queued for MLflow"
+    ),
 )
 
 

@@ -56,7 +56,7 @@ METRICS: dict[str, Metric] = {
     "stage_ended_timestamp_seconds": Metric("gauge", "When it ended; absent while it runs."),
     "stage_duration_seconds": Metric("gauge", "Seconds from its start to its end; absent while it runs."),
     "stage_exit_code": Metric("gauge", "0 done, 1 a fault, 2 the user can fix it, 3 try again; absent while it runs."),
-    "stage_diverged": Metric("gauge", "1 where it ended because the loss was not finite, else 0."),
+    "stage_diverged": Metric("gauge", "1 if it ended because the loss was not finite, else 0."),
 }
 
 OnLook = Callable[[int, Mapping[str, float], "Pace"], None]
@@ -248,5 +248,5 @@ class _Gateway:
             self.is_down = False
         except (OSError, HTTPException, ValueError) as error:
             if not self.is_down:
-                log.warning("%s = %s: no figures for Prometheus (%s)", GATEWAY_VARIABLE, self.address, error)
+                log.warning("%s = %s: no metrics sent to Prometheus (%s)", GATEWAY_VARIABLE, self.address, error)
             self.is_down = True

@@ -121,12 +121,12 @@ def decide(gain: Gain | None, latency_ratio: float | None, thresholds: PromotePa
     is_faster = latency_ratio is not None and latency_ratio <= t.faster_ratio
     bar = min(t.min_ap_gain, -t.max_ap_loss) if is_faster else t.min_ap_gain
     needed = f"{bar:+.4f} AP needed{' of a faster model' if is_faster else ''}"
-    bounds = f"AP gain {gain.point:+.4f} lies in {gain.low:+.4f} to {gain.high:+.4f} at {t.confidence:.0%}"
+    bounds = f"AP gain {gain.point:+.4f}, from {gain.low:+.4f} to {gain.high:+.4f} at {t.confidence:.0%} confidence"
     if gain.low > bar:
-        return "promote", f"{bounds}: surely more than the {needed}"
+        return "promote", f"{bounds}: above the {needed}"
     if gain.high <= bar:
-        return "hold", f"{bounds}: surely not more than the {needed}"
-    return "inconclusive", f"{bounds}: not surely more or less than the {needed}"
+        return "hold", f"{bounds}: not above the {needed}"
+    return "inconclusive", f"{bounds}: not clearly above or below the {needed}"
 
 
 def paired_gain(

@@ -59,11 +59,11 @@ def decide(diff: DatasetDiff, recall: float, settings: RetrainParams, others: Se
     """
     if diff.classes_added or diff.classes_removed:
         changes = [f"+{name}" for name in diff.classes_added] + [f"-{name}" for name in diff.classes_removed]
-        return "scratch", f"other classes: {', '.join(changes)}"
+        return "scratch", f"different classes: {', '.join(changes)}"
     if others:
-        return "scratch", f"other {' and '.join(others)} than the champion's"
+        return "scratch", f"{' and '.join(others)} changed since the champion"
     if not diff.anything:
-        return "unchanged", "every image and label is as the champion saw it"
+        return "unchanged", "no image or label has changed since the champion"
     if recall < settings.min_recall:
         return "scratch", f"the champion's anchors reach {recall:.4f} of the boxes, under {settings.min_recall:g}"
     if diff.fraction >= settings.scratch_from:
@@ -75,4 +75,4 @@ def decide(diff: DatasetDiff, recall: float, settings: RetrainParams, others: Se
     }
     if any(causes.values()):
         return "fine-tune", " and ".join(cause for cause, holds in causes.items() if holds)
-    return "evaluate", f"only {diff.fraction:.2%} of the images changed, less than a fine-tuning is for"
+    return "evaluate", f"only {diff.fraction:.2%} of the images changed, too few for fine-tuning"

@@ -29,7 +29,7 @@ from yolo_core.models.fuse import fuse
 from yolo_core.models.weights import load_detector
 
 DEFAULTS = asdict(Suppression(conf=0.25, iou=0.65, max_detections=300))
-ACCEPTED = "give an encoded image as bytes or base64 text, or RGB pixels (H, W, 3) of 0 to 255; one or a list of them"
+ACCEPTED = "give an encoded image as bytes or base64 text, or RGB pixels (H, W, 3) from 0 to 255; one or a list of them"
 
 
 class DetectorModel(PythonModel):
@@ -114,14 +114,14 @@ def decoded(given: bytes | bytearray | memoryview | str) -> np.ndarray:
         try:
             given = base64.b64decode("".join(text.split()), validate=True)
         except (binascii.Error, ValueError):
-            raise refused("a text that is not base64") from None
+            raise refused("text that is not base64") from None
     buffer = np.frombuffer(given, np.uint8)
     try:
         image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
     except cv2.error:  # larger than OpenCV's limit
         image = None
     if image is None:
-        raise refused(f"{buffer.size} bytes that are no image this can decode")
+        raise refused(f"{buffer.size} bytes that cannot be decoded as an image")
     return image
 
 
@@ -136,7 +136,7 @@ def pixels_of(given: object) -> np.ndarray:
     if array.dtype != np.uint8:
         whole = array.astype(np.uint8)
         if not np.array_equal(whole, array):
-            raise refused("pixels that are not whole numbers of 0 to 255")
+            raise refused("pixels that are not whole numbers from 0 to 255")
         array = whole
     return array
 

@@ -32,7 +32,7 @@ _REASONS = {
     "AccessDenied": "access denied; check the credentials' permissions",
     "403": "access denied; check the credentials' permissions",
     "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID",
-    "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY does not fit AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY does not match AWS_ACCESS_KEY_ID",
     "ExpiredToken": "the credentials have expired; renew them",
     "RequestTimeTooSkewed": "this machine's clock is too far off the store's; correct it",
 }

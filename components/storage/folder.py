@@ -146,7 +146,10 @@ def push(folder: Path, place: Location, progress: Progress = silent, *, live: bo
             _remove(client, place, [path for path in gone if path in index.known], index)
         elif gone:
             log.warning(
-                "%s: %d objects there are not part of this result and stay, such as %s", place, len(gone), gone[0]
+                "%s: %d objects there are not part of this result and were left in place, such as %s",
+                place,
+                len(gone),
+                gone[0],
             )
         return len(wanted)
 
@@ -161,7 +164,7 @@ def listing(client: BaseClient, place: Location) -> dict[str, Listed]:
                 continue  # a folder's placeholder
             if not is_safe(path):
                 raise UserError(
-                    f"object key {record['Key']!r} leaves the download folder; rename or remove it in the bucket"
+                    f"object key {record['Key']!r} is outside the download folder; rename or remove it in the bucket"
                 )
             objects[path] = Listed(path, record["Size"], record["ETag"].strip('"'))
     return objects

@@ -161,7 +161,7 @@ class _PendingUpload:
                     transfer.upload(connect(), self.content, self.place, progress)
         except UserError as error:
             fix = "run `scaled-yolov4 sync`, or the same command again, once that is fixed"
-            raise TryAgain(f"{error}; the finished result waits in {self.content}: {fix}") from None
+            raise TryAgain(f"{error}; the finished result is kept in {self.content}: {fix}") from None
         shutil.rmtree(self.folder)
         return result
 
@@ -194,7 +194,7 @@ def _mirrored(place: object) -> Iterator[None]:
         try:
             folder.push(_copy_of(place), place, live=True)
         except UserError as error:  # the stage continues without a remote copy
-            log.warning("%s; unfinished work is only in %s", error, _copy_of(place))
+            log.warning("%s; unfinished work is kept only in %s", error, _copy_of(place))
 
     with periodically(mirror, MIRROR_EVERY_S, "mirror", at_end=True):
         yield

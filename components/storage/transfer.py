@@ -165,7 +165,7 @@ def _retry_damaged(place: Location, transfer: Callable[[], R]) -> R:
     try:
         return retrying(attempt)
     except _Damaged as error:
-        raise TryAgain(f"{place}: {error}, {ATTEMPTS} times; check the network") from None
+        raise TryAgain(f"{place}: {error}, in {ATTEMPTS} attempts; check the network") from None
 
 
 def _may_be_damage(error: BaseException) -> bool:
@@ -259,7 +259,7 @@ def _confirmed(held: Object | None, size: int, md5: str, sha256: str) -> Object:
         raise _Damaged("the store does not show the object after its upload")
     same = held.sha256 == sha256 if held.sha256 else held.encrypted or held.etag == md5
     if held.size != size or not same:
-        raise _Damaged("the store holds other bytes than were sent")
+        raise _Damaged("the stored bytes differ from those sent")
     return held
 
 
@@ -315,7 +315,7 @@ def _range(client: BaseClient, place: Location, held: Object, start: int, length
         raise
     data = answer["Body"].read()
     if len(data) != length:
-        raise _Damaged(f"{len(data)} bytes arrived of {length}")
+        raise _Damaged(f"{len(data)} of {length} bytes arrived")
     return data
 
 

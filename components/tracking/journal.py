@@ -3,7 +3,7 @@
 A journal is JSON lines: a header that describes it, then numbered entries, each flushed to the disk before `append`
 returns. A small file beside it remembers the last entry delivered, so that a later process (after a kill, or
 `scaled-yolov4 sync`) continues in order. An entry whose delivery was interrupted is delivered again, so delivering
-twice must change nothing. It is a plain file rather than a database because it must survive a full disk and lie on any
+twice must change nothing. It is a plain file rather than a database because it must survive a full disk and work on any
 file system, network ones included.
 """
 
@@ -238,7 +238,7 @@ def _read(path: Path) -> tuple[Entry, list[Entry]]:
     lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is being written
     header, *entries = [_parse(path, number, line) for number, line in enumerate(lines, 1)] or [{}]
     if header.get("format") != FORMAT:
-        raise UserError(f"{path}:1: not a journal of this version; move it away")
+        raise UserError(f"{path}:1: not a journal of this version; move it elsewhere")
     return header, entries
 
 
@@ -249,4 +249,4 @@ def _parse(path: Path, number: int, line: bytes) -> Entry:
             return entry
     except (ValueError, KeyError, RecursionError):
         pass
-    raise UserError(f"{path}:{number}: damaged line; remove it to have the others delivered")
+    raise UserError(f"{path}:{number}: damaged line; remove it so that the others can be delivered")

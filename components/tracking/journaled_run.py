@@ -118,7 +118,7 @@ def _opened_if_reachable(writer: _RunWriter, path: Path) -> str | None:
     except Exception as error:
         if isinstance(error, UserError) and not isinstance(error, TryAgain):
             raise
-        log.warning("%s; the stage continues, and what it records waits in %s", error, path)
+        log.warning("%s; the stage continues, its records are kept in %s", error, path)
         return None
 
 
@@ -136,7 +136,7 @@ def check_delivered(stage: str, model: str) -> None:
     """Raise TryAgain when records of this stage and model wait for MLflow."""
     for path, count in waiting(stage, model).items():
         raise TryAgain(
-            f"MLflow at {shown_uri()} did not take {count} records of {stage} {model}; they wait in {path}: "
+            f"MLflow at {shown_uri()} did not accept {count} records of {stage} {model}; they are kept in {path}: "
             "run `scaled-yolov4 sync` when it answers again"
         )
 
@@ -154,7 +154,7 @@ def deliver_all(progress: Progress) -> dict[Path, int]:
                 delivered[path] = book.waiting
                 _deliver_journal(book)
         except journal.Busy:
-            log.warning("%s: its stage is still running and delivers it itself", path)
+            log.warning("%s: its stage is still running and will deliver it", path)
     return delivered
 
 

@@ -42,6 +42,6 @@ def path_on_node(path: Path, address: str | None) -> Path:
 
         raise UserError(
             f"{path}: not on node {ray.util.get_node_ip_address()}, where a worker runs; put it in the object store "
-            "(s3://...), or on a file system that every node has"
+            "(s3://...), or on a file system that all nodes share"
         )
     return path

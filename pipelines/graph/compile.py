@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.graph.compile", description="Compile the pipeline for Kubeflow."
     )
-    parser.add_argument("--check", action="store_true", help="only tell whether the committed file is current")
+    parser.add_argument("--check", action="store_true", help="only check whether the committed file is current")
     parser.add_argument("--out", type=Path, default=COMPILED, help="file to write or to check")
     given = parser.parse_args(arguments)
     if given.check:

@@ -54,7 +54,7 @@ def scaled_yolov4_full(target: Target = Target()):
 
     @dsl.pipeline(
         name="scaled-yolov4-full",
-        description="Prepare data and see what changed since the champions; where that asks for it, fit anchors and "
+        description="Prepare data and see what changed since the champions; where needed, fit anchors and "
         "evolve hyperparameters once, then train, evaluate, export, benchmark, register and promote each model, and "
         "compare them.",
     )

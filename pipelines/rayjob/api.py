@@ -71,7 +71,7 @@ class RayJobsApi:
         except ApiException as error:
             if error.status == 404:
                 raise UserError(
-                    f"namespace {self.namespace}: RayJobs are unknown here; install the KubeRay operator"
+                    f"namespace {self.namespace}: does not support RayJobs; install the KubeRay operator"
                 ) from None
             if error.status != 409:
                 raise
@@ -160,7 +160,7 @@ class RayJobsApi:
             if error.status in (401, 403):
                 raise UserError(
                     f"namespace {self.namespace}: Kubernetes refused ({error.status} {error.reason}); the service "
-                    "account needs get, list, watch, create and delete of rayjobs.ray.io, list of pods, get of pods/log"
+                    "account needs get, list, watch, create and delete on rayjobs.ray.io, list on pods, get on pods/log"
                 ) from None
             if error.status in TRANSIENT:
                 raise TryAgain(f"Kubernetes API: {error.status} {error.reason} for {self.retry_for:g} s") from None

@@ -42,7 +42,7 @@ def checked(*overrides: str, force: bool = False) -> dict[str, Any]:
 
 def test_the_same_source_is_unchanged_and_that_is_recorded(source: CocoFolder) -> None:
     record = checked()
-    assert record["unchanged"] == {MODEL: "version 1, the champion, comes of the same data, parameters, code, image"}
+    assert record["unchanged"] == {MODEL: "version 1, the champion, has the same data, parameters, code, image"}
     assert record["nothing_to_do"]
     client = connection.connect()
     experiment = client.get_experiment_by_name("scaled-yolov4")

@@ -103,7 +103,7 @@ def test_a_result_waits_when_the_store_goes_away_and_is_not_computed_again(
             proxy.state = "refuse"
             return result
 
-        with pytest.raises(TryAgain, match=r"waits in .*runs/outbox/results/.*: run `scaled-yolov4 sync`"):
+        with pytest.raises(TryAgain, match=r"is kept in .*runs/outbox/results/.*: run `scaled-yolov4 sync`"):
             run(place, stage=stage)
         proxy.state = "through"
         assert run(place, stage=stage) == computed[0]
@@ -161,7 +161,7 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(place: Location,
     def stage(*_: Any, **__: Any) -> dict[str, Any]:
         raise AssertionError("the stage ran")
 
-    with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY does not fit AWS_ACCESS_KEY_ID"):
+    with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY does not match AWS_ACCESS_KEY_ID"):
         run(place, stage=stage)
 
 

@@ -80,7 +80,7 @@ def test_one_image_more_is_evaluated_or_tuned_as_the_thresholds_say(source: Coco
 
 def test_other_parameters_or_another_image_start_anew(source: CocoFolder, monkeypatch: pytest.MonkeyPatch):
     other = decision("train.epochs=31")
-    assert (other["action"], other["reason"]) == ("scratch", "other parameters than the champion's")
+    assert (other["action"], other["reason"]) == ("scratch", "parameters changed since the champion")
     assert "changed besides the data: parameters" in Path(f"outputs/retrain/{MODEL}/decision.md").read_text()
     assert decision("promote.confidence=0.9")["action"] == "unchanged"  # it decides no weights
     assert decision("evaluate.conf=0.01")["others"] == ["parameters"]  # it has a say in which epoch is the best
@@ -95,7 +95,7 @@ def test_what_was_judged_already_is_not_trained_again(source: CocoFolder, tmp_pa
     promote.run(params, model=MODEL, registered=worse.registered, data=worse.data, out=worse.promoted)
     record = decision("train.epochs=31")
     assert (record["action"], record["champion"]) == ("unchanged", 1)
-    assert record["reason"].startswith("version 2, the challenger, comes of the same data, parameters, code")
+    assert record["reason"].startswith("version 2, the challenger, has the same data, parameters, code")
     assert decision()["reason"].startswith("version 1, the champion")
     assert decision("train.epochs=32")["action"] == "scratch"
 

@@ -110,7 +110,9 @@ def test_without_mlflow_the_work_goes_on_and_the_records_wait(
         run.log({"loss": 1.0}, 1)
     assert run.run_id is None
     (path,) = tracking_journal.waiting("train", MODEL)
-    with pytest.raises(TryAgain, match=rf"did not take 2 records of train {MODEL}; they wait in {path}: run `scaled-y"):
+    with pytest.raises(
+        TryAgain, match=rf"did not accept 2 records of train {MODEL}; they are kept in {path}: run `scaled-y"
+    ):
         tracking_journal.check_delivered("train", MODEL)
     tracking_journal.check_delivered("train", "another model")
     kept = "".join(file.read_text() for file in path.parent.iterdir())

@@ -122,7 +122,7 @@ def test_nothing_new_ends_after_the_decision(tmp_path: Path, monkeypatch: pytest
     assert steps(artifacts) == PREPARED
     assert here.outcome() == ("unchanged", "yolov4-tiny: unchanged")
     page = (artifacts / "retrain/decisions").read_text()
-    assert "Version 1, the champion, comes of the same data, parameters, code, image." in page
+    assert "Version 1, the champion, has the same data, parameters, code, image." in page
     [decision] = here.stages("retrain")
     assert decision.data.tags["scaled_yolov4.action"] == "unchanged"
 

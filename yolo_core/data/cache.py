@@ -112,7 +112,7 @@ def ram_cache(shapes: Sequence[Shape], limit: int) -> RamCache | None:
     needed = Slots(shapes).bytes
     if needed <= limit:
         return RamCache(shapes)
-    log.warning("%s of decoded images are more than the limit of %s: %s", _gib(needed), _gib(limit), NOT_HELD)
+    log.warning("%s of decoded images exceed the limit of %s: %s", _gib(needed), _gib(limit), NOT_HELD)
     return None
 
 
@@ -167,10 +167,10 @@ def _refusal(folder: Path, needed: int, limit: int) -> str | None:
     """Why a file of `needed` bytes cannot be built; None if it can."""
     held = sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}"))
     if held + needed > limit:
-        others = f" beside {_gib(held)} of earlier ones, which may be deleted" if held else ""
-        return f"{_gib(needed)} of decoded images{others} are more than the limit of {_gib(limit)}"
+        others = f" plus {_gib(held)} of earlier ones, which may be deleted," if held else ""
+        return f"{_gib(needed)} of decoded images{others} exceed the limit of {_gib(limit)}"
     if needed + RESERVE > (free := shutil.disk_usage(folder).free):
-        return f"{_gib(needed)} of decoded images do not fit the {_gib(free)} left on the disk"
+        return f"{_gib(needed)} of decoded images do not fit in the {_gib(free)} free on the disk"
     return None
 
 

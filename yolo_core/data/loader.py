@@ -112,7 +112,7 @@ def train_batches(
     if not len(dataset):
         raise UserError(f"{dataset.annotation_path}: no images to train on")
     if batch % world:
-        raise UserError(f"batch {batch} cannot be shared evenly by {world} workers; choose a multiple of {world}")
+        raise UserError(f"batch {batch} cannot be split evenly among {world} workers; choose a multiple of {world}")
     if size % stride:
         raise UserError(f"training size {size} is not a multiple of the model's largest stride {stride}")
     part = slice(rank * batch // world, (rank + 1) * batch // world)

@@ -55,7 +55,7 @@ def build_engine(onnx_path: Path, path: Path, max_batch: int = MAX_BATCH) -> Non
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BadFile(f"{onnx_path}: TensorRT could not build an engine; its messages are above")
+        raise BadFile(f"{onnx_path}: TensorRT could not build an engine; see its messages above")
     write_bytes(path, bytes(plan))
 
 
@@ -69,7 +69,7 @@ class TensorRTPredictor:
         with torch.cuda.device(self.device):
             self.engine = self.runtime.deserialize_cuda_engine(path.read_bytes())
             if self.engine is None:
-                raise BadFile(f"{path}: not an engine of this GPU and TensorRT version")
+                raise BadFile(f"{path}: not an engine for this GPU and TensorRT version")
             self.context = self.engine.create_execution_context()
         *_, self.height, self.width = self.engine.get_tensor_shape("images")
 
@@ -77,13 +77,13 @@ class TensorRTPredictor:
     def __call__(self, images: Tensor) -> Tensor:
         images = images.to(self.device, torch.float32).contiguous()
         if not self.context.set_input_shape("images", tuple(images.shape)):
-            raise ValueError(f"the engine does not take images of shape {tuple(images.shape)}")
+            raise ValueError(f"the engine does not accept images of shape {tuple(images.shape)}")
         predictions = images.new_empty(tuple(self.context.get_tensor_shape("predictions")))
         self.context.set_tensor_address("images", images.data_ptr())
         self.context.set_tensor_address("predictions", predictions.data_ptr())
         stream = torch.cuda.current_stream(self.device)
         if not self.context.execute_async_v3(stream.cuda_stream):
-            raise RuntimeError("TensorRT could not run the engine; its messages are above")
+            raise RuntimeError("TensorRT could not run the engine; see its messages above")
         # The caching allocator reuses this memory only after the engine's work, since both are on one stream.
         return predictions
 

@@ -90,7 +90,7 @@ def _known(table: Mapping[str, Entry], kind: str, model: Detector, path: Path) -
     name = model.spec.name
     if name not in table:
         near = [other for other in table if other.startswith(name)] or list(table)
-        raise UserError(f"{path}: there are no {kind} of {name}; there are of {', '.join(near)}")
+        raise UserError(f"{path}: no {kind} of {name} exist; they exist for {', '.join(near)}")
     return table[name]
 
 

@@ -65,7 +65,7 @@ class PickleMachine:
 
     def _take(self, count: int) -> tuple[object, ...]:
         if count > len(self._stack):
-            raise pickle.UnpicklingError("too little on the stack")
+            raise pickle.UnpicklingError("stack underflow")
         items = tuple(self._stack[len(self._stack) - count :])
         del self._stack[len(self._stack) - count :]
         return items
@@ -116,7 +116,7 @@ def _key(key: object) -> object:
     text = isinstance(key, str) and len(key) <= LONGEST_KEY and key.isprintable()
     if text or key is None or (isinstance(key, int | float) and abs(key) < BIGGEST_KEY):
         return key
-    raise pickle.UnpicklingError(f"a key that is no name: {type(key).__name__}")
+    raise pickle.UnpicklingError(f"a key that is not a name or a number: {type(key).__name__}")
 
 
 _Step = Callable[[PickleMachine, Any], object]

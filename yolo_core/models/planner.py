@@ -339,5 +339,5 @@ def _why(row: Row, best: Candidate) -> str:
     if row.candidate == best:
         return "the largest input that fits"
     if row.candidate.size > best.size:
-        return f"fits, but {best.model} is the larger kind"
+        return f"fits, but {best.model} is the larger model"
     return f"fits, but {best.model} takes a larger input"

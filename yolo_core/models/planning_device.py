@@ -65,9 +65,9 @@ def from_records(paths: Sequence[Path], device: str) -> Device:
     if device != "auto":
         records = [record for record in records if device.lower() in record.device.lower()]
         if not records:
-            raise BadArgument("device", f"= {device}: no record of it; they are of {', '.join(measured_on)}")
+            raise BadArgument("device", f"= {device}: no record of it; the records are from {', '.join(measured_on)}")
     if len({record.device for record in records}) > 1:
-        raise BadArgument("device", f"= {device}: the records are of {' and of '.join(measured_on)}; pick one")
+        raise BadArgument("device", f"= {device}: the records are from {' and '.join(measured_on)}; pick one")
     common = set.intersection(*(set(record.times) for record in records))
     if not common:
         raise UserError(f"{records[0].device}: the records have no backend in common at batch 1")
@@ -93,11 +93,11 @@ def from_papers(device: str, family: str) -> Device:
         name = _match(wanted, known)
         if name is None:
             name = V100
-            remark = f"; assumed, because nothing is known of this machine ({wanted})"
+            remark = f"; assumed, because this machine is unknown ({wanted})"
     else:
         name = _match(device, known)
         if name is None:
-            raise BadArgument("device", f"= {device}: nothing is known of it; known: {', '.join(known)}")
+            raise BadArgument("device", f"= {device}: unknown device; known: {', '.join(known)}")
     speeds = _speeds_on(name, family)
     if speeds:
         grounds = "assumption: the published speeds at batch 1, taken to be float16: " + ", ".join(
@@ -108,8 +108,8 @@ def from_papers(device: str, family: str) -> Device:
     share = use.fps / use.ideal_fps
     starts = _published_roofline(_speeds_on(V100, family)).us_per_convolution
     grounds = (
-        f"assumption: {100 * share:.2g} % of the peak of {PEAK_TFLOPS[name]} TFLOP/s in float16, as yolov4-csp uses of "
-        "a V100 at batch 1, convolutions started as fast as the papers' host does, and no limit by memory traffic"
+        f"assumption: {100 * share:.2g} % of the peak of {PEAK_TFLOPS[name]} TFLOP/s in float16, yolov4-csp's "
+        "share on a V100 at batch 1, convolutions launched as fast as on the papers' host, no limit by memory traffic"
     )
     roofline = Roofline(PEAK_TFLOPS[name] * 1e3 * share, us_per_convolution=starts)
     return Device(name, roofline, grounds + remark, bool(remark))

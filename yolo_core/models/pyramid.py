@@ -22,7 +22,7 @@ def drop_levels(model: Detector, count: int) -> Detector:
     body = model.body
     if kept < LEAST_LEVELS or not isinstance(body, ScaledYoloV4):
         most = max(0, len(model.strides) - LEAST_LEVELS) if isinstance(body, ScaledYoloV4) else 0
-        raise BadArgument("count", f"= {count}: {most} levels of {model.spec.name} can be dropped")
+        raise BadArgument("count", f"= {count}: at most {most} levels of {model.spec.name} can be dropped")
     smaller = copy.deepcopy(model)
     spec = model.spec
     smaller.spec = replace(

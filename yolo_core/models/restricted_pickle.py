@@ -67,7 +67,7 @@ def read(path: Path) -> object:
         raise UserError(f"{path}: no such file") from None
     except zipfile.BadZipFile:
         raise UserError(
-            f"{path}: not a PyTorch file of version 1.6 or later; one of an older version must be saved again"
+            f"{path}: not a PyTorch file of version 1.6 or later; save an older one again in a newer PyTorch"
         ) from None
     except Exception as error:  # a malformed pickle can raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -132,7 +132,7 @@ class _Reader(PickleMachine):
             return getattr(torch, name)
         if _INERT.fullmatch(full):
             return _RECORD
-        raise UserError(f"{self.path}: refused, it names {full[:100]}, which a file of weights has no use for")
+        raise UserError(f"{self.path}: refused, it names {full[:100]}, which a weights file does not need")
 
     def persistent(self, pid: Any) -> _Storage:
         kind, dtype, key, _, count = pid
@@ -143,7 +143,9 @@ class _Reader(PickleMachine):
     def _tensor(self, storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: object) -> Tensor:
         """A copy of part of a storage; reaching outside the storage is an error."""
         if len(size) > MAX_DIMENSIONS or math.prod(size) > storage.count:
-            raise pickle.UnpicklingError(f"a tensor of {tuple(size[:MAX_DIMENSIONS])} in a storage of {storage.count}")
+            raise pickle.UnpicklingError(
+                f"a tensor of shape {tuple(size[:MAX_DIMENSIONS])} in a storage of {storage.count} elements"
+            )
         view = self._storage(storage).as_strided(size, stride, offset)
         self._spend(view.nbytes)
         return view.clone()
@@ -162,7 +164,7 @@ class _Reader(PickleMachine):
         """Limit total memory: a file can refer to the same storage any number of times, each as a new tensor."""
         self.room -= count
         if self.room < 0:
-            raise pickle.UnpicklingError("tensors of several times the file's size")
+            raise pickle.UnpicklingError("tensors take several times the file's size")
 
     def _content(self, name: str) -> bytes:
         """The bytes of an entry. PyTorch never compresses; a compressed entry could be a zip bomb, so it is refused."""

@@ -36,7 +36,7 @@ def transfer(model: nn.Module, source: Mapping[str, Tensor]) -> Transfer:
     loaded = [name for name, value in own.items() if name in source and source[name].shape == value.shape]
     share = sum(own[name].numel() for name in loaded) / sum(value.numel() for value in own.values())
     if share < 0.5:
-        raise UserError(f"these weights fit {share:.0%} of the model; are they of this model and width?")
+        raise UserError(f"these weights fit only {share:.0%} of the model; are they for this model and width?")
     for name in loaded:
         own[name].copy_(source[name])
     kept = set(loaded)

@@ -51,9 +51,9 @@ def _problem(entry: zipfile.ZipInfo, allowed: tuple[str, ...]) -> str | None:
     if kind not in (0, stat.S_IFREG):
         return "is a link or a special file"
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in entry.filename or ":" in path.parts[0]:
-        return "leaves the folder"
+        return "points outside the folder"
     if len(path.parts) < 2 or path.parts[0] not in allowed:
-        return f"lies outside {' and '.join(allowed)}"
+        return f"is outside {' and '.join(allowed)}"
     if entry.flag_bits & 1:
         return "is encrypted"
     return None

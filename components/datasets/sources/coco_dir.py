@@ -158,7 +158,7 @@ def _image_problem(record: object) -> str | None:
         return "image id is not an integer"
     path = PurePosixPath(record["file_name"])
     if path.is_absolute() or ".." in path.parts or "\\" in record["file_name"] or "\0" in record["file_name"]:
-        return "file name leaves the image folder"
+        return "file name points outside the image folder"
     return None
 
 

@@ -134,8 +134,8 @@ def _check_status(download: Download, response: requests.Response) -> None:
     if code == 416:  # our partial file does not match
         download.partial.unlink(missing_ok=True)
     elif code < 500 and code != 429:
-        raise UserError(f"{download.url}: the server answers {code} {response.reason}")
-    raise _Interrupted(f"the server answers {code} {response.reason}")
+        raise UserError(f"{download.url}: the server answered {code} {response.reason}")
+    raise _Interrupted(f"the server answered {code} {response.reason}")
 
 
 def _reason(error: requests.RequestException) -> str:
@@ -178,7 +178,7 @@ def _append(download: Download, response: requests.Response, start: int) -> Iter
         for chunk in response.iter_content(CHUNK_BYTES):
             file.write(chunk)
             if file.tell() > download.size:
-                raise UserError(f"{download.url}: sends more than the {download.size} bytes expected")
+                raise UserError(f"{download.url}: sent more than the expected {download.size} bytes")
             yield len(chunk)
 
 

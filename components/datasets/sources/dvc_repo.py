@@ -74,7 +74,7 @@ def _opened(params: Params) -> "Iterator[tuple[DVCFileSystem, str, str]]":
         raise UserError("prepare.location, prepare.path: source dvc needs a Git repository and a folder in it")
     address = urlsplit(params.prepare.location)
     if address.password or (address.scheme.startswith("http") and address.username):
-        raise UserError("prepare.location: it holds a user or password, and parameters are recorded; leave it to Git")
+        raise UserError("prepare.location: contains a user or password, which would be recorded; let Git supply it")
     telemetry.turn_off()
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
@@ -88,18 +88,20 @@ def _opened(params: Params) -> "Iterator[tuple[DVCFileSystem, str, str]]":
         data = DVCFileSystem(params.prepare.location, rev=revision)
         yield data, params.prepare.path, data.repo.get_rev()
     except FileNotFoundError:
-        raise UserError(f"{named}: no such folder there; see `dvc list` and prepare.path") from None
+        raise UserError(f"{named}: no such folder; see `dvc list` and prepare.path") from None
     except RevError:
         raise UserError(f"{named}: no such revision; prepare.revision takes a branch, a tag or a commit") from None
     except CloneError as error:
         kind = TryAgain if ":" in params.prepare.location else UserError
         raise kind(f"{named}: cannot be cloned ({error.__cause__ or error}); check address and access") from None
     except DataIndexError:
-        raise TryAgain(f"{named}: the remote does not give it; was it pushed (`dvc push`), is the remote up?") from None
+        raise TryAgain(
+            f"{named}: not available from the DVC remote; was it pushed (`dvc push`), is the remote up?"
+        ) from None
     except ImportError as error:
-        raise UserError(f"{named}: {error}; install it beside DVC") from None
+        raise UserError(f"{named}: {error}; install it alongside DVC") from None
     except DvcException as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"{named}: {reason}; `dvc get` with the same words shows more") from None
+        raise UserError(f"{named}: {reason}; `dvc get` with the same arguments shows more") from None
     finally:
         clean_repos()

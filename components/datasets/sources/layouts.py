@@ -15,4 +15,4 @@ def read(root: Path, named: str, progress: Progress) -> RawDataset:
     if yolo_dir.is_layout(root):
         return yolo_dir.read(root, progress)
     looked_for = "annotations/instances_train.json (COCO), data.yaml or classes.txt (YOLO)"
-    raise UserError(f"{named}: no known layout there; looked for {looked_for}")
+    raise UserError(f"{named}: unknown layout; looked for {looked_for}")

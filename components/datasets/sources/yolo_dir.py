@@ -75,7 +75,7 @@ def _layout(location: Path) -> _Layout:
             return _from_yaml(location / name)
     classes = location / "classes.txt"
     if not classes.is_file():
-        raise UserError(f"{location}: no class names; add classes.txt (a name a line) or data.yaml with names:")
+        raise UserError(f"{location}: no class names; add classes.txt (one name per line) or data.yaml with names:")
     lines = [line.strip() for line in _text(classes).split("\n")]
     names = dict(enumerate(line for line in lines if line))
     return _Layout(location, _checked_names(names, classes), {split: _usual(location, split) for split in SPLITS})
@@ -104,7 +104,7 @@ def _checked_names(names: object, path: Path) -> dict[int, str]:
         raise UserError(f"{path}: no class names; give names: as a list, or as index: name")
     for index, name in names.items():
         if not isinstance(index, int) or index < 0 or not str(name).strip():
-            raise UserError(f"{path}: names: entry {index!r}: {name!r} needs a whole number from 0 and a name")
+            raise UserError(f"{path}: names: entry {index!r}: {name!r}: expected a whole number from 0, and a name")
     return {index: str(name) for index, name in names.items()}
 
 

@@ -89,7 +89,7 @@ def test_a_new_class(source: CocoFolder, tmp_path: Path):
         document["categories"].append({"id": 9, "name": "bird"})
     diff = compare(before, manifest(source, tmp_path))
     assert (diff.classes_added, diff.classes_removed) == (("bird",), ())
-    assert decide(diff, 1.0, SETTINGS) == ("scratch", "other classes: +bird")
+    assert decide(diff, 1.0, SETTINGS) == ("scratch", "different classes: +bird")
 
 
 @pytest.mark.parametrize(

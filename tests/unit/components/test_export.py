@@ -96,7 +96,7 @@ def test_the_file_is_named_and_sized_like_its_model(out):
 
 
 def test_numbers_over_the_tolerance_are_a_fault(project, tmp_path):
-    message = r"model.onnx: relative error to PyTorch is .*, over export.tolerance = 1e-12"
+    message = r"model.onnx: relative error against PyTorch is .*, over export.tolerance = 1e-12"
     with pytest.raises(UserError, match=message):
         run(project, tmp_path, "export.tolerance=1.0e-12", "export.openvino=[]")
     assert json.loads((tmp_path / "export.json").read_text())["tolerance"] == 1e-12

@@ -97,7 +97,7 @@ def test_a_gateway_that_is_away_is_said_once_and_stops_nothing(
         done = True
     assert done
     assert len(caplog.records) == 1
-    assert "SCALED_YOLOV4_PUSHGATEWAY = http://127.0.0.1:9: no figures" in caplog.text
+    assert "SCALED_YOLOV4_PUSHGATEWAY = http://127.0.0.1:9: no metrics sent" in caplog.text
 
 
 def test_without_a_gateway_nothing_is_even_imported() -> None:

@@ -160,7 +160,7 @@ def test_null_for_one_model_takes_a_common_value_away():
         ("evolve.halving={epochs: [2, 2], keep: 0.5}", r"epochs = \[2, 2\] must ascend"),
         ("evolve.halving={epochs: [4], keep: 0.5}", "halving.epochs must end before epochs = 4"),
         ("evolve.gpu_hours=1", "gpu_hours needs gpus_per_trial above 0"),
-        ("evolve.gpus_per_trial=1.5", "gpus_per_trial = 1.5: a part of one, or a whole number"),
+        ("evolve.gpus_per_trial=1.5", "gpus_per_trial = 1.5: expected a fraction of 1, or a whole number"),
         ("evolve.confirm={seeds: 1}", "seeds"),
     ],
 )

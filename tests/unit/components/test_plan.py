@@ -89,7 +89,7 @@ def test_the_assumed_device_is_said_where_this_machine_is_unknown(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     device = planning_device.from_papers("auto", "yolov4")
     assert device.name == "Tesla V100"
-    assert "assumed, because nothing is known of this machine" in device.grounds
+    assert "assumed, because this machine is unknown" in device.grounds
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,10 @@ def test_a_file_that_is_no_record_is_named(tmp_path, text):
 
 def test_records_of_two_devices_need_a_choice(tmp_path):
     paths = [record(tmp_path / "a.json"), record(tmp_path / "b.json", device="Other GPU")]
-    with pytest.raises(UserError, match=r"device = auto: .* Other GPU and of Some GPU"):
+    with pytest.raises(UserError, match=r"device = auto: .* Other GPU and Some GPU"):
         planning_device.from_records(paths, "auto")
     result = run("--latency-ms", "5", *(part for path in paths for part in ("--benchmark", str(path))))
-    assert re.search(r"Other GPU and of Some GPU", result.stderr)
+    assert re.search(r"Other GPU and Some GPU", result.stderr)
     assert "--device" in result.stderr
     assert planning_device.from_records(paths, "other").name == "Other GPU"
     with pytest.raises(UserError, match="device = third: no record of it"):

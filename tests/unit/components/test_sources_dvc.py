@@ -117,7 +117,7 @@ def test_what_cannot_be_had_is_one_line(repository: Path, tmp_path: Path) -> Non
         "no such revision": given(repository, "v9"),
         "no such folder": given(repository, "v1", "data/cocoa"),
         "cannot be cloned": given(tmp_path / "nowhere"),
-        "it holds a user or password": given("https://hidden@127.0.0.1/data.git"),
+        "contains a user or password": given("https://hidden@127.0.0.1/data.git"),
         "needs a Git repository and a folder": parameters("prepare.source=dvc"),
     }
     for reason, params in wrong.items():

@@ -142,7 +142,7 @@ def test_dataset_yaml(source, tmp_path, text):
     [
         ("data.yaml", "train: nowhere\nval: images/val\nnames: [a]\n", r"data.yaml: 'nowhere' not found; searched"),
         ("data.yaml", "train: images/train\nval: images/val\n", r"data.yaml: no class names"),
-        ("data.yaml", "names: {x: cat}\n", r"data.yaml: names: entry 'x': 'cat' needs a whole number"),
+        ("data.yaml", "names: {x: cat}\n", r"data.yaml: names: entry 'x': 'cat': expected a whole number"),
         ("data.yaml", "names: [", r"data.yaml:1: not valid YAML"),
         ("data.yaml", "just words", r"data.yaml: expected keys such as train:"),
         ("classes.txt", "\n", r"classes.txt: no class names"),

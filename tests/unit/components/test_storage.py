@@ -135,7 +135,7 @@ def test_bytes_that_always_arrive_damaged_are_refused(proxy: FaultyProxy, place:
     path = written(tmp_path / "file", size)
     transfer.upload(connect(), path, place)
     proxy.faults.append(Fault("damage", "down", at=70_000, times=10**9))
-    with pytest.raises(TryAgain, match=r"checksum.*, 5 times; check the network"), reaching(place):
+    with pytest.raises(TryAgain, match=r"checksum.*, in 5 attempts; check the network"), reaching(place):
         transfer.download(connect(), place, tmp_path / "back")
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
@@ -326,7 +326,7 @@ def test_a_push_deletes_nothing_and_says_what_it_left(
     folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), place)
     folder.push(fill(tmp_path / "b", one=b"1"), place)
     assert set(folder.listing(connect(), place)) == {"one", "two"}
-    assert "1 objects there are not part of this result and stay, such as two" in caplog.text
+    assert "1 objects there are not part of this result and were left in place, such as two" in caplog.text
 
 
 def test_a_live_folder_takes_away_what_it_put_there_itself(place: Location, tmp_path: Path):

@@ -103,7 +103,7 @@ def test_images_beyond_the_limit_are_not_held_and_one_line_says_so(folder, tmp_p
             data.image(index, 64)
         assert (data.open_cache(64) is not None) == held
         assert len(caplog.messages) == (not held)
-        assert held or "more than the limit of" in caplog.messages[0]
+        assert held or "exceed the limit of" in caplog.messages[0]
     if kind == "disk":
         data = opened(folder, tmp_path / "cache", size=32, limit=36_100)  # what is there counts
         assert data.open_cache(32) is None

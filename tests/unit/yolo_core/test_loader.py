@@ -105,7 +105,7 @@ def test_multi_scale_reaches_every_size():
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"batch": 5, "world": 2}, "batch 5 cannot be shared evenly by 2 workers"),
+        ({"batch": 5, "world": 2}, "batch 5 cannot be split evenly among 2 workers"),
         ({"size": 96, "stride": 64}, "training size 96 is not a multiple .* 64"),
     ],
 )

@@ -185,5 +185,5 @@ def test_another_number_of_classes_is_refused(tmp_path: Path):
 
 
 def test_a_model_without_published_files_says_which_have_them(tmp_path: Path):
-    with pytest.raises(UserError, match="no Darknet weights of yolov4-p5; there are of yolov4-p5-darknet"):
+    with pytest.raises(UserError, match="no Darknet weights of yolov4-p5 exist; they exist for yolov4-p5-darknet"):
         load_official(build_model("yolov4-p5", 3, width=WIDTH), tmp_path / "a.weights")

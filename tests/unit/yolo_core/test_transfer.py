@@ -24,7 +24,7 @@ def test_everything_but_the_head_fits_another_number_of_classes():
 
 def test_weights_of_another_width_are_refused():
     source, model = (build_model("yolov4-tiny", 3, width=width) for width in (0.25, 0.125))
-    with pytest.raises(UserError, match=r"these weights fit \d+% of the model; are they of this model and width"):
+    with pytest.raises(UserError, match=r"these weights fit only \d+% of the model; are they for this model and width"):
         transfer(model, source.state_dict())
 
 
