@@ -21,11 +21,11 @@ _ELEMENTS: dict[torch.dtype, type] = {torch.float32: np.float32, torch.bfloat16:
 def norm_act(x: Tensor, bn: nn.Module, act: nn.Module) -> Tensor:
     """act(bn(x)), differentiable; updates the running statistics of `bn` in training. x: (B, C, H, W)."""
     kind = _kind(act)
-    if kind is None or not _at_once(x, bn):
+    if kind is None or not _is_supported(x, bn):
         return act(bn(x))
     assert isinstance(bn, nn.BatchNorm2d)
     y, mean, variance = _NormAct.apply(x, bn.weight, bn.bias, bn.eps, kind)  # pyright: ignore[reportGeneralTypeIssues]
-    _remember(bn, mean, variance, x.numel() // x.shape[1])
+    _update_statistics(bn, mean, variance, x.numel() // x.shape[1])
     return y
 
 
@@ -47,7 +47,7 @@ def _kind(act: nn.Module) -> _Kind | None:
     return _Kind(0, 1.0) if isinstance(act, nn.Identity) else None
 
 
-def _at_once(x: Tensor, bn: nn.Module) -> bool:
+def _is_supported(x: Tensor, bn: nn.Module) -> bool:
     """Whether the loops support this case; the exact type check excludes tracers and fake tensors."""
     return (
         type(bn) is nn.BatchNorm2d
@@ -65,7 +65,7 @@ def _at_once(x: Tensor, bn: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _remember(bn: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+def _update_statistics(bn: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
     """Update the running statistics, with the unbiased variance, as PyTorch does."""
     assert bn.running_mean is not None
     assert bn.running_var is not None
@@ -81,15 +81,15 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, kind: _Kind) -> Any:
-        loops, team = _loops(), _Team(x, kind)
-        sums, squares = team.work(loops.MOMENTS)
-        mean, variance = loops.moments(sums, squares, team.rows, team.count)
+        loops, runner = _loops(), _BlockRunner(x, kind)
+        sums, squares = runner.run(loops.MOMENTS)
+        mean, variance = loops.moments(sums, squares, runner.rows, runner.count)
         inverse = 1 / np.sqrt(variance + eps)
         scale = weight.detach().numpy() * inverse
         shift = bias.detach().numpy() - mean * scale
         mean, variance, inverse, scale, shift = (_tensor(a) for a in (mean, variance, inverse, scale, shift))
         y = torch.empty_like(x)
-        team.work(loops.FORWARD, scale=scale, shift=shift, y=y)
+        runner.run(loops.FORWARD, scale=scale, shift=shift, y=y)
         ctx.save_for_backward(x, mean, inverse, scale, shift)
         ctx.kind = kind
         ctx.mark_non_differentiable(mean, variance)
@@ -99,21 +99,21 @@ class _NormAct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, mean, inverse, scale, shift = ctx.saved_tensors
-        loops, team = _loops(), _Team(x, ctx.kind)
+        loops, runner = _loops(), _BlockRunner(x, ctx.kind)
         g = _like(gradients[0], x)
-        sums, products = team.work(loops.GRADIENT_SUMS, scale=scale, shift=shift, mean=mean, g=g)
+        sums, products = runner.run(loops.GRADIENT_SUMS, scale=scale, shift=shift, mean=mean, g=g)
         d_bias, product = (torch.from_numpy(a) for a in loops.gradient_sums(sums, products))
         dx = None
         if ctx.needs_input_grad[0]:
             dx = torch.empty_like(x)
-            per_x = -scale * inverse.double().square() * product / team.count
-            constant = -scale * d_bias / team.count - per_x * mean
+            per_x = -scale * inverse.double().square() * product / runner.count
+            constant = -scale * d_bias / runner.count - per_x * mean
             per_channel = {"per_x": per_x.float(), "constant": constant.float()}
-            team.work(loops.BACKWARD, scale=scale, shift=shift, g=g, dx=dx, **per_channel)
+            runner.run(loops.BACKWARD, scale=scale, shift=shift, g=g, dx=dx, **per_channel)
         return dx, (product * inverse).float(), d_bias.float(), None, None
 
 
-class _Team:
+class _BlockRunner:
     """Processes the `count` rows of a map x in blocks of `rows`, on as many threads as PyTorch uses."""
 
     def __init__(self, x: Tensor, kind: _Kind):
@@ -124,13 +124,13 @@ class _Team:
         self.slope = kind.slope
         self.numbers = {"rows": self.rows, "count": self.count, "channels": self.channels, "kind": kind.code}
 
-    def work(self, work: int, **tensors: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, operation: int, **tensors: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Run one of the operations of `norm_act_loops` on the tensors it needs; returns sums per block and channel."""
         loops = _loops()
         blocks = -(-self.count // self.rows)
         sums, others = np.empty((2, blocks, self.channels), np.float32)
         job: Any = np.zeros(1, loops.JOB)
-        numbers = {**self.numbers, "work": work, "blocks": blocks, "stride": self.channels}
+        numbers = {**self.numbers, "work": operation, "blocks": blocks, "stride": self.channels}
         if "g" in tensors:
             numbers["stride"] = tensors["g"].stride(3)
         addresses = {name: tensor.data_ptr() for name, tensor in {"x": self.x, **tensors}.items()}

@@ -43,15 +43,15 @@ def run(job: np.ndarray, element: type) -> None:
     A separate pool would compete with PyTorch's threads, which keep spinning for milliseconds after each operation.
     """
     job["next"] = 0
-    task, team = _task(element), _team()
-    if team is None or torch.get_num_threads() == 1:
+    task, parallel = _task(element), _gomp_parallel()
+    if parallel is None or torch.get_num_threads() == 1:
         task.ctypes(job.ctypes.data)
     else:
-        team(task.address, job.ctypes.data, torch.get_num_threads(), 0)
+        parallel(task.address, job.ctypes.data, torch.get_num_threads(), 0)
 
 
 @cache
-def _team():
+def _gomp_parallel():
     """Runs a function on the threads of the OpenMP library loaded by PyTorch; None if there is none.
 
     GNU's entry point for `#pragma omp parallel`, which the LLVM and Intel libraries also provide.
@@ -114,11 +114,11 @@ def _pointer(typing, address):
 @intrinsic
 def _ticket(typing, pointer):
     """The next unclaimed block: atomically increments `next` of the job."""
-    place = JOB.names.index("next")  # every field has 8 bytes
+    index = JOB.names.index("next")  # every field has 8 bytes
 
     def code(context, builder, signature, arguments):
         words = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())
-        counter = builder.gep(words, [ir.Constant(ir.IntType(64), place)])
+        counter = builder.gep(words, [ir.Constant(ir.IntType(64), index)])
         return builder.atomic_rmw("add", counter, ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.int64(pointer), code

@@ -1,6 +1,6 @@
 """Several workers on one model. Without an initialised process group every function is the single-worker case.
 
-All distributed code of training is here. Worker 0 always belongs to the team.
+All distributed code of training is here. Worker 0 always belongs to the group.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from yolo_core.train import sync_bn
 
 T = TypeVar("T")
 
-_team: dist.ProcessGroup | None = None  # the workers that train; None for all
+_group: dist.ProcessGroup | None = None  # the workers that train; None for all
 
 
 def active() -> bool:
@@ -27,11 +27,11 @@ def active() -> bool:
 
 
 def rank() -> int:
-    return dist.get_rank(_team) if active() else 0
+    return dist.get_rank(_group) if active() else 0
 
 
 def world() -> int:
-    return dist.get_world_size(_team) if active() else 1
+    return dist.get_world_size(_group) if active() else 1
 
 
 def form_team(batch: int) -> bool:
@@ -39,13 +39,13 @@ def form_team(batch: int) -> bool:
 
     Every worker must call it; those that do not train must call nothing else here.
     """
-    global _team
+    global _group
     if not active():
         return True
     everyone = dist.get_world_size()
     size = max(number for number in range(1, everyone + 1) if batch % number == 0)
-    team = dist.new_group(list(range(size))) if size < everyone else None
-    _team = cast("dist.ProcessGroup | None", team)  # typed too widely there
+    group = dist.new_group(list(range(size))) if size < everyone else None
+    _group = cast("dist.ProcessGroup | None", group)  # typed too widely there
     return dist.get_rank() < size
 
 
@@ -59,9 +59,9 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
     if world() == 1:
         return
     if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model, _team)  # replaces the layers inside, in place
+        nn.SyncBatchNorm.convert_sync_batchnorm(model, _group)  # replaces the layers inside, in place
     else:
-        sync_bn.convert(model, _team)
+        sync_bn.convert(model, _group)
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
@@ -69,7 +69,7 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     if world() == 1:
         return model
     devices = [device.index or 0] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, process_group=_team, gradient_as_bucket_view=True)
+    return DistributedDataParallel(model, device_ids=devices, process_group=_group, gradient_as_bucket_view=True)
 
 
 def gradients_stay_local(model: nn.Module) -> AbstractContextManager:
@@ -82,7 +82,7 @@ def mean(tensor: Tensor) -> Tensor:
     if world() == 1:
         return tensor
     total = tensor.clone()
-    dist.all_reduce(total, group=_team)
+    dist.all_reduce(total, group=_group)
     return total / world()
 
 
@@ -96,7 +96,7 @@ def gather(value: T) -> list[T]:
     if world() == 1:
         return [value]
     values = [value] * world()  # each is overwritten
-    dist.all_gather_object(values, value, group=_team)
+    dist.all_gather_object(values, value, group=_group)
     return values
 
 
@@ -110,7 +110,7 @@ def from_main(make: Callable[[], T]) -> T:
             outcome[0] = make()
         except Exception as error:  # the others must not wait forever
             outcome[1] = error
-    dist.broadcast_object_list(outcome, src=0, group=_team)
+    dist.broadcast_object_list(outcome, src=0, group=_group)
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
@@ -124,7 +124,7 @@ def tensors_from_main(tensors: Mapping[str, Tensor], device: torch.device) -> di
     received = {}
     for name, (shape, dtype) in shapes.items():
         here = tensors[name].to(device).contiguous() if is_main() else torch.empty(shape, dtype=dtype, device=device)
-        dist.broadcast(here, src=0, group=_team)
+        dist.broadcast(here, src=0, group=_group)
         received[name] = here
     return received
 
@@ -134,10 +134,10 @@ def copy_from_main(tensors: Iterable[Tensor]) -> None:
     if world() == 1:
         return
     for tensor in tensors:
-        dist.broadcast(tensor.detach(), src=0, group=_team)
+        dist.broadcast(tensor.detach(), src=0, group=_group)
 
 
 def barrier() -> None:
     """Wait until every worker is here."""
     if world() > 1:
-        dist.barrier(group=_team)
+        dist.barrier(group=_group)
