@@ -62,7 +62,7 @@ class Journal:
 
     @property
     def state(self) -> Entry:
-        """The values stored by `keep`."""
+        """The values stored by `save_state`."""
         return {key: value for key, value in self._cursor.items() if key != "delivered"}
 
     def append(self, entry: Entry) -> None:
@@ -83,9 +83,9 @@ class Journal:
         with self._lock:
             for _ in entries:
                 self._waiting.popleft()
-        self.keep(delivered=entries[-1]["n"])
+        self.save_state(delivered=entries[-1]["n"])
 
-    def keep(self, **state: object) -> None:
+    def save_state(self, **state: object) -> None:
         """Store values beside the journal, for the process that opens it next."""
         self._cursor |= state
         with contextlib.suppress(OSError):  # a full disk; delivering again changes nothing
@@ -93,9 +93,9 @@ class Journal:
 
     def set_aside(self, entry: Entry, reason: str) -> None:
         """Move the oldest entry, which the service refuses, to a file beside the journal."""
-        place = self.path.with_suffix(".refused.jsonl")
-        log.warning("%s: refused, kept in %s: %s", self.path.stem, place, reason)
-        with place.open("a", encoding="utf-8") as file:
+        refused = self.path.with_suffix(".refused.jsonl")
+        log.warning("%s: refused, kept in %s: %s", self.path.stem, refused, reason)
+        with refused.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**entry, "reason": reason}) + "\n")
         self.mark([entry])
 
@@ -196,7 +196,7 @@ class DeliveryThread:
 
 
 @contextlib.contextmanager
-def opened(path: Path, header: Entry | None = None) -> Iterator[Journal]:
+def open_journal(path: Path, header: Entry | None = None) -> Iterator[Journal]:
     """The journal at `path`, created with `header` when missing; a last line torn by a kill is dropped.
 
     Raises Busy while another process has it open, UserError when it is damaged.
@@ -210,13 +210,13 @@ def opened(path: Path, header: Entry | None = None) -> Iterator[Journal]:
         yield Journal(path)
 
 
-def found(folder: Path) -> list[Path]:
+def journals_in(folder: Path) -> list[Path]:
     """The journals of a folder, oldest first."""
     paths = (path for path in folder.glob("*.jsonl") if not path.name.endswith(".refused.jsonl"))
     return sorted(paths, key=lambda path: path.stat().st_mtime)
 
 
-def look(path: Path) -> tuple[Entry, int]:
+def peek(path: Path) -> tuple[Entry, int]:
     """The header of a journal that may be in use, and its number of undelivered entries."""
     header, entries = _read(path)
     delivered = _read_cursor(path)["delivered"]

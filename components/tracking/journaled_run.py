@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.params import Params
-from components.tracking import journal
 from components.tracking.connection import connect, experiment_id, is_refusal, reaching, shown_uri
-from components.tracking.journal import DeliveryThread, Entry, Journal
+from components.tracking.journal import Busy, DeliveryThread, Entry, Journal, journals_in, open_journal, peek
 from components.tracking.runs import (
     MODEL_TAG,
     PARENT_TAG,
@@ -41,9 +40,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 # How long to wait for MLflow
-END_PATIENCE_S = 30.0  # after the work
-FAILED_PATIENCE_S = 3.0  # after work that failed
-SYNC_PATIENCE_S = 60.0
+END_TIMEOUT_S = 30.0  # after the work
+FAILED_TIMEOUT_S = 3.0  # after work that failed
+SYNC_TIMEOUT_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +53,12 @@ class JournaledRun(Recorder):
     Metrics that the journal holds already are not recorded again: a stage that resumes after a kill repeats some.
     """
 
-    def __init__(self, book: Journal, thread: DeliveryThread, run_id: str | None) -> None:
+    def __init__(self, journal: Journal, thread: DeliveryThread, run_id: str | None) -> None:
         super().__init__(self._append)
         self.run_id = run_id  # None when MLflow was down at the start
-        self._book, self._thread = book, thread
+        self._journal, self._thread = journal, thread
         self._recorded: dict[tuple[str, int], float] = {}
-        for entry in book.history:
+        for entry in journal.history:
             self._note(entry)
 
     def _append(self, entry: Entry) -> None:
@@ -69,7 +68,7 @@ class JournaledRun(Recorder):
                 return
             entry = {**entry, "metrics": new}
             self._note(entry)
-        self._book.append(entry)
+        self._journal.append(entry)
         self._thread.notify()
 
     def _note(self, entry: Entry) -> None:
@@ -94,20 +93,20 @@ def journaled_run(params: Params, data: Path, stage: str, model: str) -> Iterato
         "began": now_ms(),
         "source": source_tags(),
     }
-    with journal.opened(_path(header), header) as book:
-        writer = _RunWriter(book)
-        run_id = _opened_if_reachable(writer, book.path)
-        thread = DeliveryThread(book, writer, is_refusal)
-        record = JournaledRun(book, thread, run_id)
+    with open_journal(_path(header), header) as journal:
+        writer = _RunWriter(journal)
+        run_id = _opened_if_reachable(writer, journal.path)
+        thread = DeliveryThread(journal, writer, is_refusal)
+        record = JournaledRun(journal, thread, run_id)
         try:
             yield record
         except BaseException:
             record.close("FAILED")
-            thread.finish(FAILED_PATIENCE_S)
+            thread.finish(FAILED_TIMEOUT_S)
             raise
         record.close("FINISHED")
-        if thread.finish(END_PATIENCE_S):
-            book.remove()
+        if thread.finish(END_TIMEOUT_S):
+            journal.remove()
 
 
 def _opened_if_reachable(writer: _RunWriter, path: Path) -> str | None:
@@ -124,10 +123,10 @@ def _opened_if_reachable(writer: _RunWriter, path: Path) -> str | None:
 
 def waiting(stage: str, model: str) -> dict[Path, int]:
     """The journals of a stage and model that hold undelivered records, and how many."""
-    looked = {path: journal.look(path) for path in journal.found(_folder())}
+    summaries = {path: peek(path) for path in journals_in(_folder())}
     return {
         path: count
-        for path, (header, count) in looked.items()
+        for path, (header, count) in summaries.items()
         if count and (header.get("stage"), header.get("model")) == (stage, model)
     }
 
@@ -147,42 +146,46 @@ def deliver_all(progress: Progress) -> dict[Path, int]:
     Raises TryAgain at the first that MLflow does not accept, UserError for one recorded for another MLflow.
     """
     delivered = {}
-    paths = [path for path in journal.found(_folder()) if journal.look(path)[1]]
+    paths = [path for path in journals_in(_folder()) if peek(path)[1]]
     for path in progress(paths, "records"):
         try:
-            with journal.opened(path) as book:
-                delivered[path] = book.waiting
-                _deliver_journal(book)
-        except journal.Busy:
+            with open_journal(path) as journal:
+                delivered[path] = journal.waiting
+                _deliver_journal(journal)
+        except Busy:
             log.warning("%s: its stage is still running and will deliver it", path)
     return delivered
 
 
-def _deliver_journal(book: Journal) -> None:
-    meant_for = book.header["tracking_uri"]
-    if meant_for != shown_uri():
-        raise UserError(f"{book.path}: recorded for MLflow at {meant_for}, not {shown_uri()}; set MLFLOW_TRACKING_URI")
-    thread = DeliveryThread(book, _RunWriter(book), is_refusal)
-    if not thread.finish(SYNC_PATIENCE_S):
-        raise TryAgain(f"MLflow at {shown_uri()} is down, {book.waiting} records stay in {book.path}; {thread.error}")
-    if book.last.get("status") == "FINISHED":
-        book.remove()
+def _deliver_journal(journal: Journal) -> None:
+    recorded_for = journal.header["tracking_uri"]
+    if recorded_for != shown_uri():
+        raise UserError(
+            f"{journal.path}: recorded for MLflow at {recorded_for}, not {shown_uri()}; set MLFLOW_TRACKING_URI"
+        )
+    thread = DeliveryThread(journal, _RunWriter(journal), is_refusal)
+    if not thread.finish(SYNC_TIMEOUT_S):
+        raise TryAgain(
+            f"MLflow at {shown_uri()} is down, {journal.waiting} records stay in {journal.path}; {thread.error}"
+        )
+    if journal.last.get("status") == "FINISHED":
+        journal.remove()
 
 
 class _RunWriter:
     """Writes entries of a journal to its run, which it finds or creates when MLflow first answers."""
 
-    def __init__(self, book: Journal) -> None:
-        self._book = book
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._open: tuple[MlflowClient, str, str] | None = None  # with the ids of the run and of its root
 
     def open(self) -> str:
         """The id of the run; sets it and its root to RUNNING."""
         client = connect()
-        state = self._book.state
+        state = self._journal.state
         if "run" not in state:
             state["run"], state["root"] = self._found(client)
-            self._book.keep(**state)
+            self._journal.save_state(**state)
         for run_id in (state["root"], state["run"]):
             client.update_run(run_id, status="RUNNING")
         self._open = client, state["run"], state["root"]
@@ -210,7 +213,7 @@ class _RunWriter:
 
     def _found(self, client: MlflowClient) -> tuple[str, str]:
         """The ids of the run and of its root, found or created with the start time of the journal."""
-        header = self._book.header
+        header = self._journal.header
         more, began = {**header["source"], RECORD_TAG: header["record"]}, header["began"]
         experiment = experiment_id(client, header["experiment"])
         root = root_run(client, experiment, header["pipeline"], more=more, began_ms=began).info.run_id
@@ -221,8 +224,8 @@ class _RunWriter:
 
     def _delete_duplicates(self, client: MlflowClient, ours: set[str]) -> None:
         """Delete runs whose creation seemed to fail, so that they were created again."""
-        experiment = experiment_id(client, self._book.header["experiment"])
-        for run in client.search_runs([experiment], f"tags.`{RECORD_TAG}` = '{self._book.header['record']}'"):
+        experiment = experiment_id(client, self._journal.header["experiment"])
+        for run in client.search_runs([experiment], f"tags.`{RECORD_TAG}` = '{self._journal.header['record']}'"):
             if run.info.run_id not in ours:
                 client.delete_run(run.info.run_id)
 

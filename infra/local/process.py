@@ -70,9 +70,9 @@ class Server:
         except BlockingIOError:
             return True
 
-    def stop(self, patience_s: float = 10) -> None:
+    def stop(self, timeout_s: float = 10) -> None:
         """Send the stop signal, and SIGKILL if it does not end."""
-        for number, within in ((self.stop_signal, patience_s), (signal.SIGKILL, 10)):
+        for number, within in ((self.stop_signal, timeout_s), (signal.SIGKILL, 10)):
             if not self.is_running():
                 return
             process = int(self._id.read_text())

@@ -64,7 +64,7 @@ def test_records_arrive_and_nothing_stays_behind(embedded: None, data: Path):
     assert found.data.tags["scaled_yolov4.note"] == "x"
     assert set(found.data.metrics) == {"loss"}
     assert history(run.run_id) == [(step, 1 / step) for step in range(1, 6)]
-    assert not journal.found(outbox() / "records")
+    assert not journal.journals_in(outbox() / "records")
     with tracking.stage_run(params, data, "train", MODEL) as direct:
         pass
     assert direct.run_id == run.run_id  # the same run by either way
@@ -104,7 +104,7 @@ def test_without_mlflow_the_work_goes_on_and_the_records_wait(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking_journal, "END_PATIENCE_S", 0.1)
+    monkeypatch.setattr(tracking_journal, "END_TIMEOUT_S", 0.1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:planted-secret@127.0.0.1:9")
     with journaled_run(load_params(), data, "train", MODEL) as run:
         run.log({"loss": 1.0}, 1)

@@ -22,4 +22,4 @@ def s3_server(folder: Path, key: str, secret: str, bucket: str) -> Iterator[str]
         servers.start_store(server, folder / "data", port, key, secret, bucket)
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.stop(patience_s=2)  # it waits for clients that keep their connections
+        server.stop(timeout_s=2)  # it waits for clients that keep their connections

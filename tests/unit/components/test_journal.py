@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from waiting import LIMIT_S, until
 
 from components.tracking import journal
-from components.tracking.journal import DeliveryThread, Entry, Journal, opened
+from components.tracking.journal import DeliveryThread, Entry, Journal, open_journal
 from yolo_core.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -70,7 +70,7 @@ def delivery(book: Journal, service: Service) -> DeliveryThread:
 def test_every_entry_arrives_once_and_in_order(tmp_path_factory: pytest.TempPathFactory, outcomes, count):
     path = tmp_path_factory.mktemp("j") / "a.jsonl"
     service = Service(*outcomes)
-    with pytest.MonkeyPatch.context() as patch, opened(path) as book:
+    with pytest.MonkeyPatch.context() as patch, open_journal(path) as book:
         patch.setattr(journal, "FIRST_WAIT_S", 0.001)
         patch.setattr(journal, "LONGEST_WAIT_S", 0.001)
         thread = delivery(book, service)
@@ -82,59 +82,59 @@ def test_every_entry_arrives_once_and_in_order(tmp_path_factory: pytest.TempPath
 
 
 def test_what_was_not_delivered_waits_for_the_next_process(path: Path):
-    with opened(path, {"about": "x"}) as book:
+    with open_journal(path, {"about": "x"}) as book:
         thread = delivery(book, Service(*["away"] * 1000))
         for value in "abc":
             book.append({"value": value})
         assert not thread.finish(0.05)
-    assert journal.look(path)[1] == 3
+    assert journal.peek(path)[1] == 3
     service = Service()
-    with opened(path, {"about": "something else"}) as book:
+    with open_journal(path, {"about": "something else"}) as book:
         assert (book.header["about"], [entry["value"] for entry in book.history]) == ("x", ["a", "b", "c"])
         book.append({"value": "d"})
         assert delivery(book, service).finish(LIMIT_S)
     assert service.order == [1, 2, 3, 4]
-    assert journal.look(path)[1] == 0
+    assert journal.peek(path)[1] == 0
 
 
 def test_a_refused_entry_is_set_aside_with_its_reason_and_the_others_arrive(path: Path):
     service = Service(refuses=frozenset({2}))
-    with opened(path) as book:
+    with open_journal(path) as book:
         for value in "abcd":
             book.append({"value": value})
         assert delivery(book, service).finish(LIMIT_S)
     assert service.order == [1, 3, 4]
     aside = json.loads(path.with_suffix(".refused.jsonl").read_text())
     assert (aside["value"], aside["reason"]) == ("b", "not like this")
-    assert journal.found(path.parent) == [path]
+    assert journal.journals_in(path.parent) == [path]
 
 
 def test_the_last_line_that_a_kill_has_torn_is_dropped(path: Path):
-    with opened(path) as book:
+    with open_journal(path) as book:
         book.append({"value": "a"})
     with path.open("a") as file:
         file.write('{"n": 2, "val')
-    with opened(path) as book:
+    with open_journal(path) as book:
         assert [entry["value"] for entry in book.history] == ["a"]
         book.append({"value": "b"})
-    with opened(path) as book:
+    with open_journal(path) as book:
         assert [(entry["n"], entry["value"]) for entry in book.history] == [(1, "a"), (2, "b")]
 
 
 @pytest.mark.parametrize("line", ["x", "[]", '{"value": 1}', '{"n": "1"}'])
 def test_a_damaged_line_is_named(path: Path, line: str):
-    with opened(path) as book:
+    with open_journal(path) as book:
         book.append({"value": "a"})
     with path.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(UserError, match=r"records\.jsonl:3: damaged line"), opened(path):
+    with pytest.raises(UserError, match=r"records\.jsonl:3: damaged line"), open_journal(path):
         pass
 
 
 def test_two_processes_do_not_write_one_journal(path: Path):
     code = "from components.tracking import journal\nfrom pathlib import Path\n"
-    code += f"with journal.opened(Path({str(path)!r})): pass"
-    with opened(path):
+    code += f"with journal.open_journal(Path({str(path)!r})): pass"
+    with open_journal(path):
         other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "Busy" in other.stderr
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
@@ -146,7 +146,7 @@ def test_entries_written_before_a_kill_are_there(path: Path):
         [
             "from components.tracking import journal",
             "from pathlib import Path",
-            f"with journal.opened(Path({str(path)!r})) as book:",
+            f"with journal.open_journal(Path({str(path)!r})) as book:",
             "    while True:",
             "        book.append({'value': 'x' * 1000})",
             "        print(book.last['n'], flush=True)",
@@ -159,7 +159,7 @@ def test_entries_written_before_a_kill_are_there(path: Path):
     process.send_signal(signal.SIGKILL)
     said = max([said, *map(int, process.stdout.read().split())])
     process.wait()
-    with opened(path) as book:
+    with open_journal(path) as book:
         assert [entry["n"] for entry in book.history][:said] == list(range(1, said + 1))
 
 
@@ -167,7 +167,7 @@ def test_a_full_disk_costs_nothing_while_the_service_is_there(path: Path, caplog
     """The limit on a file's size stands in for the full disk: the kernel refuses the write in the same place."""
     service, limits = Service(), resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    with opened(path) as book:
+    with open_journal(path) as book:
         book.append({"value": "before"})
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
         try:
@@ -176,9 +176,9 @@ def test_a_full_disk_costs_nothing_while_the_service_is_there(path: Path, caplog
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, ignored)
         assert "wait in memory" in caplog.text
-        assert journal.look(path)[1] == 1
+        assert journal.peek(path)[1] == 1
         book.append({"value": "after"})  # there is room again
-        assert journal.look(path)[1] == 3
+        assert journal.peek(path)[1] == 3
         assert delivery(book, service).finish(LIMIT_S)
     assert service.order == [1, 2, 3]
 
@@ -187,7 +187,7 @@ def test_waits_grow_and_end(path: Path, monkeypatch: pytest.MonkeyPatch):
     waits = [0.02, 0.04, 0.08, 0.16]
     monkeypatch.setattr(journal, "FIRST_WAIT_S", waits[0])
     service = Service(*["away"] * 1000)
-    with opened(path) as book:
+    with open_journal(path) as book:
         book.append({})
         thread = delivery(book, service)
         until(lambda: len(service.called) > len(waits), "five attempts")
