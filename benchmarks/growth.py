@@ -142,13 +142,13 @@ def prepare(images: int, folder: Path, again: bool = False) -> Callable[[], obje
     from components import params
     from components.stages import prepare as stage
 
-    root, place = _pictures(folder, images), folder / f"prepared-{images}"
+    root, target = _pictures(folder, images), folder / f"prepared-{images}"
     settings = params.load(Path("params.yaml"), ["prepare.source=coco-dir", f"prepare.location={root}"])
 
     def once() -> object:
-        return stage.run(settings, out=place / "out", work=place / "work")
+        return stage.run(settings, out=target / "out", work=target / "work")
 
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
     if again:
         once()
     return once

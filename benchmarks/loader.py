@@ -54,12 +54,12 @@ def main(data: Folder = Path(os.environ.get("COCO128", DEFAULT_DATA)), rounds: i
             *(
                 Contender(
                     name,
-                    f"benchmarks.peers.loaders:{place.replace('-', '_').lower()}",
-                    _folder(data, work, place),
-                    path=peers.path(place),
+                    f"benchmarks.peers.loaders:{peer.replace('-', '_').lower()}",
+                    _folder(data, work, peer),
+                    path=peers.path(peer),
                     env={"YOLO_CONFIG_DIR": work, "YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"},
                 )
-                for name, place in {
+                for name, peer in {
                     "ultralytics": "ultralytics",
                     "ScaledYOLOv4 (large)": "yolov4-large",
                     "yolov7": "yolov7",

@@ -32,8 +32,8 @@ def main() -> None:
         [
             Contender("ours", "benchmarks.nms:ours"),
             *(
-                Contender(name, f"benchmarks.peers.nms:{place.replace('-', '_').lower()}", path=peers.path(place))
-                for name, place in names.items()
+                Contender(name, f"benchmarks.peers.nms:{peer.replace('-', '_').lower()}", path=peers.path(peer))
+                for name, peer in names.items()
             ),
         ],
         rounds=5,

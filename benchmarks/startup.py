@@ -75,67 +75,67 @@ def ours() -> Round:
 
 def _measure() -> Figures:
     with tempfile.TemporaryDirectory(prefix="startup-") as folder:
-        place = Path(folder) / "copy"
-        _copy_checkout(place)
-        figures = {"help_s": median(_seconds(place, "scaled-yolov4", "--help") for _ in range(TIMES))}
+        checkout = Path(folder) / "copy"
+        _copy_checkout(checkout)
+        figures = {"help_s": median(_seconds(checkout, "scaled-yolov4", "--help") for _ in range(TIMES))}
         began = time.time()
-        _call(place, "dvc", "repro", "evolve")
-        figures["first_step_s"] = _first_step(place) - began
-        figures["trial_overhead_s"] = _trial_overhead(place)
+        _call(checkout, "dvc", "repro", "evolve")
+        figures["first_step_s"] = _first_step(checkout) - began
+        figures["trial_overhead_s"] = _trial_overhead(checkout)
         for number, stage in enumerate(("prepare", "anchors", "evolve")):
-            seconds = median(_seconds(place, "dvc", "repro", "--single-item", stage) for _ in range(TIMES))
+            seconds = median(_seconds(checkout, "dvc", "repro", "--single-item", stage) for _ in range(TIMES))
             figures["noop_stage_s"] = max(figures["noop_stage_s"], seconds) if number else seconds
-        figures["full_ledger_s"] = median(_seconds(place, "scaled-yolov4", "evolve") for _ in range(TIMES))
-        figures["train_first_step_s"] = _until_first_step(place)
-        figures["train_first_step_in_ray_worker_s"] = _until_first_step(place, RAY_ADDRESS="local")
+        figures["full_ledger_s"] = median(_seconds(checkout, "scaled-yolov4", "evolve") for _ in range(TIMES))
+        figures["train_first_step_s"] = _until_first_step(checkout)
+        figures["train_first_step_in_ray_worker_s"] = _until_first_step(checkout, RAY_ADDRESS="local")
         return figures | {f"import {module}_s": _median_import(module) for module in MODULES}
 
 
-def _copy_checkout(place: Path) -> None:
+def _copy_checkout(checkout: Path) -> None:
     """The files of this checkout that git tracks or would add, without outputs of the stages."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     for name in listed.stdout.splitlines():
         if (ROOT / name).is_file() and not (ROOT / name).is_symlink() and name != "dvc.lock":
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, place / name)
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, checkout / name)
     for command in (["git", "init", "--quiet"], ["git", "add", "--all"]):
-        subprocess.run(command, cwd=place, check=True)
+        subprocess.run(command, cwd=checkout, check=True)
 
 
-def _environment(place: Path) -> dict[str, str]:
+def _environment(checkout: Path) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    modules = f"{place / 'benchmarks/first_step'}{os.pathsep}{place}"
+    modules = f"{checkout / 'benchmarks/first_step'}{os.pathsep}{checkout}"
     apart = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    return apart | {"PATH": path, "PYTHONPATH": modules, "FIRST_STEP": str(_mark(place)), "DVC_NO_ANALYTICS": "true"}
+    return apart | {"PATH": path, "PYTHONPATH": modules, "FIRST_STEP": str(_mark(checkout)), "DVC_NO_ANALYTICS": "true"}
 
 
-def _mark(place: Path) -> Path:
-    return place.with_name("first_step")
+def _mark(checkout: Path) -> Path:
+    return checkout.with_name("first_step")
 
 
-def _first_step(place: Path) -> float:
-    return float(_mark(place).read_text())
+def _first_step(checkout: Path) -> float:
+    return float(_mark(checkout).read_text())
 
 
-def _call(place: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=place, env=_environment(place), capture_output=True, text=True)
+def _call(checkout: Path, *command: str) -> None:
+    done = subprocess.run(command, cwd=checkout, env=_environment(checkout), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def _seconds(place: Path, *command: str) -> float:
+def _seconds(checkout: Path, *command: str) -> float:
     began = time.perf_counter()
-    _call(place, *command)
+    _call(checkout, *command)
     return time.perf_counter() - began
 
 
-def _until_first_step(place: Path, **more: str) -> float:
+def _until_first_step(checkout: Path, **more: str) -> float:
     """Seconds from the start of the stage `train` to the end of its first step; then the stage is stopped."""
-    mark, began = _mark(place), time.time()
+    mark, began = _mark(checkout), time.time()
     mark.unlink(missing_ok=True)
-    work = ["--work", str(place / f"work-{len(more)}")]
+    work = ["--work", str(checkout / f"work-{len(more)}")]
     stage = subprocess.Popen(
-        ["scaled-yolov4", "train", *work], cwd=place, env=_environment(place) | more, start_new_session=True,
+        ["scaled-yolov4", "train", *work], cwd=checkout, env=_environment(checkout) | more, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -150,12 +150,12 @@ def _until_first_step(place: Path, **more: str) -> float:
         except subprocess.TimeoutExpired:
             os.killpg(stage.pid, signal.SIGKILL)
             stage.wait()
-    return _first_step(place) - began
+    return _first_step(checkout) - began
 
 
-def _trial_overhead(place: Path) -> float:
+def _trial_overhead(checkout: Path) -> float:
     """The longest pause of a worker between a trial being available and the start of its training."""
-    lines = (place / "outputs/evolve/ledger.jsonl").read_text().splitlines()[1:]
+    lines = (checkout / "outputs/evolve/ledger.jsonl").read_text().splitlines()[1:]
     trials = {record["trial"]: record for record in map(json.loads, lines)}
     pauses = []
     for number, record in trials.items():

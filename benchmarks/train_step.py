@@ -138,13 +138,13 @@ def learner_of(
     model: str, size: int, batch: int, device: str, precision: str, compile: bool = False
 ) -> tuple[Learner, Callable[[], Tensor]]:
     """A learner, and one step of it on a batch of noise."""
-    place = torch.device(device)
-    setting = reproducible(0, place)
+    chosen = torch.device(device)
+    setting = reproducible(0, chosen)
     setting.__enter__()  # for the rest of this process
     network = model_of(model)
     phase = Phase(1, network.spec.hyp)
     dtype = {"fp32": None, "bf16": torch.bfloat16}[precision]
-    learner = Learner(network, StepConfig((phase,), size, batch, batch, place, dtype, compile=compile))
+    learner = Learner(network, StepConfig((phase,), size, batch, batch, chosen, dtype, compile=compile))
     values = Values(phase.hyp.lr0, phase.hyp.lr0, phase.hyp.momentum, 1)
     images, targets = batch_of(size, batch)
     data = Batch(images.pin_memory(), targets.pin_memory()) if device == "cuda" else Batch(images, targets)

@@ -100,5 +100,5 @@ def full_disk_told() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        place = error.filename or "the disk"
-        raise UserError(f"{place}: {error.strerror}; free some space, then the same command continues") from error
+        where = error.filename or "the disk"
+        raise UserError(f"{where}: {error.strerror}; free some space, then the same command continues") from error

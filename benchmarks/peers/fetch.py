@@ -23,9 +23,9 @@ def main(folder: Path) -> None:
     print(f"export PEERS={folder.absolute()}")
 
 
-def checkout(repository: str, commit: str, place: Path) -> None:
-    """Fetch one commit into `place`, which appears only once it is complete."""
-    partial = place.with_name(f"{place.name}.partial")
+def checkout(repository: str, commit: str, target: Path) -> None:
+    """Fetch one commit into `target`, which appears only once it is complete."""
+    partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for command in (
@@ -34,7 +34,7 @@ def checkout(repository: str, commit: str, place: Path) -> None:
         ("checkout", "-q", "FETCH_HEAD"),
     ):
         subprocess.run(("git", *command), cwd=partial, check=True)
-    partial.rename(place)
+    partial.rename(target)
 
 
 if __name__ == "__main__":

@@ -187,11 +187,11 @@ class Trial(tune.Trainable):
     """One training after another on a worker that stays warm: `reset_config` hands over the next one."""
 
     def setup(self, config: TrialConfig, plan: TrialPlan) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.plan, self.asked = plan, config
+        self.plan, self.trial_config = plan, config
         self.result: TrialResult | None = None
 
     def reset_config(self, new_config: TrialConfig) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.asked, self.result = new_config, None
+        self.trial_config, self.result = new_config, None
         return True
 
     @cached_property
@@ -202,7 +202,7 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, object]:
         """The training's result, repeated until `Proposals.may_end`."""
         if self.result is None:
-            self.result = run_trial(self.plan, lambda: self.splits, **self.asked)
+            self.result = run_trial(self.plan, lambda: self.splits, **self.trial_config)
         else:
             time.sleep(POLL_S)
         return {**self.result}

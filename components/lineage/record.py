@@ -34,10 +34,10 @@ Lineage = dict[str, str]
 
 def lineage(params: Params, model: str, data_sha256: str) -> Lineage:
     """The lineage of a training of `model` now. data_sha256: of the content, from the manifest."""
-    asked = json.loads(os.environ.get(ASKED_VARIABLE) or "{}")
+    requested = json.loads(os.environ.get(ASKED_VARIABLE) or "{}")
     return {
         "data": data_sha256,
-        "parameters": asked.get(model) or parameters_digest(params, model),
+        "parameters": requested.get(model) or parameters_digest(params, model),
         "code": code_digest(*BEHIND_WEIGHTS),
         "image": os.environ.get(IMAGE_VARIABLE, ""),
     }
@@ -45,8 +45,8 @@ def lineage(params: Params, model: str, data_sha256: str) -> Lineage:
 
 def source_fingerprint(params: Params, found: str) -> str:
     """SHA-256 (hex) of what determines the prepared data: parameters, code, and the state of the source, `found`."""
-    place = params.prepare.model_dump(mode="json", exclude={"revision"})  # `found` is what it points to
-    return hashlib.sha256(json.dumps([place, code_digest(*BEHIND_DATA), found]).encode()).hexdigest()
+    settings = params.prepare.model_dump(mode="json", exclude={"revision"})  # `found` is what it points to
+    return hashlib.sha256(json.dumps([settings, code_digest(*BEHIND_DATA), found]).encode()).hexdigest()
 
 
 def judged_alike(judged: Mapping[str, "ModelVersion | None"], now: Lineage, source: str = "") -> str:
@@ -89,8 +89,8 @@ def _training(params: Params, model: str) -> dict[str, object]:
     from components.training.configuration import resolved  # imports torch
 
     config = dataclasses.replace(resolved(params, model), device="cpu")
-    asked = {"device": params.train.device, "weights": params.train_settings(model).weights}
-    return {**config.identity(), **asked}
+    requested = {"device": params.train.device, "weights": params.train_settings(model).weights}
+    return {**config.identity(), **requested}
 
 
 @functools.cache

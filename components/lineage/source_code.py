@@ -79,8 +79,8 @@ def _file(module: str, root: Path) -> Path:
 
 
 def _found(module: str, root: Path) -> Path | None:
-    place = root.joinpath(*module.split("."))
-    return next((path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()), None)
+    base = root.joinpath(*module.split("."))
+    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
 def _imports(module: str, root: Path) -> Iterator[str]:
@@ -128,13 +128,13 @@ def _is_for_typing(node: object) -> TypeGuard[ast.If]:
 
 @cache
 def _tree_digest(source: bytes) -> str:
-    return hashlib.sha256("".join(_said(ast.parse(source))).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256("".join(_dump(ast.parse(source))).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _said(value: object) -> Iterator[str]:
+def _dump(value: object) -> Iterator[str]:
     """A syntax tree as text, without docstrings and empty fields, in which Python versions differ."""
     if _is_for_typing(value):
-        yield from _said(value.orelse)
+        yield from _dump(value.orelse)
     elif isinstance(value, ast.AST):
         yield f"({type(value).__name__}"
         for name, field in ast.iter_fields(value):
@@ -144,12 +144,12 @@ def _said(value: object) -> Iterator[str]:
                 field = [part for part in field if not _is_text(part, "")]  # Python 3.12 adds some
             if field is not None and field != [] and name not in ("kind", "type_comment", "type_ignores"):
                 yield f" {name}="
-                yield from _said(field)
+                yield from _dump(field)
         yield ")"
     elif isinstance(value, list):
         yield "["
         for item in value:
-            yield from _said(item)
+            yield from _dump(item)
         yield "]"
     else:
         yield repr(value)

@@ -59,7 +59,7 @@ METRICS: dict[str, Metric] = {
     "stage_diverged": Metric("gauge", "1 if it ended because the loss was not finite, else 0."),
 }
 
-OnLook = Callable[[int, Mapping[str, float], "Pace"], None]
+OnReport = Callable[[int, Mapping[str, float], "Pace"], None]
 
 
 class Exporter(Protocol):
@@ -71,7 +71,7 @@ class Exporter(Protocol):
 
 
 @contextmanager
-def training(model: str, queued: float | None = None) -> Iterator[OnLook]:
+def training(model: str, queued: float | None = None) -> Iterator[OnReport]:
     """Report training progress while the block runs; yields what is to be called whenever the losses are read.
 
     queued: seconds that it waited for its workers, if it did.
@@ -84,7 +84,7 @@ def training(model: str, queued: float | None = None) -> Iterator[OnLook]:
     if queued is not None:
         values["train_queue_seconds"] = queued
 
-    def look(step: int, losses: Mapping[str, float], pace: Pace) -> None:
+    def report(step: int, losses: Mapping[str, float], pace: Pace) -> None:
         values.update(train_step=step, train_last_step_timestamp_seconds=time.time(), train_loss=losses["loss"])
         added = {
             "train_images_total": pace.images,
@@ -94,7 +94,7 @@ def training(model: str, queued: float | None = None) -> Iterator[OnLook]:
         values.update({name: values.get(name, 0.0) + amount for name, amount in added.items()})
 
     with _exported(exporter, values):
-        yield look
+        yield report
 
 
 @contextmanager

@@ -65,22 +65,22 @@ def set_aliases(
             client.set_registered_model_alias(name, alias, str(number))
 
 
-def publish_champion(client: "MlflowClient", name: str, number: int | None, place: str | None) -> None:
+def publish_champion(client: "MlflowClient", name: str, number: int | None, location: str | None) -> None:
     """Copy the version that is, or is about to become, the champion to where serving reads it.
 
     Call it before the aliases change: when it fails, running the same command again repeats everything.
-    place: None for where champions were published last.
+    location: None for where champions were published last.
     """
     from components.tracking import champions  # imports boto3, which is slow
 
-    if number is not None and (place := place or champions.place_of(client, name)):
-        champions.publish(client, name, number, place)
+    if number is not None and (location := location or champions.location_of(client, name)):
+        champions.publish(client, name, number, location)
 
 
-def roll_back(model: str, place: str | None = None) -> Decision:
+def roll_back(model: str, location: str | None = None) -> Decision:
     """Make the previous champion the champion again, and tag the one it replaces as rolled back.
 
-    place: where champions are published; None for where they were published last.
+    location: where champions are published; None for where they were published last.
     """
     from mlflow.exceptions import MlflowException
 
@@ -96,7 +96,7 @@ def roll_back(model: str, place: str | None = None) -> Decision:
         champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
         if champion is None or previous is None or previous == champion:
             raise UserError(f"{name}: there is no previous champion to restore")
-        publish_champion(client, name, previous, place)
+        publish_champion(client, name, previous, location)
         client.set_model_version_tag(name, str(champion), ROLLED_BACK_TAG, "true")
         # The champion first: a kill in between leaves a registry that serves, and a rollback that can be repeated.
         earlier = decision_on(client.get_model_version(name, str(previous)))

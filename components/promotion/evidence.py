@@ -30,8 +30,8 @@ class Evidence:
 
 def registered_evidence(client: "MlflowClient", version: "ModelVersion") -> Evidence:
     """The evidence that was stored with a version at its registration."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(client.download_artifacts(str(version.run_id), EVIDENCE, place))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(client.download_artifacts(str(version.run_id), EVIDENCE, temporary))
         benchmark = read_json(folder / "benchmark.json")
         detections = Detections.of(read_json(folder / "detections.json"))
         return Evidence(detections, benchmark.get("latency_ms_b1"), benchmark.get("device"))
@@ -57,8 +57,8 @@ def detect_again(params: Params, version: "ModelVersion", data: Path, progress: 
     from yolo_core.models.weights import load_detector
 
     dataset, device = load_prepared(data, "val"), pick_device(params.train.device)
-    with tempfile.TemporaryDirectory() as place:
-        loaded = load_detector(version_weights(version, Path(place, "model.safetensors")), device=device)
+    with tempfile.TemporaryDirectory() as temporary:
+        loaded = load_detector(version_weights(version, Path(temporary, "model.safetensors")), device=device)
     ids = dict(zip(dataset.classes, dataset.category_ids, strict=True))
     dataset.category_ids = [ids.get(name, -1) for name in loaded.classes]  # of the classes it detects
     fused = fuse(loaded.model)

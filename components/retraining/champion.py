@@ -53,8 +53,8 @@ class Comparison:
 
 def load(client: "MlflowClient", version: "ModelVersion", folder: Path) -> Champion:
     """The champion with what was stored at its registration; its weights go to `folder`."""
-    with tempfile.TemporaryDirectory() as place:
-        evidence = Path(client.download_artifacts(str(version.run_id), EVIDENCE, place))
+    with tempfile.TemporaryDirectory() as temporary:
+        evidence = Path(client.download_artifacts(str(version.run_id), EVIDENCE, temporary))
         dataset, training = manifest.read(evidence / manifest.NAME), read_json(evidence / "train.json")
     return Champion(
         version=int(version.version),

@@ -54,17 +54,17 @@ def connect() -> BaseClient:
 
 
 @contextmanager
-def reaching(place: Location) -> Iterator[None]:
+def reaching(location: Location) -> Iterator[None]:
     """Turn the store's errors into one line: TryAgain for transient ones, UserError for the rest."""
     try:
         yield
     except (NoCredentialsError, PartialCredentialsError) as error:
-        raise UserError(f"{place}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
+        raise UserError(f"{location}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
     except ClientError as error:
         kind = TryAgain if is_transient(error) else UserError
-        raise kind(f"{place}: {_REASONS.get(code(error), str(error))}") from None
+        raise kind(f"{location}: {_REASONS.get(code(error), str(error))}") from None
     except (BotoCoreError, ResponseParserError) as error:
-        raise TryAgain(f"{place}: {error}; check AWS_ENDPOINT_URL and the network") from None
+        raise TryAgain(f"{location}: {error}; check AWS_ENDPOINT_URL and the network") from None
 
 
 def code(error: ClientError) -> str:
@@ -78,8 +78,8 @@ def is_transient(error: ClientError) -> bool:
     return status >= 500 or status == 429 or code(error) in _TRANSIENT
 
 
-def check_writable(client: BaseClient, place: Location) -> None:
+def check_writable(client: BaseClient, location: Location) -> None:
     """Raise an error unless objects can be written there: begins an upload and aborts it, which leaves nothing."""
-    key = place.key or "probe"
-    begun = client.create_multipart_upload(Bucket=place.bucket, Key=key)
-    client.abort_multipart_upload(Bucket=place.bucket, Key=key, UploadId=begun["UploadId"])
+    key = location.key or "probe"
+    begun = client.create_multipart_upload(Bucket=location.bucket, Key=key)
+    client.abort_multipart_upload(Bucket=location.bucket, Key=key, UploadId=begun["UploadId"])

@@ -82,26 +82,26 @@ def _known(path: Path, etag: str) -> _Known:
     return _Known(stat.st_size, stat.st_mtime_ns, etag)
 
 
-def contents(place: Location) -> dict[str, "Listed"]:
-    """The objects below `place` by relative path. Raises as `pull` does."""
-    with reaching(place):
-        objects = listing(connect(), place)
+def contents(location: Location) -> dict[str, "Listed"]:
+    """The objects below `location` by relative path. Raises as `pull` does."""
+    with reaching(location):
+        objects = listing(connect(), location)
         if not objects:
-            raise UserError(f"{place}: no objects there; check the bucket's and the prefix's spelling")
+            raise UserError(f"{location}: no objects there; check the bucket's and the prefix's spelling")
         return objects
 
 
-def pull(place: Location, folder: Path, progress: Progress = silent) -> int:
-    """Download the objects below `place` into `folder`; returns how many were downloaded.
+def pull(location: Location, folder: Path, progress: Progress = silent) -> int:
+    """Download the objects below `location` into `folder`; returns how many were downloaded.
 
     Files from an earlier pull that the store no longer has are removed. Raises UserError if there are no objects or a
     key would leave the folder, TryAgain if the store is unavailable.
     """
-    with alone_with(folder), reaching(place):
+    with alone_with(folder), reaching(location):
         client = connect()
-        objects = listing(client, place)
+        objects = listing(client, location)
         if not objects:
-            raise UserError(f"{place}: no objects there; check the bucket's and the prefix's spelling")
+            raise UserError(f"{location}: no objects there; check the bucket's and the prefix's spelling")
         index = _Index.read(folder)
         for path in index.known.keys() - objects.keys():
             (folder / path).unlink(missing_ok=True)
@@ -110,56 +110,56 @@ def pull(place: Location, folder: Path, progress: Progress = silent) -> int:
 
         def fetch(item: Listed, progress: Progress = silent) -> tuple[str, _Known]:
             path = folder / item.path
-            held = transfer.download(client, place / item.path, path, progress, item.size)
+            held = transfer.download(client, location / item.path, path, progress, item.size)
             return item.path, _known(path, held.etag)
 
-        _move(wanted, fetch, index, f"download s3://{place.bucket}", progress)
+        _move(wanted, fetch, index, f"download s3://{location.bucket}", progress)
         return len(wanted)
 
 
-def push(folder: Path, place: Location, progress: Progress = silent, *, live: bool = False) -> int:
-    """Upload the files of `folder` that differ from the objects below `place`; returns how many were uploaded.
+def push(folder: Path, location: Location, progress: Progress = silent, *, live: bool = False) -> int:
+    """Upload the files of `folder` that differ from the objects below `location`; returns how many were uploaded.
 
     Objects that the folder does not have stay, with a warning. live: the folder is in use; files may vanish meanwhile,
     and objects whose files have been deleted here are deleted too.
     Raises UserError or TryAgain as the store answers.
     """
-    with alone_with(folder), reaching(place):
+    with alone_with(folder), reaching(location):
         client = connect()
-        objects, index, here = listing(client, place), _Index.read(folder), _files(folder)
+        objects, index, here = listing(client, location), _Index.read(folder), _files(folder)
         wanted = [Listed(path, size, "") for path, size in here.items() if not _is_there(path, objects, index)]
 
         def send(item: Listed, progress: Progress = silent) -> tuple[str, _Known] | None:
             path = folder / item.path
             try:
                 before = _known(path, "")
-                held = transfer.upload(client, path, place / item.path, progress)
+                held = transfer.upload(client, path, location / item.path, progress)
             except FileNotFoundError:
                 if live:
                     return None
                 raise
             return item.path, before._replace(etag=held.etag)
 
-        _move(wanted, send, index, f"upload s3://{place.bucket}", progress)
+        _move(wanted, send, index, f"upload s3://{location.bucket}", progress)
         gone = sorted(objects.keys() - here.keys())
         if live:
-            _remove(client, place, [path for path in gone if path in index.known], index)
+            _remove(client, location, [path for path in gone if path in index.known], index)
         elif gone:
             log.warning(
                 "%s: %d objects there are not part of this result and were left in place, such as %s",
-                place,
+                location,
                 len(gone),
                 gone[0],
             )
         return len(wanted)
 
 
-def listing(client: BaseClient, place: Location) -> dict[str, Listed]:
-    """The objects below `place` by relative path; UserError for a key that would leave a folder."""
+def listing(client: BaseClient, location: Location) -> dict[str, Listed]:
+    """The objects below `location` by relative path; UserError for a key that would leave a folder."""
     objects = {}
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix):
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=location.bucket, Prefix=location.prefix):
         for record in page.get("Contents", []):
-            path = record["Key"].removeprefix(place.prefix)
+            path = record["Key"].removeprefix(location.prefix)
             if not path or path.endswith("/"):
                 continue  # a folder's placeholder
             if not is_safe(path):
@@ -194,10 +194,10 @@ def _move(items: list[Listed], move: _Move, index: _Index, label: str, progress:
         index.write()
 
 
-def _remove(client: BaseClient, place: Location, paths: list[str], index: _Index) -> None:
+def _remove(client: BaseClient, location: Location, paths: list[str], index: _Index) -> None:
     """Delete objects one by one: not every store can delete several in a request."""
     for path in paths:
-        client.delete_object(Bucket=place.bucket, Key=(place / path).key)
+        client.delete_object(Bucket=location.bucket, Key=(location / path).key)
         del index.known[path]
     index.write()
 

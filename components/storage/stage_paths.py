@@ -62,12 +62,12 @@ def local_copy(path: str, progress: Progress = silent) -> str:
 
 def deliver_all(progress: Progress) -> list[str]:
     """Upload every finished result in the outbox; returns their addresses. Raises TryAgain at the first failure."""
-    places = []
+    locations = []
     for record in sorted((outbox() / "results").glob(f"*/{_PendingUpload.RECORD}")):
         pending = _PendingUpload(parse(json.loads(record.read_text(encoding="utf-8"))["place"]), record.parent)
         pending.upload(progress)
-        places.append(str(pending.place))
-    return places
+        locations.append(str(pending.location))
+    return locations
 
 
 def _parsed(value: object) -> object:
@@ -89,22 +89,22 @@ class _NotFound(UserError):
     pass
 
 
-def _copy_of(place: Location) -> Path:
-    return STORE / place.bucket / place.key
+def _copy_of(location: Location) -> Path:
+    return STORE / location.bucket / location.key
 
 
-def _fetched(place: Location, progress: Progress) -> Path:
+def _fetched(location: Location, progress: Progress) -> Path:
     """An up-to-date local copy of an object, or of everything below a prefix."""
-    local = _copy_of(place)
-    with reaching(place):
+    local = _copy_of(location)
+    with reaching(location):
         client = connect()
-        held = transfer.head(client, place) if place.key else None
+        held = transfer.head(client, location) if location.key else None
         if held is None:
-            if not folder.listing(client, place):
-                raise _NotFound(f"{place}: nothing there; run the stage that makes it, or correct the address")
-            folder.pull(place, local, progress)
+            if not folder.listing(client, location):
+                raise _NotFound(f"{location}: nothing there; run the stage that makes it, or correct the address")
+            folder.pull(location, local, progress)
         elif not (local.is_file() and local.stat().st_size == held.size and checksums.etag(local) == held.etag):
-            transfer.download(client, place, local, progress)
+            transfer.download(client, location, local, progress)
     return local
 
 
@@ -122,7 +122,7 @@ class _Record(TypedDict):
 class _PendingUpload:
     """A result in the outbox, on its way to the store."""
 
-    place: Location
+    location: Location
     """The destination."""
     folder: Path
     """Of this result in the outbox."""
@@ -130,12 +130,12 @@ class _PendingUpload:
     RECORD = "parcel.json"  # written when the content is complete; renamed, it would lose what waits since an update
 
     @classmethod
-    def to(cls, place: Location) -> "_PendingUpload":
-        return cls(place, outbox() / "results" / hashlib.sha256(str(place).encode()).hexdigest()[:16])
+    def to(cls, location: Location) -> "_PendingUpload":
+        return cls(location, outbox() / "results" / hashlib.sha256(str(location).encode()).hexdigest()[:16])
 
     @property
     def content(self) -> Path:
-        return self.folder / "content" / (self.place.key.rpartition("/")[2] or self.place.bucket)
+        return self.folder / "content" / (self.location.key.rpartition("/")[2] or self.location.bucket)
 
     def emptied(self) -> Path:
         """Where the stage is to write; nothing is there yet."""
@@ -144,7 +144,7 @@ class _PendingUpload:
         return self.content
 
     def finish(self, identity: str, result: Summary) -> None:
-        record: _Record = {"place": str(self.place), "identity": identity, "result": result}
+        record: _Record = {"place": str(self.location), "identity": identity, "result": result}
         write_json(self.folder / self.RECORD, record)
 
     def is_finished(self, identity: str) -> bool:
@@ -155,10 +155,10 @@ class _PendingUpload:
         result = self._record()["result"]
         try:
             if self.content.is_dir():
-                folder.push(self.content, self.place, progress)
+                folder.push(self.content, self.location, progress)
             else:
-                with reaching(self.place):
-                    transfer.upload(connect(), self.content, self.place, progress)
+                with reaching(self.location):
+                    transfer.upload(connect(), self.content, self.location, progress)
         except UserError as error:
             fix = "run `scaled-yolov4 sync`, or the same command again, once that is fixed"
             raise TryAgain(f"{error}; the finished result is kept in {self.content}: {fix}") from None
@@ -184,17 +184,17 @@ def _traits(value: object) -> object:
 
 
 @contextlib.contextmanager
-def _mirrored(place: object) -> Iterator[None]:
+def _mirrored(location: object) -> Iterator[None]:
     """Keep uploading the folder of unfinished work while the block runs, and once more after it."""
-    if not isinstance(place, Location):
+    if not isinstance(location, Location):
         yield
         return
 
     def mirror() -> None:
         try:
-            folder.push(_copy_of(place), place, live=True)
+            folder.push(_copy_of(location), location, live=True)
         except UserError as error:  # the stage continues without a remote copy
-            log.warning("%s; unfinished work is kept only in %s", error, _copy_of(place))
+            log.warning("%s; unfinished work is kept only in %s", error, _copy_of(location))
 
     with periodically(mirror, MIRROR_EVERY_S, "mirror", at_end=True):
         yield

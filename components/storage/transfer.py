@@ -83,19 +83,19 @@ class Object:
         return cls(size, answer["ETag"].strip('"'), answer.get("ChecksumSHA256"), encrypted)
 
 
-def upload(client: BaseClient, path: Path, place: Location, progress: Progress = silent) -> Object:
+def upload(client: BaseClient, path: Path, location: Location, progress: Progress = silent) -> Object:
     """Upload a file and return the object as the store reports it.
 
     Raises TryAgain if the bytes keep arriving damaged; the store's own errors as botocore raises them.
     """
     large = path.stat().st_size > PART_BYTES
     return _retry_damaged(
-        place, lambda: _send_parts(client, path, place, progress) if large else _send(client, path, place)
+        location, lambda: _send_parts(client, path, location, progress) if large else _send(client, path, location)
     )
 
 
 def download(
-    client: BaseClient, place: Location, target: Path, progress: Progress = silent, size: int | None = None
+    client: BaseClient, location: Location, target: Path, progress: Progress = silent, size: int | None = None
 ) -> Object:
     """Download an object to `target` and return it as the store reports it. size: as listed; saves a request.
 
@@ -106,27 +106,27 @@ def download(
     partial = target.with_name(f".{target.name}.part")
 
     def receive() -> Object:
-        held = None if size is not None and size <= PART_BYTES else head(client, place)
+        held = None if size is not None and size <= PART_BYTES else head(client, location)
         if held and held.size > PART_BYTES:
-            _receive_parts(client, place, held, partial, progress)
+            _receive_parts(client, location, held, partial, progress)
         else:
-            held = _receive(client, place, partial)
-        if not _matches(held, partial, _part_of(client, place, held)):
+            held = _receive(client, location, partial)
+        if not _matches(held, partial, _part_of(client, location, held)):
             _discard(partial)
             raise _Damaged("the bytes that arrived do not have the object's checksum")
         return held
 
-    held = _retry_damaged(place, receive)
+    held = _retry_damaged(location, receive)
     flush_file(partial)
     partial.replace(target)
     _discard(partial)
     return held
 
 
-def head(client: BaseClient, place: Location) -> Object | None:
+def head(client: BaseClient, location: Location) -> Object | None:
     """The object there, or None."""
     try:
-        answer = client.head_object(Bucket=place.bucket, Key=place.key, ChecksumMode="ENABLED")
+        answer = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
     except ClientError as error:
         if code(error) == "404":
             return None
@@ -143,7 +143,7 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> 
             pool.shutdown(cancel_futures=True)
 
 
-def _retry_damaged(place: Location, transfer: Callable[[], R]) -> R:
+def _retry_damaged(location: Location, transfer: Callable[[], R]) -> R:
     """Retry, with backoff, what the client does not retry itself."""
 
     def attempt() -> R:
@@ -165,7 +165,7 @@ def _retry_damaged(place: Location, transfer: Callable[[], R]) -> R:
     try:
         return retrying(attempt)
     except _Damaged as error:
-        raise TryAgain(f"{place}: {error}, in {ATTEMPTS} attempts; check the network") from None
+        raise TryAgain(f"{location}: {error}, in {ATTEMPTS} attempts; check the network") from None
 
 
 def _may_be_damage(error: BaseException) -> bool:
@@ -176,11 +176,11 @@ def _may_be_damage(error: BaseException) -> bool:
 # Uploads
 
 
-def _send(client: BaseClient, path: Path, place: Location) -> Object:
+def _send(client: BaseClient, path: Path, location: Location) -> Object:
     """Upload a small file in one request."""
     data = path.read_bytes()
     md5, sha256 = as_text("md5", digest("md5", data)), as_text("sha256", digest("sha256", data))
-    answer = client.put_object(Bucket=place.bucket, Key=place.key, Body=data, ChecksumSHA256=sha256)
+    answer = client.put_object(Bucket=location.bucket, Key=location.key, Body=data, ChecksumSHA256=sha256)
     return _confirmed(Object.of(answer, len(data)), len(data), md5, sha256)
 
 
@@ -193,12 +193,12 @@ class _Part:
     sha256: bytes
 
 
-def _send_parts(client: BaseClient, path: Path, place: Location, progress: Progress) -> Object:
+def _send_parts(client: BaseClient, path: Path, location: Location, progress: Progress) -> Object:
     """Upload in parts, except for those that an earlier upload has left in the store."""
     size = path.stat().st_size
     part = part_bytes(size)
-    key = {"Bucket": place.bucket, "Key": place.key}
-    unfinished, existing = _unfinished(client, place)
+    key = {"Bucket": location.bucket, "Key": location.key}
+    unfinished, existing = _unfinished(client, location)
     upload_id = unfinished or client.create_multipart_upload(**key, ChecksumAlgorithm="SHA256")["UploadId"]
 
     def send(number: int) -> _Part:
@@ -223,31 +223,31 @@ def _send_parts(client: BaseClient, path: Path, place: Location, progress: Progr
         client.complete_multipart_upload(**key, UploadId=upload_id, MultipartUpload={"Parts": listed})
     except ClientError as error:
         if code(error) in _STALE_UPLOAD:
-            _abort(client, place, upload_id)  # the next attempt begins a new one
+            _abort(client, location, upload_id)  # the next attempt begins a new one
         raise
     md5, sha256 = of_parts("md5", [part.md5 for part in parts]), of_parts("sha256", [part.sha256 for part in parts])
-    return _confirmed(head(client, place), size, md5, sha256)
+    return _confirmed(head(client, location), size, md5, sha256)
 
 
-def _unfinished(client: BaseClient, place: Location) -> tuple[str | None, dict[int, str]]:
+def _unfinished(client: BaseClient, location: Location) -> tuple[str | None, dict[int, str]]:
     """The newest unfinished upload of this object, and the ETags of its parts by number."""
-    pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=place.bucket, Prefix=place.key)
+    pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=location.bucket, Prefix=location.key)
     begun = [
         upload
         for page in pages
         for upload in page.get("Uploads", [])
-        if upload["Key"] == place.key and upload.get("ChecksumAlgorithm", "SHA256") == "SHA256"
+        if upload["Key"] == location.key and upload.get("ChecksumAlgorithm", "SHA256") == "SHA256"
     ]
     if not begun:
         return None, {}
     newest = max(begun, key=lambda upload: upload["Initiated"])["UploadId"]
-    pages = client.get_paginator("list_parts").paginate(Bucket=place.bucket, Key=place.key, UploadId=newest)
+    pages = client.get_paginator("list_parts").paginate(Bucket=location.bucket, Key=location.key, UploadId=newest)
     return newest, {part["PartNumber"]: part["ETag"].strip('"') for page in pages for part in page.get("Parts", [])}
 
 
-def _abort(client: BaseClient, place: Location, upload_id: str) -> None:
+def _abort(client: BaseClient, location: Location, upload_id: str) -> None:
     try:
-        client.abort_multipart_upload(Bucket=place.bucket, Key=place.key, UploadId=upload_id)
+        client.abort_multipart_upload(Bucket=location.bucket, Key=location.key, UploadId=upload_id)
     except ClientError as error:
         if code(error) != "NoSuchUpload":
             raise
@@ -266,25 +266,25 @@ def _confirmed(held: Object | None, size: int, md5: str, sha256: str) -> Object:
 # Downloads
 
 
-def _receive(client: BaseClient, place: Location, partial: Path) -> Object:
+def _receive(client: BaseClient, location: Location, partial: Path) -> Object:
     """Download a small object in one request."""
     try:
-        answer = client.get_object(Bucket=place.bucket, Key=place.key, ChecksumMode="ENABLED")
+        answer = client.get_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
     except ClientError as error:
         if code(error) == "NoSuchKey":
-            raise UserError(f"{place}: no such object") from None
+            raise UserError(f"{location}: no such object") from None
         raise
     partial.write_bytes(answer["Body"].read())
     return Object.of(answer, answer["ContentLength"])
 
 
-def _receive_parts(client: BaseClient, place: Location, held: Object, partial: Path, progress: Progress) -> None:
+def _receive_parts(client: BaseClient, location: Location, held: Object, partial: Path, progress: Progress) -> None:
     """Fill the partial file, except for the parts that an earlier download has left in it."""
     part = part_bytes(held.size)
     done = _parts_here(partial, held, part)
     free = shutil.disk_usage(partial.parent).free
     if free < held.size - len(done) * part:
-        raise UserError(f"{partial.parent}: {free / 1e9:.1f} GB free, {place} needs {held.size / 1e9:.1f} GB")
+        raise UserError(f"{partial.parent}: {free / 1e9:.1f} GB free, {location} needs {held.size / 1e9:.1f} GB")
     if not done:
         with partial.open("wb") as file:
             file.truncate(held.size)
@@ -294,24 +294,24 @@ def _receive_parts(client: BaseClient, place: Location, held: Object, partial: P
 
         def fetch(number: int) -> int:
             start = number * part
-            data = _retry_damaged(place, lambda: _range(client, place, held, start, min(part, held.size - start)))
+            data = _retry_damaged(location, lambda: _range(client, location, held, start, min(part, held.size - start)))
             os.pwrite(file.fileno(), data, start)
             return number
 
         fetching = in_threads(fetch, wanted, PARTS_AT_A_TIME)
-        for number in progress(fetching, f"download {place.key.rpartition('/')[2]} (parts)", len(wanted)):
+        for number in progress(fetching, f"download {location.key.rpartition('/')[2]} (parts)", len(wanted)):
             record.write(f"{number}\n")
             record.flush()
 
 
-def _range(client: BaseClient, place: Location, held: Object, start: int, length: int) -> bytes:
+def _range(client: BaseClient, location: Location, held: Object, start: int, length: int) -> bytes:
     """Bytes of exactly this version of the object."""
     span = f"bytes={start}-{start + length - 1}"
     try:
-        answer = client.get_object(Bucket=place.bucket, Key=place.key, Range=span, IfMatch=f'"{held.etag}"')
+        answer = client.get_object(Bucket=location.bucket, Key=location.key, Range=span, IfMatch=f'"{held.etag}"')
     except ClientError as error:
         if code(error) in ("PreconditionFailed", "412"):
-            raise TryAgain(f"{place}: changed during the download; run again") from None
+            raise TryAgain(f"{location}: changed during the download; run again") from None
         raise
     data = answer["Body"].read()
     if len(data) != length:
@@ -343,11 +343,11 @@ def _discard(partial: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _part_of(client: BaseClient, place: Location, held: Object) -> int | None:
+def _part_of(client: BaseClient, location: Location, held: Object) -> int | None:
     """The size of the parts that an object was sent in; None if it was sent in one piece."""
     if not held.in_parts:
         return None
-    return client.head_object(Bucket=place.bucket, Key=place.key, PartNumber=1)["ContentLength"]
+    return client.head_object(Bucket=location.bucket, Key=location.key, PartNumber=1)["ContentLength"]
 
 
 def _matches(held: Object, path: Path, part: int | None) -> bool:

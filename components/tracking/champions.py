@@ -1,7 +1,7 @@
 """Champions for a self-hosted server: a folder, or a prefix in the object store, that it can read without MLflow.
 
-    <place>/<model>/<version>/model.safetensors
-    <place>/<model>/champion.json       version, weights and SHA-256 of the one in service; written last
+    <location>/<model>/<version>/model.safetensors
+    <location>/<model>/champion.json       version, weights and SHA-256 of the one in service; written last
 
 Former champions stay, so that a rollback finds its version.
 """
@@ -23,22 +23,22 @@ from yolo_core.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PLACE_TAG = "scaled_yolov4.champions"  # of the registered model: where its champions were published last
+LOCATION_TAG = "scaled_yolov4.champions"  # of the registered model: where its champions were published last
 POINTER, WEIGHTS = "champion.json", "model.safetensors"
 
 
-def place_of(client: "MlflowClient", name: str) -> str | None:
+def location_of(client: "MlflowClient", name: str) -> str | None:
     """Where the champions of a registered model were published last; None when they never were."""
-    return client.get_registered_model(name).tags.get(PLACE_TAG)
+    return client.get_registered_model(name).tags.get(LOCATION_TAG)
 
 
-def publish(client: "MlflowClient", name: str, number: int, place: str) -> None:
+def publish(client: "MlflowClient", name: str, number: int, location: str) -> None:
     """Publish version `number` of a registered model as the champion; nothing is sent when it is the champion there.
 
-    place: a folder, or an s3:// prefix. Raises UserError when access is refused or the place cannot be written,
+    location: a folder, or an s3:// prefix. Raises UserError when access is refused or the location cannot be written,
     TryAgain while the store is unavailable.
     """
-    root = parse(place) if place.startswith("s3:") else path_or_location(place)
+    root = parse(location) if location.startswith("s3:") else path_or_location(location)
     model, version = name.removeprefix(MODEL_NAME_PREFIX), client.get_model_version(name, str(number))
     with tempfile.TemporaryDirectory() as folder:
         if _pointer(root, model, Path(folder)).get("version") != number:
@@ -47,7 +47,7 @@ def publish(client: "MlflowClient", name: str, number: int, place: str) -> None:
             Path(folder, POINTER).write_text(json.dumps(record) + "\n", encoding="utf-8")
             _put(weights, root, f"{model}/{record['weights']}")
             _put(Path(folder, POINTER), root, f"{model}/{POINTER}")
-    client.set_registered_model_tag(name, PLACE_TAG, place)
+    client.set_registered_model_tag(name, LOCATION_TAG, location)
 
 
 def _pointer(root: Path | Location, model: str, folder: Path) -> dict[str, object]:

@@ -133,12 +133,12 @@ class DriverActor:
 
     def finish_upload(self, folder: str, keep: list[str] | None = None) -> None:
         """Put the upload, now whole, at `folder`. keep: the checkpoints beside it that stay, None for all."""
-        place = self._folder / folder
-        shutil.rmtree(place, ignore_errors=True)
-        with atomic.replaced_folder(place) as aside:
+        target = self._folder / folder
+        shutil.rmtree(target, ignore_errors=True)
+        with atomic.replaced_folder(target) as aside:
             for path in self._incoming.iterdir():
                 path.replace(aside / path.name)
-        for old in place.parent.glob("step-*"):
+        for old in target.parent.glob("step-*"):
             if keep is not None and old.name not in keep:
                 shutil.rmtree(old)
 

@@ -149,11 +149,11 @@ def _recorded(job: Job, context: WorkerContext) -> Iterator[tuple[RunRecord, OnL
     if not distributed.is_main():
         yield _NoRun(), None
         return
-    with context.open_run() as run, metrics.training(job.config.model, context.queue_seconds) as look:
+    with context.open_run() as run, metrics.training(job.config.model, context.queue_seconds) as report:
 
         def on_log(step: int, losses: dict[str, float], pace: Pace) -> None:
             run.log({f"train/{name}": value for name, value in losses.items()}, step)
-            look(step, losses, pace)
+            report(step, losses, pace)
 
         yield run, on_log
 

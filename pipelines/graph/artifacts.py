@@ -25,7 +25,7 @@ def address(artifact: dsl.Artifact) -> str:
 
 def store_address(artifact: dsl.Artifact) -> str:
     """An artifact's address in the object store. KFP's own store speaks S3 whatever its URI scheme."""
-    scheme, _, place = artifact.uri.partition("://")
+    scheme, _, path = artifact.uri.partition("://")
     if scheme not in ("s3", "minio"):
         raise UserError(f"{artifact.uri}: only s3:// can be read here; set the pipeline root to a place there")
-    return f"s3://{place}"
+    return f"s3://{path}"

@@ -68,10 +68,10 @@ def _record(run: str, status: dsl.PipelineTaskFinalStatus, params_yaml: str, ove
     succeeded = status.state == "SUCCEEDED"
     client = connection.connect()
     with connection.reaching():
-        place = connection.experiment_id(client, experiment)
-        root = runs.root_run(client, place, run)
+        experiment_id = connection.experiment_id(client, experiment)
+        root = runs.root_run(client, experiment_id, run)
         wanted = f"tags.`{runs.PIPELINE_TAG}` = '{run}' and tags.`{runs.STAGE_TAG}` = 'retrain'"
-        decided = client.search_runs([place], wanted)
+        decided = client.search_runs([experiment_id], wanted)
         actions = {each.data.tags[runs.MODEL_TAG]: each.data.tags.get(ACTION_TAG, "open") for each in decided}
         if not succeeded:
             outcome = status.state.lower()

@@ -69,8 +69,8 @@ def write_chosen(params: dsl.Artifact, plan: dsl.Artifact, out: dsl.Artifact, pa
 
     plan: the folder that `retrain` wrote. Returns the models to train; if there are none, `out` has all models.
     """
-    asked = load(Path(params.path))
-    folders = [Path(plan.path, model) for model in asked.models]
+    requested = load(Path(params.path))
+    folders = [Path(plan.path, model) for model in requested.models]
     decisions = [json.loads((folder / "decision.json").read_text(encoding="utf-8")) for folder in folders]
     texts = [(folder / "decision.md").read_text(encoding="utf-8") for folder in folders]
     Path(page.path).write_text("\n".join(texts), encoding="utf-8")
@@ -78,6 +78,6 @@ def write_chosen(params: dsl.Artifact, plan: dsl.Artifact, out: dsl.Artifact, pa
     with exit_codes():  # later steps find the files in the plan's folder at the artifact's address
         changes = [text.replace(plan.path, address(plan)) for decision in decisions for text in decision["overrides"]]
     write_params(Path(params.path).read_text(encoding="utf-8"), changes, models, out)
-    digests = {model: parameters_digest(asked, model) for model in models}
+    digests = {model: parameters_digest(requested, model) for model in models}
     out.metadata.update(params.metadata | {ASKED_VARIABLE: json.dumps(digests)})
     return models

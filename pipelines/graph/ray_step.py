@@ -102,8 +102,8 @@ def command(stage: Stage, params: dsl.Artifact, model: str, artifacts: Mapping[s
 
 
 def _address(artifact: dsl.Artifact, file: str) -> str:
-    place = store_address(artifact)
-    return f"{place}/{file}" if file else place
+    folder = store_address(artifact)
+    return f"{folder}/{file}" if file else folder
 
 
 def train_job(platform: Platform, params: dsl.Artifact, model: str, command: Sequence[str]) -> RayJob:

@@ -80,19 +80,19 @@ def scaled_yolov4_full(target: Target = Target()):
         given = {"params_yaml": params_yaml, "overrides": overrides, "mlflow_tracking_uri": mlflow_tracking_uri}
         end = fit(steps.finish(run=run, **given, ray_jobs=target.ray_jobs))
         with dsl.ExitHandler(end, name="run"):
-            asked = fit(
+            requested = fit(
                 steps.parameters(
                     **given, models=models, data_revision=data_revision, pipeline_id=run, image=target.image
                 )
             ).outputs["params"]
             # KFP's local runner supports conditions only on an output of this name.
-            checked = fit(steps.check_source(params=asked, force=force))
+            checked = fit(steps.check_source(params=requested, force=force))
             with dsl.If(checked.outputs["Output"] == "prepare", name="source has changed"):
-                asked = checked.outputs["pinned"]
+                requested = checked.outputs["pinned"]
                 artifacts: dict[str, Any] = {}
-                add(PREPARE, artifacts, params=asked)
+                add(PREPARE, artifacts, params=requested)
                 dataset = artifacts[PREPARE.result.artifact]
-                decided = fit(steps.retrain(params=asked, dataset=dataset, force=force))
+                decided = fit(steps.retrain(params=requested, dataset=dataset, force=force))
                 with dsl.If(decided.outputs["Output"] == "train", name="train"):
                     params = decided.outputs["chosen"]
                     for stage in BEFORE_MODELS:

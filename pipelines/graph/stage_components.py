@@ -31,10 +31,10 @@ def component(function: Callable[..., Any]) -> Component:
 def stage_component(stage: Stage, *, ray_job: bool = False) -> Component:
     """The component of a stage; as a RayJob it has the same artifacts."""
     text = source(stage, ray_job=ray_job)
-    place = f"<step {stage.name}{' as a RayJob' if ray_job else ''}>"
-    linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)  # where KFP looks it up
+    filename = f"<step {stage.name}{' as a RayJob' if ray_job else ''}>"
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)  # where KFP looks it up
     names: dict[str, Any] = {kind.__name__: kind for kind in NAMES} | {"Input": Input, "Output": Output}
-    exec(compile(text, place, "exec"), names)
+    exec(compile(text, filename, "exec"), names)
     return component(names[stage.name])
 
 

@@ -56,15 +56,15 @@ def stage_options(
     stage: Stage,
     model: str,
     artifacts: Mapping[str, A],
-    place: Callable[[A, str], str],
+    locate: Callable[[A, str], str],
     *,
     out: str,
     work: str,
 ) -> dict[str, str]:
-    """The options of a stage's command by name. place: where a file of an artifact is; all of it for the file ""."""
+    """The options of a stage's command by name. locate: where a file of an artifact is; all of it for the file ""."""
     options = {"model": model} if stage.per_model else {}
     for option, given in stage.inputs.items():
-        options[option] = place(artifacts[artifact_of(stage, given)], given.file.format(model=model))
+        options[option] = locate(artifacts[artifact_of(stage, given)], given.file.format(model=model))
     return {**options, "out": out, **({"work": work} if stage.work else {})}
 
 
@@ -120,17 +120,17 @@ def run_stage(stage: str, params: dsl.Artifact, *switches: str, **options: str |
 
 def _run(command: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
     """The command's exit code and the last line of its stderr, which is passed on as it comes."""
-    said = [""]
+    last = [""]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
-    reader = threading.Thread(target=_pass_on, args=(process.stderr, said), daemon=True)
+    reader = threading.Thread(target=_pass_on, args=(process.stderr, last), daemon=True)
     reader.start()
     code = process.wait()
     reader.join(LINGERING_S)  # the pipe is left open: closing it would wait for the reader without a limit
-    return (code if code >= 0 else 128 - code), said[0]  # after a signal, the code that a shell would give
+    return (code if code >= 0 else 128 - code), last[0]  # after a signal, the code that a shell would give
 
 
-def _pass_on(lines: Iterable[str], said: list[str]) -> None:
+def _pass_on(lines: Iterable[str], last: list[str]) -> None:
     for line in lines:
         sys.stderr.write(line)
         sys.stderr.flush()
-        said[0] = line.strip() or said[0]
+        last[0] = line.strip() or last[0]

@@ -139,7 +139,7 @@ def test_what_only_tells_gives_nothing_back(module: ModuleType) -> None:
     own = [one for _, one in inspect.getmembers(module, inspect.isfunction) if one.__module__ == module.__name__]
     for function in (one for one in own if not one.__name__.startswith("_")):
         returned = str(inspect.signature(function).return_annotation)
-        assert returned in ("None", "<class 'inspect._empty'>") or "Iterator[None]" in returned or "OnLook" in returned
+        assert returned in ("None", "<class 'inspect._empty'>") or "Iterator[None]" in returned or "OnReport" in returned
 
 
 @pytest.mark.parametrize("size", [0, 1, 9 << 20])  # the last one in two parts

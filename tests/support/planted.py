@@ -8,11 +8,13 @@ import numpy as np
 
 from yolo_core.evaluate.detections import Detections
 
-Truth = tuple[int, int, list[float], int]  # image id, category id, xywh px, crowd
+TrueBox = tuple[int, int, list[float], int]  # image id, category id, xywh px, crowd
 Found = tuple[int, int, list[float], float]  # image id, category id, xywh px, score
 
 
-def write_truth(path: Path, truths: list[Truth], images, categories=((1, "cat"), (7, "dog")), areas=None) -> Path:
+def write_ground_truth(
+    path: Path, truths: list[TrueBox], images, categories=((1, "cat"), (7, "dog")), areas=None
+) -> Path:
     """An instances file. areas: of the truths, px2; those of their boxes by default."""
     areas = areas or [box[2] * box[3] for _, _, box, _ in truths]
     content: dict[str, Any] = {
@@ -32,7 +34,7 @@ def detections(*found: Found) -> Detections:
     return Detections.of([dict(zip(names, one, strict=True)) for one in found])
 
 
-def random_case(seed: int, images: int = 12) -> tuple[list[Truth], list[Found]]:
+def random_case(seed: int, images: int = 12) -> tuple[list[TrueBox], list[Found]]:
     """Truths (some crowds) and detections around and beside them; scores all differ."""
     rng = np.random.default_rng(seed)
     truths, found = [], []

@@ -60,8 +60,8 @@ def _jitter_row(red, green, blue, row, hue, saturation, value):
 
 
 @intrinsic
-def _byte(_, pixel, place):
-    """Byte `place` of a pixel as float32; numba's own conversion would go through 64 bits."""
+def _byte(_, pixel, index):
+    """Byte `index` of a pixel as float32; numba's own conversion would go through 64 bits."""
 
     def code(context, builder, signature, args):
         shifted = builder.lshr(args[0], builder.mul(args[1], args[1].type(8)))

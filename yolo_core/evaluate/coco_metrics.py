@@ -17,7 +17,7 @@ import numpy as np
 
 from yolo_core.evaluate.coco_score import ClassMatches, CocoScore
 from yolo_core.evaluate.detections import Detections
-from yolo_core.evaluate.truth import Truth, positions, read_truth
+from yolo_core.evaluate.ground_truth import GroundTruth, positions, read_ground_truth
 
 FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
            "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")  # fmt: skip
@@ -41,7 +41,7 @@ def score(
 
 
 def _hotcoco(path: Path | str, detections: Detections, image_ids: Iterable[int] | None) -> CocoScore:
-    truth = read_truth(path, image_ids)
+    truth = read_ground_truth(path, image_ids)
     precision, recall = _accumulated(truth, detections)
     return CocoScore(
         figures=dict(zip(FIGURES, map(_or_none, _summary(precision, recall)), strict=True)),
@@ -54,13 +54,13 @@ def _hotcoco(path: Path | str, detections: Detections, image_ids: Iterable[int] 
     )
 
 
-def _match(truth: Truth, detections: Detections) -> list[ClassMatches]:
+def _match(truth: GroundTruth, detections: Detections) -> list[ClassMatches]:
     from yolo_core.evaluate.matching import match  # here, since its compiler is slow to import
 
     return match(truth, detections, IOU_THRESHOLDS)
 
 
-def _accumulated(truth: Truth, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+def _accumulated(truth: GroundTruth, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
     """Precision (T, R, K, 4, 3) and recall (T, K, 4, 3) of hotcoco, which takes columns and indices instead of ids."""
     import hotcoco
 

@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class GroundTruth:
     """I images, K classes, G boxes in the order of their file, crowds included.
 
     image_ids: (I,) int64, ascending; category_ids: (K,) int64, ascending; classes: the K names.
@@ -26,7 +26,7 @@ class Truth:
     crowd: np.ndarray
 
 
-def read_truth(path: Path | str, image_ids: Iterable[int] | None = None) -> Truth:
+def read_ground_truth(path: Path | str, image_ids: Iterable[int] | None = None) -> GroundTruth:
     """The ground truth of a COCO instances file, for all its images or the given ones.
 
     Raises KeyError for a file that is not COCO instances.
@@ -39,7 +39,7 @@ def read_truth(path: Path | str, image_ids: Iterable[int] | None = None) -> Trut
     image, on_image = positions(np.array([b["image_id"] for b in boxes], np.int64), images)
     category, of_class = positions(np.array([b["category_id"] for b in boxes], np.int64), category_ids)
     counts = on_image & of_class
-    return Truth(
+    return GroundTruth(
         image_ids=images,
         category_ids=category_ids,
         classes=[name for _, name in categories],
@@ -55,5 +55,5 @@ def positions(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.nda
     """Index of each of (N,) values in ascending `known`, and whether it is in there."""
     if not len(known):
         return np.zeros(len(values), np.int64), np.zeros(len(values), bool)
-    place = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    return place, known[place] == values
+    index = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return index, known[index] == values

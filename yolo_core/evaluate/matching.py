@@ -9,13 +9,13 @@ import numpy as np
 from yolo_core.compiled import compiled
 from yolo_core.evaluate.coco_score import ClassMatches
 from yolo_core.evaluate.detections import Detections
-from yolo_core.evaluate.truth import Truth, positions
+from yolo_core.evaluate.ground_truth import GroundTruth, positions
 
 PER_GROUP = 100  # best-scoring detections of a class in an image that count
 LARGEST_AREA = 1e5**2  # px2; boxes beyond it are ignored, as in the area range that COCO calls "all"
 
 
-def match(truth: Truth, detections: Detections, iou_thresholds: np.ndarray) -> list[ClassMatches]:
+def match(truth: GroundTruth, detections: Detections, iou_thresholds: np.ndarray) -> list[ClassMatches]:
     """The matches of each class. Detections on other images and of other classes are left out."""
     images, classes = len(truth.image_ids), len(truth.category_ids)
     group, boxes, scores = _best(truth, detections)
@@ -42,7 +42,7 @@ def match(truth: Truth, detections: Detections, iou_thresholds: np.ndarray) -> l
     return [ClassMatches(group[p] % images, right[:, p], skipped[:, p], truths[k]) for k, p in enumerate(parts)]
 
 
-def _best(truth: Truth, detections: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _best(truth: GroundTruth, detections: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Group (N,), xywh_px (N, 4) and score (N,) of the detections that count, by group and falling score."""
     image, on_image = positions(detections.image_id, truth.image_ids)
     category, of_class = positions(detections.category_id, truth.category_ids)
@@ -63,7 +63,7 @@ def _oversized(areas: np.ndarray) -> np.ndarray:
 def _match(boxes, oversized, starts, true_boxes, crowd, ignored, true_starts, true_stops, thresholds):
     """Whether each detection is matched, and whether it counts for nothing, at each threshold: both (T, N) bool.
 
-    starts: (groups + 1,) where each group's detections begin; true_starts, true_stops: where its truths lie.
+    starts: (groups + 1,) where each group's detections begin; true_starts, true_stops: where its ground truths are.
     """
     right = np.zeros((len(thresholds), len(boxes)), np.bool_)
     skipped = np.zeros((len(thresholds), len(boxes)), np.bool_)

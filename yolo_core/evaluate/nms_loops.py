@@ -41,17 +41,17 @@ def greedy(boxes, classes, iou, most):
 
     A box is compared with the kept ones of its class alone; those are chained, the newest first.
     """
-    newest = np.full(classes.max() + 1 if len(classes) else 0, -1)  # of each class, as a place in `kept`
-    before = np.empty(min(most, len(boxes)), np.int64)  # the place of the next older one, -1 for none
+    newest = np.full(classes.max() + 1 if len(classes) else 0, -1)  # of each class, as an index into `kept`
+    before = np.empty(min(most, len(boxes)), np.int64)  # the index of the next older one, -1 for none
     kept = np.empty(len(before), np.int64)
     found = 0
     for one in range(len(boxes)):
         if found == len(kept):
             break
-        place = newest[classes[one]]
-        while place >= 0 and not _over(boxes, one, kept[place], iou):
-            place = before[place]
-        if place < 0:
+        index = newest[classes[one]]
+        while index >= 0 and not _over(boxes, one, kept[index], iou):
+            index = before[index]
+        if index < 0:
             before[found], kept[found] = newest[classes[one]], one
             newest[classes[one]] = found
             found += 1

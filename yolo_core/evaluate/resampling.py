@@ -66,9 +66,9 @@ def _curve_mean(
     envelope = np.pad(envelope, ((0, 0), (0, 1)))  # precision is 0 at a recall never reached
     # One search for all rows: each row is lifted above the one before it.
     lift = np.arange(len(weights))[:, None] * (max(found.max(initial=0), needed.max()) + 1)
-    place = np.searchsorted((found + lift).ravel(), (needed + lift).ravel()).reshape(needed.shape)
-    place = np.minimum(place - np.arange(len(weights))[:, None] * len(at), len(at))
-    return np.take_along_axis(envelope, place, 1).mean(1)
+    index = np.searchsorted((found + lift).ravel(), (needed + lift).ravel()).reshape(needed.shape)
+    index = np.minimum(index - np.arange(len(weights))[:, None] * len(at), len(at))
+    return np.take_along_axis(envelope, index, 1).mean(1)
 
 
 def _truths_needed(truths: np.ndarray, recall_points: np.ndarray) -> np.ndarray:

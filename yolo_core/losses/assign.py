@@ -56,9 +56,9 @@ def assign(
     cells_xy = _clamped(centre_xy.floor() + steps, size_wh)  # (L, S, T, 2)
 
     fits = _sides_fit(targets[:, 4:6], anchors, ratio)  # (L, A, T)
-    asked = _near_cells(centre_xy, size_wh, near)  # (L, S, T)
+    near_cells = _near_cells(centre_xy, size_wh, near)  # (L, S, T)
     return Assignment(
-        valid=asked[:, :, None] & fits[:, None],
+        valid=near_cells[:, :, None] & fits[:, None],
         cells_xy=cells_xy[:, :, None],
         strides=stride[..., None],
         rows=_rows(targets[:, 0], cells_xy, size_wh, anchors.shape[1]),

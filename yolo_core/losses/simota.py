@@ -72,9 +72,9 @@ def _groups(image: Tensor, counts: Sequence[int], per_target: int, outputs: int)
         most = sizes[first]
         needed = per_target * most * (most * _PAIR_BYTES + outputs * _CLASS_BYTES)
         group = crowded_first[first : first + max(GROUP_MEMORY // needed, 1)]
-        place = torch.arange(most, device=image.device)
-        present = place < per_image[group, None]
-        yield order[(starts[group, None] + place).clamp(max=len(order) - 1)], present
+        rank = torch.arange(most, device=image.device)
+        present = rank < per_image[group, None]
+        yield order[(starts[group, None] + rank).clamp(max=len(order) - 1)], present
         first += len(group)
 
 

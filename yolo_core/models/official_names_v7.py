@@ -30,8 +30,8 @@ def pytorch_names(model: Detector) -> dict[str, str]:
     """
     own = {module: name for name, module in model.named_modules()}
     return {
-        f"{own[module]}.{tensor}": f"model.{place}.{theirs}.{tensor}"
-        for place, layer in enumerate(_layers(model))
+        f"{own[module]}.{tensor}": f"model.{index}.{theirs}.{tensor}"
+        for index, layer in enumerate(_layers(model))
         for module, theirs in layer.items()
         for tensor in module.state_dict()
     }

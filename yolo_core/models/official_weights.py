@@ -28,7 +28,7 @@ _DARKNET_CODED = ("yolov4-tiny", "yolov4-tiny-3l")
 # Batch counters only matter for training.
 _TRAINING_ONLY = re.compile(r"\.implicit$|auxiliary|\.pointwise\.|num_batches_tracked$")
 Entry = TypeVar("Entry", bound=Callable)
-_PLACE = re.compile(r"model\.(\d{1,4})\.")
+_INDEX = re.compile(r"model\.(\d{1,4})\.")
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ def _known(table: Mapping[str, Entry], kind: str, model: Detector, path: Path) -
 def _names(model: Detector, theirs: Mapping[str, Tensor], path: Path) -> dict[str, str]:
     """Our tensor names -> the file's. In files without auxiliary heads, the head has a smaller index."""
     names = _known(PYTORCH_NAMES, "PyTorch weights", model, path)(model)
-    head, last = _last_place(names.values()), _last_place(theirs)
+    head, last = _last_index(names.values()), _last_index(theirs)
     if last is None or head is None or last >= head:
         return names
     old, new = f"model.{head}.", f"model.{last}."
     return {key: name.replace(old, new, 1) if name.startswith(old) else name for key, name in names.items()}
 
 
-def _last_place(names: Iterable[str]) -> int | None:
-    return max((int(found[1]) for name in names if (found := _PLACE.match(name))), default=None)
+def _last_index(names: Iterable[str]) -> int | None:
+    return max((int(found[1]) for name in names if (found := _INDEX.match(name))), default=None)
 
 
 def _with_our_eps(found: Mapping[str, Tensor], eps: Mapping[str, float]) -> dict[str, Tensor]:

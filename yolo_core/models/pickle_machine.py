@@ -86,8 +86,8 @@ class PickleMachine:
         else:
             self._stack.pop()
 
-    def _memoize(self, place: int | None) -> None:
-        self._memo[len(self._memo) if place is None else place] = self._stack[-1]
+    def _memoize(self, index: int | None) -> None:
+        self._memo[len(self._memo) if index is None else index] = self._stack[-1]
 
     def _global(self, module: object, name: object) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
@@ -152,8 +152,8 @@ _STEPS: dict[str, _Step] = {
     "ADDITEMS": lambda m, _: m._extend(m._since_mark()),
     "SETITEM": lambda m, _: m._update(m._take(2)),
     "SETITEMS": lambda m, _: m._update(m._since_mark()),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda m, place: m._memoize(place)),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, place: m._push(m._memo[place])),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda m, index: m._memoize(index)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, index: m._push(m._memo[index])),
     "GLOBAL": lambda m, names: m._global(*names.split(" ", 1)),
     "STACK_GLOBAL": lambda m, _: m._global(*m._take(2)),
     "REDUCE": lambda m, _: m._reduce(),

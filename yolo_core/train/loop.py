@@ -27,7 +27,7 @@ from yolo_core.train.stall import watched
 from yolo_core.train.step import LOSSES, reproducible
 from yolo_core.train.validation import evaluate, keep_if_best
 
-CHECK_EVERY = 10  # steps between looks at the losses: each look waits for the device
+CHECK_EVERY = 10  # steps between readings of the losses: each one waits for the device
 
 
 def fit(

@@ -64,8 +64,8 @@ class Schedule:
     def warmup_steps(self) -> int:
         """max(warmup_epochs, warmup_iterations), but at most half of the first phase: short runs learn too."""
         first = self.phases[0]
-        asked = max(round(first.hyp.warmup_epochs * self.steps_per_epoch), int(first.hyp.warmup_iterations))
-        return min(asked, first.epochs * self.steps_per_epoch // 2)
+        steps = max(round(first.hyp.warmup_epochs * self.steps_per_epoch), int(first.hyp.warmup_iterations))
+        return min(steps, first.epochs * self.steps_per_epoch // 2)
 
     def at(self, step: int) -> Values:
         """The settings at `step` (from 0)."""

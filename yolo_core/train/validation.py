@@ -71,7 +71,7 @@ def _signs_of_life(alive: Callable[[], None]) -> Progress:
 
 def _scored(run: Run, detections: Detections) -> tuple[float, float]:
     shown = [image.id for image in run.val_set.images]
-    position = {image: place for place, image in enumerate(shown)}
+    position = {image: index for index, image in enumerate(shown)}
     order = np.argsort([position[image] for image in detections.image_id.tolist()], kind="stable")
     ordered = detections.where(order.astype(np.int64))  # as one worker would have found them
     figures = score(run.val_set.annotation_path, ordered, shown, run.config.judge).figures

@@ -31,11 +31,11 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
     The downloads keep the last version of each folder of a repository.
     """
     with _opened(params) as (data, path, commit):
-        place = downloads / "dvc" / _hashed(params.prepare.location, path)
-        folder = place / _hashed(_digest(data, path, commit))
-        with alone_with(place):
+        versions = downloads / "dvc" / _hashed(params.prepare.location, path)
+        folder = versions / _hashed(_digest(data, path, commit))
+        with alone_with(versions):
             if not folder.exists():
-                for old in place.iterdir():  # other revisions, and what a killed fetch has left
+                for old in versions.iterdir():  # other revisions, and what a killed fetch has left
                     shutil.rmtree(old, ignore_errors=True)
                 fetched = folder.with_suffix(".part")
                 for _ in progress([None], f"fetch {path} at {commit[:10]}", total=1):
@@ -60,8 +60,8 @@ def _digest(data: "DVCFileSystem", path: str, commit: str) -> str:
 
 
 def _named(params: Params) -> str:
-    place = params.prepare
-    return f"{place.location}, {place.path} at {place.revision or 'its newest revision'}"
+    settings = params.prepare
+    return f"{settings.location}, {settings.path} at {settings.revision or 'its newest revision'}"
 
 
 @contextmanager

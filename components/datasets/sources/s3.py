@@ -16,19 +16,19 @@ from yolo_core.progress import Progress
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
     """Mirror `prepare.location` (s3://bucket/prefix) and read it."""
-    place = _place(params)
-    mirror = downloads / "s3" / place.bucket / place.key
-    folder.pull(place, mirror, progress)
-    return layouts.read(mirror, str(place), progress)
+    source = _source(params)
+    mirror = downloads / "s3" / source.bucket / source.key
+    folder.pull(source, mirror, progress)
+    return layouts.read(mirror, str(source), progress)
 
 
 def resolve(params: Params) -> Resolved:
     """By the sizes and ETags in the store's listing."""
-    objects = folder.contents(_place(params)).values()
+    objects = folder.contents(_source(params)).values()
     return Resolved(fingerprint(f"{item.path} {item.size} {item.etag}" for item in objects))
 
 
-def _place(params: Params) -> location.Location:
+def _source(params: Params) -> location.Location:
     given = params.prepare.location
     if not given or not given.startswith("s3://"):
         raise UserError(f"prepare.location = {given}: source s3 needs s3://bucket/prefix")

@@ -138,20 +138,20 @@ def _split(split: str, layout: _Layout, progress: Progress) -> RawSplit:
     return raw
 
 
-def _image_files(places: list[Path]) -> list[Path]:
+def _image_files(paths: list[Path]) -> list[Path]:
     """All image files in the folders and list files, sorted and once each."""
     files: set[Path] = set()
-    for place in places:
-        if place.is_dir():
-            files |= {path for path in place.rglob("[!.]*") if path.suffix.lower() in SUFFIXES}
+    for path in paths:
+        if path.is_dir():
+            files |= {file for file in path.rglob("[!.]*") if file.suffix.lower() in SUFFIXES}
         else:
-            lines = (line.strip() for line in _text(place).split("\n"))
-            files |= {place.parent / line for line in lines if line}
+            lines = (line.strip() for line in _text(path).split("\n"))
+            files |= {path.parent / line for line in lines if line}
     return sorted(files)
 
 
-def _bases(places: list[Path]) -> list[Path]:
-    return [place if place.is_dir() else place.parent for place in places]
+def _bases(paths: list[Path]) -> list[Path]:
+    return [path if path.is_dir() else path.parent for path in paths]
 
 
 def _flat_name(path: Path, bases: list[Path]) -> str:

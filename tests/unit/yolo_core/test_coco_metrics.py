@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import Found, Truth, detections, write_truth
+from planted import Found, TrueBox, detections, write_ground_truth
 
 from yolo_core.evaluate.coco_metrics import FIGURES, score
 from yolo_core.evaluate.resampling import ap_for_image_counts
@@ -18,7 +18,7 @@ EDGES = (8.0, 32.0, 96.0)  # sides of boxes; small ends at 32 x 32 px2, medium a
 
 @JUDGES
 def test_perfect_detections(judge, tmp_path):
-    truth = write_truth(tmp_path / "t.json", [(1, 1, [0, 0, 20, 20], 0), (2, 7, [5, 5, 50, 50], 0)], [1, 2])
+    truth = write_ground_truth(tmp_path / "t.json", [(1, 1, [0, 0, 20, 20], 0), (2, 7, [5, 5, 50, 50], 0)], [1, 2])
     result = score(truth, detections((1, 1, [0, 0, 20, 20], 0.9), (2, 7, [5, 5, 50, 50], 0.8)), judge=judge)
     # 400 px2 is small (< 32 x 32), 2500 px2 is medium (< 96 x 96), nothing is large.
     expected = dict.fromkeys(FIGURES, pytest.approx(1.0)) | {"AP_large": None, "AR_large": None}
@@ -31,7 +31,7 @@ def test_perfect_detections(judge, tmp_path):
 @JUDGES
 def test_one_right_one_missed_one_false(judge, tmp_path, capsys):
     """Two cats, one found at IoU 0.8, one false alarm of higher score; no dog anywhere."""
-    truth = write_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0), (1, 1, [100, 0, 10, 10], 0)], [1, 2])
+    truth = write_ground_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0), (1, 1, [100, 0, 10, 10], 0)], [1, 2])
     result = score(truth, detections((1, 1, [0, 0, 10, 8], 0.6), (2, 1, [0, 0, 10, 10], 0.9)), judge=judge)
     # Precision 1/2 up to recall 1/2, then 0: 51 of 101 recall points x 0.5, at the 7 thresholds .50 to .80.
     assert result.figures["AP50"] == pytest.approx(51 / 101 / 2)
@@ -43,7 +43,7 @@ def test_one_right_one_missed_one_false(judge, tmp_path, capsys):
 
 @JUDGES
 def test_no_detections_and_no_truth(judge, tmp_path):
-    truth = write_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0)], [1, 2])
+    truth = write_ground_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0)], [1, 2])
     assert score(truth, detections(), judge=judge).figures["AP"] == 0
     nothing = score(truth, detections(), image_ids=[2], judge=judge)
     assert set(nothing.figures.values()) == {None}
@@ -52,14 +52,14 @@ def test_no_detections_and_no_truth(judge, tmp_path):
 
 @JUDGES
 def test_only_the_chosen_images_count(judge, tmp_path):
-    truth = write_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0), (2, 1, [0, 0, 10, 10], 0)], [1, 2])
+    truth = write_ground_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0), (2, 1, [0, 0, 10, 10], 0)], [1, 2])
     found = detections((1, 1, [0, 0, 10, 10], 0.9), (2, 1, [50, 50, 10, 10], 0.95))
     assert score(truth, found, image_ids=[1], judge=judge).figures["AP"] == pytest.approx(1)
     assert score(truth, found, image_ids=[2], judge=judge).figures["AP"] == 0
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[list[Truth], list[float], list[Found], list[int] | None]:
+def cases(draw: st.DrawFn) -> tuple[list[TrueBox], list[float], list[Found], list[int] | None]:
     """Truths with their areas, detections, and the images that count (None: all five).
 
     Scores repeat, boxes coincide, areas lie on and beside the edges of the ranges; image 5 and category 3 are without
@@ -95,7 +95,7 @@ def test_the_judges_agree_to_the_last_digit(case):
     truths, areas, found, images = case
     categories = ((7, "dog"), (1, "cat"), (3, "cow"))
     with tempfile.TemporaryDirectory() as folder:
-        truth = write_truth(Path(folder) / "t.json", truths, range(1, 6), categories, areas)
+        truth = write_ground_truth(Path(folder) / "t.json", truths, range(1, 6), categories, areas)
         fast, reference = (score(truth, detections(*found), images, judge) for judge in ("hotcoco", "pycocotools"))
     assert fast.figures == reference.figures
     assert fast.per_class == reference.per_class
