@@ -123,7 +123,7 @@ def test_a_kill_at_any_step_does_not_change_the_bits(
     assert_same_bits(whole, place / name, victim, target)
 
 
-def test_another_cluster_goes_on_after_the_loss_of_the_head(
+def test_another_cluster_resumes_after_the_loss_of_the_head(
     nodes: Nodes, whole: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, target = "killed-head", random_step()
@@ -155,11 +155,11 @@ def assert_same_bits(whole: Path, found: Path, victim: str, target: int) -> None
         assert same, f"{file} differs after the kill of a {victim} at step {target} or little later"
 
 
-def test_training_goes_on_with_fewer_nodes_and_grows_again(nodes: Nodes, place: Path) -> None:
+def test_training_continues_with_fewer_nodes_and_grows_again(nodes: Nodes, place: Path) -> None:
     name, changes = "elastic", (*TOGETHER, "train.workers={min: 1, max: 2}", "train.epochs=2000")
     nodes.complete()
 
-    def went_on_with(workers: int, after: int) -> Callable[[], int]:
+    def resumed_with(workers: int, after: int) -> Callable[[], int]:
         """Until there is a later checkpoint by so many workers; gives its step."""
 
         def look() -> int:
@@ -169,11 +169,11 @@ def test_training_goes_on_with_fewer_nodes_and_grows_again(nodes: Nodes, place: 
         return look
 
     with driver(place, name, *changes) as process:
-        step = until(went_on_with(2, 0), process, place, name)
+        step = until(resumed_with(2, 0), process, place, name)
         nodes.kill(next(iter(nodes.workers().values())))
-        step = until(went_on_with(1, step), process, place, name)
+        step = until(resumed_with(1, step), process, place, name)
         nodes.add()
-        step = until(went_on_with(2, step), process, place, name)
+        step = until(resumed_with(2, step), process, place, name)
         process.send_signal(signal.SIGTERM)
         finish(process, place, name, 3)
     state = checkpoint(place, name)

@@ -68,13 +68,13 @@ def files_with_it(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and PLANTED.encode() in path.read_bytes()]
 
 
-def test_messages_lose_the_credentials_of_an_address():
+def test_messages_omit_the_credentials_of_an_address():
     text = f"s3+http://user:{PLANTED}@1@host:1/path and mysql://{PLANTED}@host cannot be reached; a@b is no address"
     assert str(UserError(text)) == "s3+http://host:1/path and mysql://host cannot be reached; a@b is no address"
 
 
 @pytest.mark.parametrize("source", ["s3", "coco2017"])
-def test_a_source_that_is_away(source: str, nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unavailable_source(source: str, nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from components.datasets.sources import download
     from components.stages import prepare
     from components.storage import client
@@ -93,7 +93,7 @@ def test_a_source_that_is_away(source: str, nobody: str, tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-def test_a_training_with_mlflow_away_and_one_with_it_here(nobody: str, tmp_path: Path):
+def test_a_training_with_mlflow_down_and_with_mlflow_up(nobody: str, tmp_path: Path):
     away, here = variables(nobody, nobody), variables(nobody, f"sqlite:///{tmp_path}/mlflow.db")
     command(tmp_path, away, "prepare", "--out", "data")
     command(tmp_path, away, "anchors", "--data", "data", "--out", "anchors")
@@ -111,7 +111,7 @@ def test_a_training_with_mlflow_away_and_one_with_it_here(nobody: str, tmp_path:
     assert not files_with_it(tmp_path)  # MLflow's database: parameters, tags and figures
 
 
-def test_an_mlflow_that_is_away(nobody: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_an_unavailable_mlflow(nobody: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     for name, value in variables(nobody, nobody).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as caught:

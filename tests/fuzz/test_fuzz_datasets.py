@@ -44,7 +44,7 @@ COCO = {
 }
 
 
-def test_the_shares_make_the_whole():
+def test_the_shares_add_up():
     assert sum(SHARES.values()) == 100
 
 
@@ -150,7 +150,7 @@ def test_images_of_100_megapixels_are_refused(kind: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "loop"])
-def test_images_that_are_no_files_are_refused(kind: str, tmp_path: Path):
+def test_images_that_are_not_files_are_refused(kind: str, tmp_path: Path):
     """Reading a pipe waits for ever, reading /dev/zero never ends."""
     source = coco_folder(tmp_path, json.dumps(COCO).encode(), b"")
     path = source / "train/a.png"

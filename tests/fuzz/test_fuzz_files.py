@@ -65,7 +65,7 @@ LAUGHS = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" fo
     ],
     ids=lambda text: text[:20],
 )
-def test_params_that_ask_for_much(text: str, tmp_path: Path):
+def test_params_that_demand_much(text: str, tmp_path: Path):
     path = tmp_path / "params.yaml"
     for content in (text, PARAMS.read_text() + "\n" + text):
         path.write_text(content)

@@ -139,7 +139,7 @@ def darknet_file() -> bytes:
     return struct.pack("<3iq", 0, 2, 0, 32_000) + flat.astype("<f4").tobytes()
 
 
-def test_the_darknet_file_is_whole(tmp_path: Path):
+def test_the_darknet_file_is_valid(tmp_path: Path):
     path = tmp_path / "a.weights"
     path.write_bytes(darknet_file())
     assert not load_official(build_model(MODEL, 2, WIDTH), path).unused
@@ -223,7 +223,7 @@ def test_official_pt_files(case: bytes, folder: Path) -> None:
     outcome(lambda: load_official(model, path), folder)
 
 
-def test_the_pt_file_is_whole(tmp_path: Path):
+def test_the_pt_file_is_valid(tmp_path: Path):
     path = tmp_path / "a.pt"
     path.write_bytes(pt_file(pt_entries()))
     report = load_official(build_model(MODEL, 2, WIDTH), path)
@@ -244,13 +244,13 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("script", BOMBS.values(), ids=BOMBS.keys())
-def test_small_files_that_ask_for_much(script: bytes, tmp_path: Path):
+def test_small_files_that_demand_much(script: bytes, tmp_path: Path):
     path = tmp_path / "a.pt"
     path.write_bytes(pt_file({"a/data.pkl": b"\x80\2" + script, "a/data/0": bytes(4000)}))
     assert isinstance(outcome(lambda: load_official(build_model(MODEL, 2, WIDTH), path), tmp_path), UserError)
 
 
-def test_layers_within_each_other_are_walked_once(tmp_path: Path):
+def test_nested_layers_are_visited_once(tmp_path: Path):
     """Each of 30 layers holds the next one twice: 2^30 ways through a file of a few hundred bytes."""
     layer = b"ctorch.nn.modules.linear\nLinear\n)\x81}X\x08\0\0\0_modules}(X\1\0\0\0a%bX\1\0\0\0b%busb"
     script = b"N"

@@ -27,7 +27,7 @@ def holds(pool: dict[str, Any], size: JobSize) -> bool:
 
 
 @pytest.mark.parametrize("model", JOB_SIZES)
-def test_some_pool_holds_the_training_of(model: str) -> None:
+def test_some_pool_fits_the_training_of(model: str) -> None:
     on_demand = [pool for pool in POOLS.values() if unquoted(pool["capacity_type"]) == "ON_DEMAND"]
     assert any(holds(pool, JOB_SIZES[model]) for pool in on_demand)
 

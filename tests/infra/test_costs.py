@@ -21,6 +21,6 @@ def test_hours_of_a_training() -> None:
     assert p7.dollars == pytest.approx(p7.hours * 2 * costs.PER_HOUR["p4d.24xlarge"])
 
 
-def test_two_databases_stand_by_in_prod() -> None:
+def test_prod_has_two_standby_databases() -> None:
     assert costs.idle_dollars("prod")["database"] == pytest.approx(2 * costs.PER_HOUR["db.m7g.large"] * 730)
     assert costs.idle_dollars("dev")["database"] == pytest.approx(costs.PER_HOUR["db.t4g.medium"] * 730)

@@ -42,7 +42,7 @@ def rule_queries() -> list[str]:
     return [rule["expr"] for group in RULES["groups"] for rule in group["rules"]]
 
 
-def asked_for(query: str) -> set[str]:
+def queried(query: str) -> set[str]:
     """The metrics that an expression of PromQL names."""
     query = re.sub(r"label_values\((\w+), \w+\)", r"\1", query)
     query = re.sub(r"\{[^}]*\}|\[[^]]*\]|\"[^\"]*\"", " ", query)
@@ -53,11 +53,11 @@ def asked_for(query: str) -> set[str]:
 
 def test_metrics_are_found_in_an_expression() -> None:
     query = 'sum by (a) (rate(one{b="three"}[5m])) / two > 0.5 unless on (c) four and time() - five < 7'
-    assert asked_for(query) == {"one", "two", "four", "five"}
+    assert queried(query) == {"one", "two", "four", "five"}
 
 
-def test_what_is_asked_for_is_exported_and_what_is_exported_is_asked_for() -> None:
-    asked = set().union(*map(asked_for, [*panel_queries(), *variable_queries(), *rule_queries()]))
+def test_what_is_queried_is_exported_and_what_is_exported_is_queried() -> None:
+    asked = set().union(*map(queried, [*panel_queries(), *variable_queries(), *rule_queries()]))
     assert asked == OURS | set(OTHERS)
 
 
@@ -81,7 +81,7 @@ def test_the_prefix_of_ray_is_dropped_from_our_metrics_alone() -> None:
     assert not re.fullmatch(found[1], "ray_node_gpus_utilization")
 
 
-def test_panels_are_whole() -> None:
+def test_panels_are_complete() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
@@ -108,7 +108,7 @@ def test_every_alert_says_what_it_is_and_what_to_do() -> None:
             assert {"summary", "description"} == rule["annotations"].keys(), rule["alert"]
 
 
-def test_every_alert_is_tried() -> None:
+def test_every_alert_is_tested() -> None:
     tests = yaml.safe_load((FOLDER / "rules_test.yaml").read_text(encoding="utf-8"))["tests"]
     raised = {trial["alertname"] for test in tests for trial in test["alert_rule_test"] if trial["exp_alerts"]}
     quiet = {trial["alertname"] for test in tests for trial in test["alert_rule_test"] if not trial["exp_alerts"]}

@@ -43,7 +43,7 @@ def test_a_misspelt_field_would_be_found() -> None:
     assert understood(wrong) != wrong
 
 
-def test_a_needed_field_that_lacks_would_be_found() -> None:
+def test_a_missing_required_field_would_be_found() -> None:
     wrong = copy.deepcopy(CRONJOB)
     del wrong["spec"]["schedule"]
     with pytest.raises(ValueError, match="schedule"):

@@ -99,14 +99,14 @@ def test_no_interpolation_is_escaped_by_mistake(config: Config) -> None:
 
 
 @each_folder
-def test_charts_from_elsewhere_are_pinned(config: Config) -> None:
+def test_third_party_charts_are_pinned(config: Config) -> None:
     for (_, kind, name), body in config.objects.items():
         if kind == "helm_release" and "repository" in body:
             assert re.fullmatch(r"\d+\.\d+\.\d+", unquoted(body.get("version"))), name
 
 
 @each_folder
-def test_versions_admit_what_the_schema_was_taken_from(config: Config) -> None:
+def test_versions_allow_the_provider_of_the_schema(config: Config) -> None:
     known = json.loads(Path(__file__).with_name("provider_schema.json").read_text(encoding="utf-8"))["providers"]
     text = (config.folder / "versions.tf").read_text(encoding="utf-8")
     stated = dict(re.findall(r'source  = "hashicorp/(\w+)"\s+version = "(?:~>|>=) ([\d.]+)', text))

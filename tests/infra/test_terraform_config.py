@@ -56,7 +56,7 @@ def test_finds_every_reference(folder: Path) -> None:
     }
 
 
-def test_knows_names_that_are_bound_on_the_spot(folder: Path) -> None:
+def test_knows_names_that_are_bound_locally(folder: Path) -> None:
     assert load(folder).bound == {"zone", "disk"}
 
 

@@ -51,7 +51,7 @@ def test_the_same_source_is_unchanged_and_that_is_recorded(source: CocoFolder) -
     assert run.data.tags["scaled_yolov4.action"] == "unchanged"
 
 
-def test_anything_else_is_looked_at(source: CocoFolder) -> None:
+def test_anything_else_is_prepared(source: CocoFolder) -> None:
     for record in (
         checked("train.epochs=31"),
         checked("prepare.max_bad_fraction=0.5"),

@@ -71,7 +71,7 @@ def test_children_are_those_that_the_ledger_and_the_seed_give(finished):
         assert expected == (record.parent, record.hyp)
 
 
-def test_trials_end_at_the_rung_where_they_are_not_among_the_best(finished):
+def test_trials_stop_at_the_rung_where_they_are_not_among_the_best(finished):
     ledger = records(finished / "out" / "ledger.jsonl")
     for trial, record in ledger.items():
         limits = rung_limits([ledger[earlier].rungs for earlier in range(trial - 1)], 2, 0.5)  # two at a time
@@ -80,7 +80,7 @@ def test_trials_end_at_the_rung_where_they_are_not_among_the_best(finished):
         assert record.stopped_at in (None, len(record.rungs))
 
 
-def test_later_trials_find_a_warm_worker(finished):
+def test_later_trials_get_a_warm_worker(finished):
     """Starting a process that imports PyTorch takes longer than a short training."""
     assert (finished / "processes").read_text().split() == ["Trial", "Trial"]  # two at a time, four in all
 
@@ -146,7 +146,7 @@ def test_checks_train_both_with_every_seed_and_are_not_run_again(prepared, tmp_p
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_with_the_same_children(finished, prepared, tmp_path):
+def test_a_killed_search_resumes_with_the_same_children(finished, prepared, tmp_path):
     command = [sys.executable, "-m", "components.cli", *small_search.words(tmp_path, prepared, *SEARCH)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     ledger = small_search.wait_for_a_trial(driver, tmp_path / "work")
@@ -168,7 +168,7 @@ def test_no_trials_keep_the_recipe(prepared, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"hyp.yaml", "ledger.jsonl", "fitness.png"}
 
 
-def test_no_trial_starts_when_the_minutes_are_spent(prepared, tmp_path):
+def test_no_trial_starts_when_the_minutes_are_used_up(prepared, tmp_path):
     assert run(tmp_path, prepared, "evolve.minutes=0.0000001")["trials"] == "0 of 4"
 
 
@@ -191,10 +191,10 @@ def test_more_trials_continue_the_search_and_other_settings_begin_another(prepar
     assert len({digest(), *others}) == 5
 
 
-class ComesAtLook(float):
+class ReachedAtCheck(float):
     """A deadline that has come when the clock is compared with it for the n-th time."""
 
-    def __new__(cls, looks: int) -> "ComesAtLook":
+    def __new__(cls, looks: int) -> "ReachedAtCheck":
         deadline = super().__new__(cls, math.inf)
         deadline.left = looks
         return deadline
@@ -226,13 +226,13 @@ class TestTrial:
 
         return with_values
 
-    def test_gives_its_figures(self, attempt):
+    def test_returns_its_metrics(self, attempt):
         result = attempt()
         assert result["ended"]
         assert result["reason"] is None
         assert result["fitness"] == pytest.approx(0.1 * result["AP50"] + 0.9 * result["AP"])
 
-    def test_that_diverges_counts_as_nothing_and_says_why(self, attempt):
+    def test_that_diverges_scores_zero_and_says_why(self, attempt):
         result = attempt(lr0=1e30, warmup_epochs=0.0)
         assert (result["ended"], result["fitness"], result["AP"]) == (True, 0.0, 0.0)
         assert "not finite" in result["reason"]
@@ -248,12 +248,12 @@ class TestTrial:
         assert (stopped["stopped_at"], stopped["rungs"], stopped["fitness"]) == (2, whole["rungs"], whole["rungs"][1])
         assert attempt(limits=[2.0, -math.inf])["stopped_at"] == 1
 
-    def test_that_lasts_long_goes_on_from_its_checkpoint(self, attempt, plan, monkeypatch):
+    def test_that_takes_long_resumes_from_its_checkpoint(self, attempt, plan, monkeypatch):
         from components.evolution import trial
 
         whole = attempt(limits=[-math.inf, -math.inf])
         monkeypatch.setattr(trial, "LONG_IMAGES", 1)
-        assert attempt(deadline=ComesAtLook(5), limits=[-math.inf, -math.inf]) == {"ended": False}
+        assert attempt(deadline=ReachedAtCheck(5), limits=[-math.inf, -math.inf]) == {"ended": False}
         kept = checkpoint.found(plan.work / "trial")[0]
         assert 3 < int(kept.name.removeprefix("step-")) < 12  # of 4 epochs of 3 steps
         again = attempt(limits=[-math.inf, -math.inf])
@@ -328,14 +328,14 @@ class TestProposals:
         assert search.may_end("d", self.done(0.3))  # none is left
         assert sorted(ledger.records) == [0, 1, 3]
 
-    def test_lets_go_of_a_trial_that_the_budget_stopped(self, ledger, proposals, clock):
+    def test_drops_a_trial_that_the_budget_stopped(self, ledger, proposals, clock):
         search = proposals(ledger, seconds=0.2)
         search.suggest("a")
         clock.append(clock[-1] + 0.2)
         assert search.may_end("a", {"ended": False})
         assert not ledger.records
 
-    def test_runs_only_what_the_ledger_lacks(self, ledger, proposals):
+    def test_runs_only_what_is_missing_from_the_ledger(self, ledger, proposals):
         search = proposals(ledger)
         for name in "abc":
             search.suggest(name)
@@ -365,7 +365,7 @@ class TestProposals:
         search = proposals(ledger, seconds=-1)
         assert search.suggest("a") == Searcher.FINISHED
 
-    def test_ends_when_the_gpu_hours_are_spent(self, ledger, proposals):
+    def test_ends_when_the_gpu_hours_are_used_up(self, ledger, proposals):
         from ray.tune.search import Searcher
 
         search = proposals(ledger, gpu_seconds=10)
@@ -381,7 +381,7 @@ class TestProposals:
         assert search.suggest("c") == Searcher.FINISHED
         assert proposals(ledger, gpu_seconds=10).suggest("x") == Searcher.FINISHED  # another process counts them, too
 
-    def test_asks_of_a_trial_what_its_predecessors_reached(self, ledger, proposals):
+    def test_requires_of_a_trial_what_its_predecessors_reached(self, ledger, proposals):
         search = proposals(ledger, trials=5, rungs=(1, 2))
         for name, rungs in (("a", [0.1, 0.4]), ("b", [0.3])):
             asked = search.suggest(name)

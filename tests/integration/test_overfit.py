@@ -20,7 +20,7 @@ MILD = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "translate": 0.1, "scale": 0.2
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COCO128.exists(), reason="needs ../shared/data/coco128")
-def test_sixteen_photographs_are_learnt_by_heart(tmp_path: Path) -> None:
+def test_sixteen_photographs_are_memorised(tmp_path: Path) -> None:
     changes = ["prepare.source=coco-dir", f"prepare.location={COCO128}"]
     prepare.run(params.load(ROOT / "params.yaml", changes), out=tmp_path / "data")
     photographs = load_split(tmp_path / "data", "train").subset(16)

@@ -85,7 +85,7 @@ def test_the_first_version_is_promoted(registry: Registry):
     assert aliases() == {"champion": 1}
 
 
-def test_a_better_one_takes_the_place(registry: Registry):
+def test_a_better_one_is_promoted(registry: Registry):
     judge(registry.first)
     record = judge(registry.better)
     assert (record["decision"], record["champion_before"], record["champion_after"]) == ("promote", 1, 2)
@@ -121,7 +121,7 @@ def test_a_slow_one_is_held_and_the_champion_leaves_the_challenger_alone(registr
     assert aliases() == {"champion": 4, "previous_champion": 1}
 
 
-def test_faster_and_as_good_is_enough(registry: Registry):
+def test_faster_and_equally_good_is_enough(registry: Registry):
     judge(registry.equal_but_slow)
     record = judge(registry.better)  # the same detections in half the time
     assert record["ap"]["gain"] == 0
@@ -165,7 +165,7 @@ def test_rollback_without_a_registry_is_one_line(registry: Registry):
         roll_back("yolov4-p5")
 
 
-def test_the_champion_lies_where_serving_looks(registry: Registry, tmp_path: Path):
+def test_the_champion_is_where_serving_looks(registry: Registry, tmp_path: Path):
     place = tmp_path / "champions" / MODEL
     given = f"promote.champions={place.parent}"
 
@@ -185,7 +185,7 @@ def test_the_champion_lies_where_serving_looks(registry: Registry, tmp_path: Pat
     assert {path.name for path in place.iterdir()} == {"1", "2", "champion.json"}
 
 
-def test_a_rollback_that_cannot_be_served_is_made_again(registry: Registry, tmp_path: Path):
+def test_a_rollback_that_cannot_be_served_is_repeated(registry: Registry, tmp_path: Path):
     place = tmp_path / "champions"
     judge(registry.first, f"promote.champions={place}")
     judge(registry.better)  # where champions are put is remembered
@@ -202,7 +202,7 @@ def test_a_rollback_that_cannot_be_served_is_made_again(registry: Registry, tmp_
     assert json.loads((place / MODEL / "champion.json").read_text())["version"] == 1
 
 
-def test_the_champion_lies_in_the_object_store(registry: Registry, store):
+def test_the_champion_is_in_the_object_store(registry: Registry, store):
     judge(registry.first, f"promote.champions=s3://{store.bucket}/champions")
     client = boto3.session.Session().client("s3")
     before = client.head_object(Bucket=store.bucket, Key=f"champions/{MODEL}/1/model.safetensors")["LastModified"]

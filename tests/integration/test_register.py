@@ -213,7 +213,7 @@ def test_every_form_of_an_image_gets_the_same_answer(outputs: Outputs, served: P
     ],
     ids=str,
 )
-def test_what_is_no_image_is_refused_in_one_line(served: PyFuncModel, wrong: Any):
+def test_what_is_not_an_image_is_refused_in_one_line(served: PyFuncModel, wrong: Any):
     with pytest.raises(MlflowException, match="give an encoded image") as raised:
         served.predict(wrong)
     assert raised.value.error_code == "INVALID_PARAMETER_VALUE"

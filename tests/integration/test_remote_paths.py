@@ -89,7 +89,7 @@ def run(place: Location, **changes: Any) -> dict[str, Any]:
     return stage_paths.run("prepare", stage, params, {"out": str(place)}, silent)
 
 
-def test_a_result_waits_when_the_store_goes_away_and_is_not_computed_again(
+def test_a_result_is_kept_when_the_store_goes_down_and_not_computed_again(
     place: Location, store, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
@@ -113,7 +113,7 @@ def test_a_result_waits_when_the_store_goes_away_and_is_not_computed_again(
     assert not list(outbox().glob("results/*"))
 
 
-def test_sync_sends_what_waits(place: Location, store, monkeypatch: pytest.MonkeyPatch):
+def test_sync_sends_what_was_kept(place: Location, store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
     with FaultyProxy(store.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -130,7 +130,9 @@ def test_sync_sends_what_waits(place: Location, store, monkeypatch: pytest.Monke
     assert command("sync").stdout == ""
 
 
-def test_other_parameters_are_computed_although_a_result_waits(place: Location, store, monkeypatch: pytest.MonkeyPatch):
+def test_other_parameters_are_computed_although_a_result_is_kept(
+    place: Location, store, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
     with FaultyProxy(store.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -148,14 +150,16 @@ def test_other_parameters_are_computed_although_a_result_waits(place: Location, 
     assert json.loads(manifest)["source"]["seed"] == 99
 
 
-def test_what_is_not_there_is_one_line_before_any_work(place: Location):
+def test_a_missing_input_is_one_line_before_any_work(place: Location):
     done = command("anchors", "--data", f"{place}/nothing", "--out", f"{place}/anchors", code=2)
     assert done.stderr.strip() == (
         f"error: {place}/nothing: nothing there; run the stage that makes it, or correct the address"
     )
 
 
-def test_a_place_that_cannot_be_written_is_told_before_any_work(place: Location, monkeypatch: pytest.MonkeyPatch):
+def test_a_location_that_cannot_be_written_is_reported_before_any_work(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 
     def stage(*_: Any, **__: Any) -> dict[str, Any]:

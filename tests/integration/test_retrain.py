@@ -78,7 +78,7 @@ def test_one_image_more_is_evaluated_or_tuned_as_the_thresholds_say(source: Coco
     assert "| fraction | 0.1429 |" in page
 
 
-def test_other_parameters_or_another_image_start_anew(source: CocoFolder, monkeypatch: pytest.MonkeyPatch):
+def test_other_parameters_or_another_image_train_from_scratch(source: CocoFolder, monkeypatch: pytest.MonkeyPatch):
     other = decision("train.epochs=31")
     assert (other["action"], other["reason"]) == ("scratch", "parameters changed since the champion")
     assert "changed besides the data: parameters" in Path(f"outputs/retrain/{MODEL}/decision.md").read_text()

@@ -77,7 +77,7 @@ def test_served_champion_answers_with_boxes(outputs: Outputs, address: str):
     assert ask(address, dataframe_split={"columns": ["image"], "data": [[text]]}, params=EVERYTHING) == one
 
 
-def test_served_champion_refuses_what_is_no_image(address: str):
+def test_served_champion_refuses_what_is_not_an_image(address: str):
     with pytest.raises(urllib.error.HTTPError) as raised:
         ask(address, inputs="not base64!")
     assert raised.value.code == 400

@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield make_dataset(folder / "data")
 
 
-def test_a_stage_run_again_goes_on_in_the_same_run(data: Path):
+def test_a_stage_run_again_continues_the_same_run(data: Path):
     params = load_params()
     with tracking.stage_run(params, data, "train", MODEL) as first:
         first.log({"loss": 3.0, "missing": None, "undefined": float("nan")}, 1)
@@ -58,7 +58,7 @@ def test_a_failing_stage_is_recorded_as_failed(data: Path):
     assert client.get_run(run.root.run_id).info.status == "FAILED"
 
 
-def test_stages_that_start_at_once_share_one_root(data: Path):
+def test_stages_that_start_together_share_one_root(data: Path):
     params, together = load_params("seed=2"), threading.Barrier(4)
 
     def stage(number: int) -> str:

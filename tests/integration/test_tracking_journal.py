@@ -82,7 +82,7 @@ with journaled_run(load_params("seed=2"), Path(sys.argv[1]), "train", MODEL) as 
 """
 
 
-def test_a_training_that_goes_on_after_a_kill_records_each_step_once(embedded: None, data: Path):
+def test_a_training_that_resumes_after_a_kill_records_each_step_once(embedded: None, data: Path):
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests/support'}"}
     killed = subprocess.run([sys.executable, "-c", KILLED, str(data)], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -100,7 +100,7 @@ def test_a_training_that_fails_is_recorded_as_failed(embedded: None, data: Path)
     assert connection.connect().get_run(run.run_id).info.status == "FAILED"
 
 
-def test_without_mlflow_the_work_goes_on_and_the_records_wait(
+def test_without_mlflow_the_work_continues_and_the_records_are_kept(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.chdir(tmp_path)
@@ -167,7 +167,7 @@ def requesting(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["refuse", "503", "slow", "cut up", "cut down", "damage up", "damage down", "hang"])
-def test_a_server_in_trouble_costs_no_record_and_no_time(
+def test_a_failing_server_costs_no_record_and_no_time(
     proxy: FaultyProxy, data: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ):
     seed = ["refuse", "503", "slow", "cut up", "cut down", "damage up", "damage down", "hang"].index(harm) + 10
@@ -211,7 +211,7 @@ def test_a_run_whose_creation_went_unanswered_exists_once(proxy: FaultyProxy, da
 
 
 @pytest.mark.slow
-def test_expired_credentials_are_told_at_the_start_and_waited_out_later(
+def test_expired_credentials_are_refused_at_the_start_and_waited_out_later(
     proxy: FaultyProxy, data: Path, monkeypatch: pytest.MonkeyPatch
 ):
     right = os.environ["MLFLOW_TRACKING_PASSWORD"]

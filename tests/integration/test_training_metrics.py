@@ -40,7 +40,7 @@ def agent() -> Iterator[str]:
         ray.shutdown()
 
 
-def told_by_ray(address: str) -> Figures:
+def exported_by_ray(address: str) -> Figures:
     """The project's figures, named as Prometheus keeps them once it has dropped Ray's prefix."""
     return {
         name.removeprefix("ray_"): value for name, value in fetched(address).items() if name.startswith(f"ray_{PREFIX}")
@@ -64,7 +64,7 @@ def test_a_training_in_this_process_pushes(place: Path, tracking: None, monkeypa
 
 
 @pytest.mark.slow
-def test_a_training_on_a_cluster_tells_the_agent_of_ray(
+def test_a_training_on_a_cluster_exports_through_the_agent_of_ray(
     place: Path, tracking: None, agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "the cluster of this test")  # already connected to
@@ -74,7 +74,7 @@ def test_a_training_on_a_cluster_tells_the_agent_of_ray(
     after = time.time()
 
     def told_of_all_images() -> bool:
-        seen.update(told_by_ray(agent))
+        seen.update(exported_by_ray(agent))
         return seen.get("scaled_yolov4_train_images_total") == IMAGES
 
     until(told_of_all_images, f"{IMAGES} images told of by Ray")

@@ -126,7 +126,7 @@ def test_a_training_is_the_same_without_all_that_is_behind_its_boundaries(
 
 
 @given(st.lists(st.integers(), max_size=30))
-def test_progress_hands_on_each_item_unchanged(items: list[int]) -> None:
+def test_progress_passes_each_item_on_unchanged(items: list[int]) -> None:
     for report in (progress._lines, progress._bars()):
         objects = [SimpleNamespace(value=item) for item in items]
         passed = list(report(objects, "work"))
@@ -134,7 +134,7 @@ def test_progress_hands_on_each_item_unchanged(items: list[int]) -> None:
 
 
 @pytest.mark.parametrize("module", [metrics, periodic, telemetry], ids=lambda module: module.__name__)
-def test_what_only_tells_gives_nothing_back(module: ModuleType) -> None:
+def test_what_only_reports_returns_nothing(module: ModuleType) -> None:
     """Every public function returns nothing, or a block that does."""
     own = [one for _, one in inspect.getmembers(module, inspect.isfunction) if one.__module__ == module.__name__]
     for function in (one for one in own if not one.__name__.startswith("_")):
@@ -143,7 +143,7 @@ def test_what_only_tells_gives_nothing_back(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 9 << 20])  # the last one in two parts
-def test_the_store_hands_over_the_bytes_that_were_put(
+def test_the_store_returns_the_bytes_that_were_put(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -50,7 +50,7 @@ def test_a_device_that_this_machine_lacks_is_no_obstacle() -> None:
     assert len(digests) == 3
 
 
-def test_a_pipeline_says_its_image_and_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipeline_names_its_image_and_the_requested_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMAGE_VARIABLE, "registry/name:1")
     monkeypatch.setenv(ASKED_VARIABLE, json.dumps({MODEL: "before"}))
     made_of = lineage(load(), MODEL, "data")

@@ -63,7 +63,7 @@ def names(files: frozenset[Path]) -> set[str]:
         ("import numpy, pipelines", set()),  # not ours, or above the stages
     ],
 )
-def test_imports_are_followed_wherever_they_stand(project: Callable[..., Path], text: str, found: set[str]) -> None:
+def test_imports_are_followed_wherever_they_are(project: Callable[..., Path], text: str, found: set[str]) -> None:
     root = project(
         components__in__a=text,
         components__in__c="import yolo_core.b\nd = 1",
@@ -84,13 +84,13 @@ def test_packages_around_a_module_run_as_well(project: Callable[..., Path]) -> N
     }
 
 
-def test_a_folder_that_a_package_left_behind_is_no_package(project: Callable[..., Path]) -> None:
+def test_a_folder_left_behind_by_a_package_is_not_a_package(project: Callable[..., Path]) -> None:
     root = project(components__in__a="import yolo_core.b", yolo_core__in__b="")
     (root / "yolo_core" / "b" / "__pycache__").mkdir(parents=True)
     assert names(closure("components.a", root=root)) == {"components/a.py", "yolo_core/b.py"}
 
 
-def test_a_root_that_is_no_module_is_refused() -> None:
+def test_a_root_that_is_not_a_module_is_refused() -> None:
     with pytest.raises(FileNotFoundError, match=r"components\.stages\.nowhere"):
         closure("components.stages.nowhere")
 

@@ -135,7 +135,7 @@ def test_the_compiled_pipeline_is_current() -> None:
     assert pipeline_compile.main(["--check"]) == 0
 
 
-def test_a_stale_file_is_one_line_with_its_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stale_file_is_one_line_with_its_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stale = tmp_path / "old.yaml"
     stale.write_text("old")
     assert pipeline_compile.main(["--check", "--out", str(stale)]) == 1
@@ -152,7 +152,7 @@ def test_no_step_installs_packages_or_caches() -> None:
     assert not [task for task in steps if task.get("cachingOptions", {}).get("enableCache")]
 
 
-def test_gpus_and_image_are_settled_at_compile_time() -> None:
+def test_gpus_and_image_are_fixed_at_compile_time() -> None:
     target = Target(image="registry/name:1", gpus=2, sized_for="yolov4-csp", node_selector=(("pool", "gpu"),))
     spec, platform = yaml.safe_load_all(pipeline_compile.compiled(target))
     containers = {name: part["container"] for name, part in spec["deploymentSpec"]["executors"].items()}
@@ -167,7 +167,7 @@ def test_gpus_and_image_are_settled_at_compile_time() -> None:
         assert labels == ({"pool": "gpu"} if row.gpu else {})
 
 
-def test_kubeflow_tries_again_only_where_a_lost_node_costs_hours() -> None:
+def test_kubeflow_retries_only_where_a_lost_node_costs_hours() -> None:
     spec = next(yaml.safe_load_all(pipeline_compile.COMPILED.read_text()))
     dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
     tasks = [task for dag in dags for task in dag["tasks"].values()]

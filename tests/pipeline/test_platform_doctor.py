@@ -86,7 +86,7 @@ def examined(tmp_path: Path, platform: Any = PLATFORM) -> tuple[int, list[str]]:
     return done.exit_code, done.output.splitlines()
 
 
-def test_terraform_puts_out_what_is_read() -> None:
+def test_terraform_outputs_what_is_read() -> None:
     outputs = hcl2.loads((ROOT / "infra/terraform/modules/platform/outputs.tf").read_text(encoding="utf-8"))["output"]
     [platform] = [block['"platform"']["value"] for block in outputs if '"platform"' in block]
     assert PLATFORM.keys() <= platform.keys()
@@ -95,14 +95,14 @@ def test_terraform_puts_out_what_is_read() -> None:
             assert content.keys() <= platform[part].keys()
 
 
-def test_a_platform_as_it_was_built_passes(cloud: Cloud, tmp_path: Path) -> None:
+def test_a_platform_as_built_passes(cloud: Cloud, tmp_path: Path) -> None:
     code, lines = examined(tmp_path)
     assert (code, [line for line in lines if not line.startswith("ok ")]) == (0, [])
     assert len(lines) == 10
     assert lines[0] == "ok   kubernetes: version v1.33.0"
 
 
-def test_whatever_is_missing_has_its_line_and_its_mend(cloud: Cloud, tmp_path: Path) -> None:
+def test_whatever_is_missing_has_its_line_and_its_fix(cloud: Cloud, tmp_path: Path) -> None:
     cloud.there[SLICES.format("mlflow")] = pods(False)
     for path in ("/apis/kueue.x-k8s.io/v1beta2/namespaces/kubeflow/localqueues/training", "/data-bucket", "ecr"):
         del cloud.there[path]

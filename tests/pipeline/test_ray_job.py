@@ -87,7 +87,7 @@ def test_a_queue_starts_all_nodes_or_none() -> None:
     assert cluster["workerGroupSpecs"][0]["minReplicas"] == cluster["workerGroupSpecs"][0]["maxReplicas"] == 2
 
 
-def test_autoscaling_goes_from_the_fewest_to_the_size() -> None:
+def test_autoscaling_ranges_from_the_fewest_to_the_size() -> None:
     cluster = manifest(replace(P7, min_nodes=1))["spec"]["rayClusterSpec"]
     group = cluster["workerGroupSpecs"][0]
     assert cluster["enableInTreeAutoscaling"] is True

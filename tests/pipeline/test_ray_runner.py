@@ -75,7 +75,7 @@ class Run:
         except Exception as error:
             self.error = error
 
-    def until_said(self, words: str) -> None:
+    def until_printed(self, words: str) -> None:
         until(lambda: any(words in line for line in self.lines), words)
 
     def ended(self) -> int:
@@ -95,10 +95,10 @@ def test_from_creation_to_the_end_with_states_and_log(server: KubernetesServer) 
     name = server.wait_for_job()
     cluster = {"desiredWorkerReplicas": 1, "readyWorkerReplicas": 0}
     server.status(name, jobDeploymentStatus="Initializing", rayClusterStatus=cluster)
-    following.until_said("0 of 1 GPU nodes")
+    following.until_printed("0 of 1 GPU nodes")
     server.status(name, **RUNNING)
     server.log(name, "epoch 1", "epoch 2")
-    following.until_said("epoch 2")
+    following.until_printed("epoch 2")
     server.log(name, "epoch 3")
     server.status(name, **SUCCEEDED)
     assert following.ended() == 0
@@ -107,7 +107,7 @@ def test_from_creation_to_the_end_with_states_and_log(server: KubernetesServer) 
     assert list(server.jobs) == [name]  # it stays until its time is over, for whoever looks
 
 
-def test_the_time_in_the_queue_is_told(server: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_in_the_queue_is_reported(server: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "TIMEOUT_S", LIMIT_S)
     waited = [time.time()]
     with KeptPushes() as gateway:
@@ -115,10 +115,10 @@ def test_the_time_in_the_queue_is_told(server: KubernetesServer, monkeypatch: py
         following = Run(server)
         name = server.wait_for_job()
         server.status(name, jobDeploymentStatus="Suspended")
-        following.until_said("Suspended")
+        following.until_printed("Suspended")
         waited.append(time.time())
         server.status(name, jobDeploymentStatus="Waiting")
-        following.until_said("Waiting")
+        following.until_printed("Waiting")
         waited.append(time.time())
         assert not gateway.pushes
         server.status(name, **RUNNING)
@@ -126,7 +126,7 @@ def test_the_time_in_the_queue_is_told(server: KubernetesServer, monkeypatch: py
         server.jobs[name]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
         waited.append(time.time())
         server.status(name, jobDeploymentStatus="Suspended")
-        following.until_said("Suspended, job running")
+        following.until_printed("Suspended, job running")
         server.status(name, **RUNNING)
         until(lambda: len(gateway.pushes) == 2, "the second push")
         waited.append(time.time())
@@ -142,14 +142,14 @@ def test_the_time_in_the_queue_is_told(server: KubernetesServer, monkeypatch: py
 
 
 @pytest.mark.parametrize("code", [1, USER_ERROR])
-def test_a_fault_and_a_mistake_of_the_user_are_not_tried_again(server: KubernetesServer, code: int) -> None:
+def test_a_fault_and_a_user_error_are_not_retried(server: KubernetesServer, code: int) -> None:
     following = Run(server)
     server.status(server.wait_for_job(), **failed(code))
     assert following.ended() == code
     assert posts(server) == 1
 
 
-def test_try_again_is_tried_again_under_another_name(server: KubernetesServer) -> None:
+def test_try_again_is_retried_under_another_name(server: KubernetesServer) -> None:
     following = Run(server)
     first = server.wait_for_job()
     server.status(first, **failed(TRY_AGAIN))
@@ -185,7 +185,7 @@ def test_a_job_deleted_by_another_is_a_fault(server: KubernetesServer, finalizer
     following = Run(server)
     name = server.wait_for_job()
     server.status(name, **RUNNING)
-    following.until_said("running")
+    following.until_printed("running")
     RayJobsApi("ml", following.client).delete(name, retry_for=LIMIT_S)
     assert following.ended() == FAULT
     assert "deleted" in following.lines[-1]
@@ -197,13 +197,13 @@ def test_cancelling_deletes_the_job(server: KubernetesServer, runs: bool) -> Non
     following = Run(server)
     if runs:
         server.status(server.wait_for_job(), **RUNNING)
-        following.until_said("running")
+        following.until_printed("running")
     following.api.cancelled.set()
     assert following.ended() == CANCELLED
     assert server.jobs == {}
 
 
-def test_cancelling_works_while_the_server_stumbles(server: KubernetesServer) -> None:
+def test_cancelling_works_while_the_server_fails(server: KubernetesServer) -> None:
     server.faults.append(Fault("DELETE", "rayjobs", status=500, times=2))
     following = Run(server)
     server.wait_for_job()
@@ -219,7 +219,7 @@ def test_a_job_that_is_still_being_deleted_is_waited_for(server: KubernetesServe
     cancelled.api.cancelled.set()
     assert cancelled.ended() == CANCELLED
     again = Run(server)
-    again.until_said("being deleted")
+    again.until_printed("being deleted")
     server.let_go(name)
     until(lambda: posts(server) == 2, "a second job")
     server.status(server.wait_for_job(), **SUCCEEDED)
@@ -244,13 +244,13 @@ def test_a_job_that_is_still_being_deleted_is_waited_for(server: KubernetesServe
     ],
     ids=lambda fault: f"{fault.method} {fault.pattern} {fault.status}{' done' * fault.done}",
 )
-def test_failures_of_the_server_pass(server: KubernetesServer, fault: Fault) -> None:
+def test_transient_failures_of_the_server_are_retried(server: KubernetesServer, fault: Fault) -> None:
     server.faults.append(fault)
     following = Run(server)
     name = server.wait_for_job()
     server.status(name, **RUNNING)
     server.log(name, "one")
-    following.until_said("one")
+    following.until_printed("one")
     until(lambda: fault.times == 0, "the fault")
     server.log(name, "two")
     server.status(name, **SUCCEEDED)
@@ -259,17 +259,17 @@ def test_failures_of_the_server_pass(server: KubernetesServer, fault: Fault) -> 
     assert len(server.jobs) == 1
 
 
-def test_a_watch_that_the_server_has_forgotten_starts_anew(server: KubernetesServer) -> None:
+def test_a_watch_that_the_server_has_forgotten_is_restarted(server: KubernetesServer) -> None:
     following = Run(server)
     name = server.wait_for_job()
     server.status(name, **RUNNING)
-    following.until_said("running")
+    following.until_printed("running")
     server.forget()
     server.status(name, **SUCCEEDED)
     assert following.ended() == 0
 
 
-def test_a_server_that_stays_away_is_worth_trying_again(server: KubernetesServer) -> None:
+def test_a_server_that_stays_down_is_try_again(server: KubernetesServer) -> None:
     server.faults.append(Fault("GET", "rayjobs/", status=503, times=1000))
     following = Run(server, wait=0.5)
     with pytest.raises(TryAgain, match="503"):
@@ -277,7 +277,7 @@ def test_a_server_that_stays_away_is_worth_trying_again(server: KubernetesServer
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "401"), (403, "rayjobs.ray.io"), (404, "KubeRay operator")])
-def test_a_refusal_is_one_line_with_its_mend(server: KubernetesServer, status: int, words: str) -> None:
+def test_a_refusal_is_one_line_with_its_fix(server: KubernetesServer, status: int, words: str) -> None:
     server.faults.append(Fault("POST", "rayjobs", status=status))
     with pytest.raises(UserError, match=words) as refused:
         Run(server).ended()
@@ -298,7 +298,7 @@ def test_a_job_that_never_starts_is_given_up(server: KubernetesServer) -> None:
     assert server.jobs == {}
 
 
-def test_a_sign_of_life_while_nothing_happens(server: KubernetesServer) -> None:
+def test_a_heartbeat_while_nothing_happens(server: KubernetesServer) -> None:
     following = Run(server, settings=RunnerSettings(poll=0.1, heartbeat=0.3))
     name = server.wait_for_job()
     server.status(name, **RUNNING)
@@ -363,7 +363,7 @@ def test_a_killed_follower_is_followed_by_another(server: KubernetesServer, foll
     assert posts(server) == len(server.jobs) == 1
 
 
-def test_a_result_is_reported_as_often_as_asked(server: KubernetesServer) -> None:
+def test_a_result_is_reported_as_often_as_requested(server: KubernetesServer) -> None:
     first = Run(server)
     server.status(server.wait_for_job(), **failed(USER_ERROR))
     assert (first.ended(), Run(server).ended()) == (USER_ERROR, USER_ERROR)

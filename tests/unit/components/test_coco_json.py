@@ -28,7 +28,7 @@ def test_every_field_is_what_the_standard_library_reads(tmp_path_factory, annota
     assert seen == [repr({field: one.get(field) for field in FIELDS}) for one in annotations]
 
 
-def test_an_annotation_that_is_no_object_stays_as_it_is(tmp_path):
+def test_an_annotation_that_is_not_an_object_is_left_unchanged(tmp_path):
     file = tmp_path / "a.json"
     file.write_text('{"images": [], "annotations": [7, {"id": 1}], "categories": []}')
     assert coco_json.read(file).annotations == [7, coco_json.Annotation(id=1)]

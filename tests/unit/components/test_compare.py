@@ -24,7 +24,7 @@ def test_the_front_is_what_no_other_beats() -> None:
     assert compare.front(rows) == ["fast", "slow"]  # by latency; as-fast is as fast as fast, and less precise
 
 
-def test_what_was_not_measured_is_on_no_front() -> None:
+def test_what_was_not_measured_is_not_on_the_front() -> None:
     assert compare.front([row("a", None, 1.0), row("b", 0.1, None)]) == []
 
 

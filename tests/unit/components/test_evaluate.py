@@ -44,7 +44,7 @@ def test_metrics_are_complete_and_those_of_the_detections(project, out):
     assert metrics["tta"] != metrics["plain"]
 
 
-def test_the_confusion_matrix_counts_every_truth(project, out):
+def test_the_confusion_matrix_counts_every_ground_truth(project, out):
     confusion = json.loads((out / "confusion.json").read_text())
     assert confusion["categories"] == ["one", "two", "background"]
     truth = json.loads((project.data / "annotations/instances_val.json").read_text())["annotations"]

@@ -80,7 +80,7 @@ def test_another_recorded_size_is_checked_again(source, tmp_path):
     assert not (tmp_path / "out/images/train/1.jpg").exists()
 
 
-def test_a_changed_copy_is_made_anew(source, tmp_path):
+def test_a_changed_copy_is_rewritten(source, tmp_path):
     run(source, tmp_path)
     first = content(tmp_path / "out")
     (tmp_path / "out/images/val/2.jpg").write_bytes(b"spoiled")
@@ -89,14 +89,14 @@ def test_a_changed_copy_is_made_anew(source, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"rules": 1, "files": {}}', b'{"files": {"a": [1]}}'])
-def test_a_damaged_memory_is_no_memory(source, tmp_path, damage):
+def test_a_damaged_index_is_ignored(source, tmp_path, damage):
     run(source, tmp_path)
     (file,) = (tmp_path / "work/prepare").iterdir()
     file.write_bytes(damage)
     assert run(source, tmp_path) == 0
 
 
-def test_other_rules_of_the_check_make_the_memory_worthless(source, tmp_path, monkeypatch):
+def test_other_rules_of_the_check_invalidate_the_index(source, tmp_path, monkeypatch):
     run(source, tmp_path)
     monkeypatch.setattr(image_index.PIL, "__version__", "another")
     assert run(source, tmp_path) == 0

@@ -51,14 +51,14 @@ def test_the_result_is_a_detector_of_the_named_classes(published: Path):
         ({"source": Path()}, r"damaged \(IsADirectoryError"),
     ],
 )
-def test_a_mistake_is_one_line(published: Path, changes: dict, message: str):
+def test_a_user_error_is_one_line(published: Path, changes: dict, message: str):
     with pytest.raises(UserError, match=message) as caught:
         run(published, **changes)
     assert "\n" not in str(caught.value)
     assert not (published.parent / "out.safetensors").exists()
 
 
-def test_a_file_that_is_there_is_replaced_by_force_alone(published: Path):
+def test_an_existing_file_is_replaced_only_with_force(published: Path):
     run(published)
     with pytest.raises(UserError, match="already exists; give another --out, or --force"):
         run(published)

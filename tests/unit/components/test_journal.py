@@ -81,7 +81,7 @@ def test_every_entry_arrives_once_and_in_order(tmp_path_factory: pytest.TempPath
     assert service.order == list(range(1, count + 1))
 
 
-def test_what_was_not_delivered_waits_for_the_next_process(path: Path):
+def test_what_was_not_delivered_is_left_for_the_next_process(path: Path):
     with open_journal(path, {"about": "x"}) as book:
         thread = delivery(book, Service(*["away"] * 1000))
         for value in "abc":
@@ -109,7 +109,7 @@ def test_a_refused_entry_is_set_aside_with_its_reason_and_the_others_arrive(path
     assert journal.journals_in(path.parent) == [path]
 
 
-def test_the_last_line_that_a_kill_has_torn_is_dropped(path: Path):
+def test_a_last_line_torn_by_a_kill_is_dropped(path: Path):
     with open_journal(path) as book:
         book.append({"value": "a"})
     with path.open("a") as file:
@@ -163,7 +163,7 @@ def test_entries_written_before_a_kill_are_there(path: Path):
         assert [entry["n"] for entry in book.history][:said] == list(range(1, said + 1))
 
 
-def test_a_full_disk_costs_nothing_while_the_service_is_there(path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_full_disk_costs_nothing_while_the_service_is_up(path: Path, caplog: pytest.LogCaptureFixture):
     """The limit on a file's size stands in for the full disk: the kernel refuses the write in the same place."""
     service, limits = Service(), resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -47,7 +47,7 @@ def test_a_torn_last_line_is_dropped_and_its_place_used(path, cut):
         assert list(ledger.records) == [0, 5]
 
 
-def test_a_torn_header_starts_anew(path):
+def test_a_torn_header_starts_a_new_ledger(path):
     path.write_text('{"digest": "d')
     with pytest.raises(UserError, match="another search"), opened(path, "d1"):
         pass
@@ -76,7 +76,7 @@ def test_numbers_that_are_not_finite_are_refused(path):
         ledger.append(record(9, fitness=float("nan")))
 
 
-def test_confirmations_stand_beside_the_trials(path):
+def test_confirmations_are_kept_beside_the_trials(path):
     one = Confirmation(1, 7, "plan", fitness=0.3, AP=0.3, AP50=0.3, seconds=4.0, elapsed=9.0)
     with opened(path, "d1") as ledger:
         ledger.append(one)
@@ -85,7 +85,7 @@ def test_confirmations_stand_beside_the_trials(path):
         assert (ledger.elapsed, ledger.seconds) == (9.0, 1.0 + 1.0 + 4.0)
 
 
-def test_what_the_halving_said_comes_back(path):
+def test_decisions_of_the_halving_are_read_back(path):
     with opened(path, "d1") as ledger:
         ledger.append(record(2, rungs=[0.1, 0.2], stopped_at=4))
     with opened(path, "d1") as ledger:
@@ -95,7 +95,7 @@ def test_what_the_halving_said_comes_back(path):
 @pytest.mark.parametrize(
     ("key", "value"), [("trial", -1), ("fitness", 2), ("hyp", {"lr0": "x"}), ("seconds", -1), ("rungs", [None])]
 )
-def test_values_that_cannot_be_are_damage(path, key, value):
+def test_impossible_values_are_damage(path, key, value):
     lines = path.read_text().splitlines()
     lines[2] = json.dumps({**json.loads(lines[2]), key: value})
     path.write_text("\n".join(lines) + "\n")

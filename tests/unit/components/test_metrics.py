@@ -27,7 +27,7 @@ def pushes(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeptPushes]:
         yield kept
 
 
-def test_a_stage_tells_its_start_and_its_end(pushes: KeptPushes) -> None:
+def test_a_stage_reports_its_start_and_its_end(pushes: KeptPushes) -> None:
     before, clock = time.time(), time.monotonic()
     with metrics.stage("train", "yolov4-tiny"):
         time.sleep(0.05)
@@ -54,20 +54,20 @@ def test_a_stage_tells_its_start_and_its_end(pushes: KeptPushes) -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
-def test_a_stage_that_fails_tells_how(pushes: KeptPushes, error: BaseException, code: int, diverged: int) -> None:
+def test_a_stage_that_fails_reports_how(pushes: KeptPushes, error: BaseException, code: int, diverged: int) -> None:
     with pytest.raises(type(error)), metrics.stage("train", "yolov4-tiny"):
         raise error
     end = pushes.pushes[-1][2]
     assert (end["scaled_yolov4_stage_exit_code"], end["scaled_yolov4_stage_diverged"]) == (code, diverged)
 
 
-def test_a_stage_of_no_model_has_no_such_label(pushes: KeptPushes) -> None:
+def test_a_stage_without_a_model_has_no_such_label(pushes: KeptPushes) -> None:
     with metrics.stage("prepare"):
         pass
     assert {where for _, where, _ in pushes.pushes} == {"/metrics/job/scaled_yolov4_stages/stage/prepare"}
 
 
-def test_a_training_adds_up_what_it_does_and_leaves_nothing_behind(
+def test_a_training_adds_up_its_work_and_leaves_nothing_behind(
     pushes: KeptPushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "PERIOD_S", 0.05)
@@ -89,7 +89,7 @@ def test_a_training_adds_up_what_it_does_and_leaves_nothing_behind(
     assert pushes.pushes[-1][0] == "DELETE"
 
 
-def test_a_gateway_that_is_away_is_said_once_and_stops_nothing(
+def test_an_unavailable_gateway_is_reported_once_and_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(GATEWAY_VARIABLE, "http://127.0.0.1:9")  # nobody listens there
@@ -111,7 +111,7 @@ sys.exit(any(name in sys.modules for name in ("prometheus_client", "ray", "torch
     assert subprocess.run([sys.executable, "-c", program], timeout=LIMIT_S, check=False).returncode == 0
 
 
-def test_a_pushgateway_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pushgateway_accepts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pushgateway() as address:
         monkeypatch.setenv(GATEWAY_VARIABLE, address)
         with metrics.training("yolov4-tiny") as look:

@@ -102,7 +102,7 @@ def test_overrides_change_one_value():
     assert changed.models == ["a", "b"]
 
 
-def test_per_model_settings_stand_on_the_common_ones():
+def test_per_model_settings_override_the_common_ones():
     params = parameters.load(
         QUICKSTART,
         ["train.hyp.box=0.1", "train.per_model={m: {size: 640, hyp: {cls: 0.3}, second_stage: {epochs: 99}}}"],
@@ -141,7 +141,7 @@ def test_an_unknown_hyperparameter_is_refused():
         Hyperparameters().replace(lr=0.1)
 
 
-def test_null_for_one_model_takes_a_common_value_away():
+def test_null_for_one_model_removes_a_common_value():
     params = parameters.load(
         ROOT / "params.yaml",
         [

@@ -39,7 +39,7 @@ def test_a_block_that_fails_ends_the_calls_as_well():
     assert threading.active_count() == before
 
 
-def test_the_first_call_can_come_at_once():
+def test_the_first_call_can_come_immediately():
     called = threading.Event()
     with periodically(called.set, 3600, "metrics", at_start=True):
         assert called.wait(60)

@@ -77,7 +77,7 @@ def test_a_record_without_a_counted_graph_is_of_the_published_model(tmp_path):
     )
 
 
-def test_a_device_that_nobody_measured_is_planned_by_its_peak():
+def test_an_unmeasured_device_is_planned_by_its_peak():
     device = planning_device.from_papers("NVIDIA A100-SXM4-80GB", "yolov4")
     assert device.name == "A100"
     share = GPU_USE["yolov4-csp"].fps / GPU_USE["yolov4-csp"].ideal_fps
@@ -85,7 +85,7 @@ def test_a_device_that_nobody_measured_is_planned_by_its_peak():
     assert "7.5 % of the peak of 312 TFLOP/s" in device.grounds
 
 
-def test_the_assumed_device_is_said_where_this_machine_is_unknown(monkeypatch):
+def test_the_assumed_device_is_named_where_this_machine_is_unknown(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     device = planning_device.from_papers("auto", "yolov4")
     assert device.name == "Tesla V100"
@@ -131,7 +131,7 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_2(arguments, words):
 @pytest.mark.parametrize(
     "text", ["[]", "{}", "not json", '{"rows": [{"batch": 1}]}', '{"model": "yolov4-tiny", "rows": []}']
 )
-def test_a_file_that_is_no_record_is_named(tmp_path, text):
+def test_a_file_that_is_not_a_record_is_named(tmp_path, text):
     path = tmp_path / "wrong.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"wrong.json: not a record"):

@@ -50,7 +50,7 @@ def test_another_pixel_or_box_gives_another_hash(source, tmp_path):
     assert len(set(hashes)) == 3
 
 
-def test_the_rest_goes_on_up_to_the_limit(source, tmp_path):
+def test_the_rest_is_prepared_up_to_the_limit(source, tmp_path):
     source.train["annotations"].append(box(50, 1, [9, 9, 0, 5]))
     summary = run(source, tmp_path / "out", "prepare.max_bad_fraction=0.15")  # 1 of 7 boxes = 14.3 %
     assert (summary["train_boxes"], summary["quarantined"]) == (4, 1)
@@ -100,7 +100,7 @@ def test_an_earlier_dataset_is_replaced_whole(source, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out/images/train").iterdir()) == ["1.jpg", "2.jpg", "3.jpg"]
 
 
-def test_what_a_killed_run_left_is_cleared(source, tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(source, tmp_path):
     (tmp_path / ".out.building/images").mkdir(parents=True)
     (tmp_path / ".out.building/images/half.jpg").write_bytes(b"x")
     run(source, tmp_path / "out")

@@ -61,7 +61,7 @@ def test_a_bad_box_is_quarantined_and_its_image_stays(source, tmp_path, bad, rea
         ("nonsense", "nonsense", "not an annotation (instances_train.json)"),
     ],
 )
-def test_a_box_of_no_image_is_quarantined(source, tmp_path, bad, item, reason):
+def test_a_box_without_an_image_is_quarantined(source, tmp_path, bad, item, reason):
     source.train["annotations"].append(bad)
     manifest, _ = prepared(source, tmp_path)
     assert manifest["quarantine"] == [{"split": "train", "kind": "box", "item": item, "reason": reason}]

@@ -54,7 +54,7 @@ def test_a_bad_file_is_quarantined_with_its_reason(tmp_path, data, reason):
 
 
 @pytest.mark.parametrize("kind", [b"AbCd", b"abC1"])
-def test_a_png_with_a_chunk_that_only_some_readers_pass_over_is_quarantined(tmp_path, kind):
+def test_a_png_with_a_chunk_that_only_some_readers_skip_is_quarantined(tmp_path, kind):
     data, header = encoded(SMOOTH, "PNG"), 33  # bytes of the signature and the first chunk
     chunk = bytes(4) + kind + zlib.crc32(kind).to_bytes(4, "big")
     (entry,) = quarantine(tmp_path, "odd.png", data[:header] + chunk + data[header:])
@@ -97,7 +97,7 @@ def test_a_png_with_a_hole_is_found():
         check_image(whole[:middle] + bytes(50) + whole[middle + 50 :])
 
 
-def test_bytes_after_the_end_of_a_jpeg_do_no_harm():
+def test_bytes_after_the_end_of_a_jpeg_are_harmless():
     data = encoded(SMOOTH) + b"maker's trailer"
     assert check_image(data).data == data
 
@@ -195,7 +195,7 @@ def test_an_image_resized_after_labelling_scales_its_boxes(tmp_path):
     assert annotation["area"] == 300  # 20 * 15
 
 
-def test_a_wrong_file_ending_is_mended(tmp_path):
+def test_a_wrong_file_extension_is_corrected(tmp_path):
     source = CocoFolder(tmp_path / "source")
     source.add_image("grey.bmp", encoded(Image.new("L", (64, 48), 90), "BMP"))
     prepare.run(parameters("prepare.source=coco-dir", f"prepare.location={source.save()}"), out=tmp_path / "out")

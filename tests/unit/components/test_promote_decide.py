@@ -44,12 +44,12 @@ def test_decision(low: float, high: float, ratio: float | None, decision: str):
     assert "\n" not in reason
 
 
-def test_without_truth_nothing_is_decided_but_a_slow_one_is_held():
+def test_without_ground_truth_nothing_is_decided_but_a_slow_one_is_held():
     assert decide(None, 1.0, THRESHOLDS)[0] == "inconclusive"
     assert decide(None, 2.0, THRESHOLDS)[0] == "hold"
 
 
-def test_a_faster_model_is_never_asked_for_more_than_a_slower_one():
+def test_a_faster_model_never_needs_more_than_a_slower_one():
     lenient = THRESHOLDS.model_copy(update={"min_ap_gain": -0.1})  # asks less than max_ap_loss does
     gain = Gain(-0.05, -0.05, -0.05)
     assert decide(gain, 1.0, lenient)[0] == "promote"
@@ -94,7 +94,7 @@ def test_bootstrap_of_one_more_image_in_ten(truth: Path):
     assert gain == paired_gain(before, after, samples=2000, confidence=0.95, seed=0)
 
 
-def test_bootstrap_without_truth_has_no_answer(tmp_path: Path):
+def test_bootstrap_without_ground_truth_has_no_answer(tmp_path: Path):
     path = tmp_path / "empty.json"
     images = [{"id": 1, "width": 64, "height": 64, "file_name": "1.jpg"}]
     path.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}))

@@ -49,7 +49,7 @@ def test_the_use_of_the_gpu_is_arithmetic():
     assert rows["speed, yolov4-p6 / D7"].mark == "needs a GPU"
 
 
-def test_a_stale_page_is_told_and_a_current_one_is_not(monkeypatch, tmp_path, capsys):
+def test_a_stale_page_is_reported_and_a_current_one_is_not(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(scorecard, "page", lambda: "new\n")
     out = tmp_path / "page.md"
     out.write_text("old\n")

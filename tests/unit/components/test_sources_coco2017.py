@@ -31,7 +31,7 @@ def wanted(server: RangeServer, tmp_path, data: bytes = DATA) -> Download:
     return Download(f"{server.url}/file", tmp_path / "file", len(data), hashlib.md5(data).hexdigest())
 
 
-def test_a_broken_connection_is_taken_up_after_the_last_whole_chunk(tmp_path):
+def test_a_broken_connection_resumes_after_the_last_whole_chunk(tmp_path):
     with RangeServer({"/file": DATA}, drop_after=1_100_000, drops=2) as server:
         fetch(wanted(server, tmp_path), silent)
     assert (tmp_path / "file").read_bytes() == DATA
@@ -39,7 +39,7 @@ def test_a_broken_connection_is_taken_up_after_the_last_whole_chunk(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_earlier_run_is_taken_up(tmp_path):
+def test_an_earlier_run_is_resumed(tmp_path):
     (tmp_path / "file.part").write_bytes(DATA[:1000])
     with RangeServer({"/file": DATA}) as server:
         fetch(wanted(server, tmp_path), silent)
@@ -62,13 +62,13 @@ def test_a_file_that_changed_on_the_server_starts_over(tmp_path):
     assert (tmp_path / "file").read_bytes() == DATA
 
 
-def test_busy_answers_are_tried_again(tmp_path):
+def test_busy_answers_are_retried(tmp_path):
     with RangeServer({"/file": DATA}, refusals=[503, 429, 500]) as server:
         fetch(wanted(server, tmp_path), silent)
     assert len(server.requests) == 4
 
 
-def test_a_finished_file_is_not_asked_for_again(tmp_path):
+def test_a_finished_file_is_not_requested_again(tmp_path):
     with RangeServer({"/file": DATA}) as server:
         fetch(wanted(server, tmp_path), silent)
         fetch(wanted(server, tmp_path), silent)
@@ -84,7 +84,7 @@ def test_it_gives_up_with_one_line_and_keeps_what_came(tmp_path):
     assert (tmp_path / "file.part").stat().st_size == 2_000_000
 
 
-def test_nobody_there(tmp_path):
+def test_nothing_listening(tmp_path):
     with RangeServer({}) as server:
         gone = wanted(server, tmp_path)
     with pytest.raises(UserError, match="refused"):
@@ -105,7 +105,7 @@ def test_a_wrong_file_is_refused(tmp_path, served, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_room(tmp_path):
+def test_no_space(tmp_path):
     huge = Download("http://127.0.0.1:9/file", tmp_path / "file", 10**18, "")
     with pytest.raises(UserError, match=r"GB free, file needs 1000000000.0 GB; set prepare.location"):
         fetch(huge, silent)
@@ -163,7 +163,7 @@ def test_a_link_planted_in_the_folder_is_not_followed(tmp_path):
     assert list((tmp_path / "outside").iterdir()) == []
 
 
-def test_unpacking_goes_on_where_it_was_killed(tmp_path):
+def test_unpacking_resumes_where_it_was_killed(tmp_path):
     (tmp_path / "val2017.zip").write_bytes(zipped({"val2017/a.jpg": b"aa", "val2017/b.jpg": b"bb"}))
     (tmp_path / "val2017").mkdir()
     (tmp_path / "val2017/a.jpg").write_bytes(b"AA")  # there with the right size: stays
@@ -227,6 +227,6 @@ def test_the_mirror_must_be_an_address(tmp_path, monkeypatch):
         prepare.run(parameters("prepare.source=coco2017"), out=tmp_path / "out")
 
 
-def test_the_limit_admits_the_official_archives():
+def test_the_limit_allows_the_official_archives():
     packed = {item.name: item.size for item in coco2017.ARCHIVES}
     assert archive.MAX_RATIO * packed["annotations_trainval2017.zip"] > 800e6  # unpacks to about 0.8 GB

@@ -71,7 +71,7 @@ def test_a_missing_image_folder_lists_what_was_searched(source):
         ),
     ],
 )
-def test_a_file_that_is_no_coco_is_named_with_what_is_wrong(source, text, message):
+def test_a_file_that_is_not_coco_is_named_with_the_problem(source, text, message):
     root = source.save()
     path = root / "annotations/instances_val.json"
     path.write_text(text)
@@ -96,7 +96,7 @@ def test_no_categories_at_all(source):
         (["prepare.location=/nowhere/at/all"], "prepare.location = /nowhere/at/all: no such folder"),
     ],
 )
-def test_a_location_that_is_not_there(tmp_path, options, message):
+def test_a_missing_location(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         prepare.run(parameters("prepare.source=coco-dir", *options), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -113,7 +113,7 @@ def test_origin_and_licences_are_carried_over(source, tmp_path):
     assert set(document["images"][0]) == {"id", "file_name", "width", "height", "license", "coco_url"}
 
 
-def test_a_recorded_size_beyond_any_float_is_no_size(source):
+def test_a_recorded_size_beyond_any_float_is_ignored(source):
     source.train["images"][0]["width"] = 10**400
     first, second, *_ = coco_dir.read(source.save(), silent).splits["train"].images
     assert first.size_px is None

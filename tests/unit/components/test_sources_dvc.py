@@ -112,7 +112,7 @@ def test_the_fingerprint_follows_the_data_and_the_revision_becomes_a_commit(repo
                                        "prepare.path=data/coco", *before.changes)) == 6  # fmt: skip
 
 
-def test_what_cannot_be_had_is_one_line(repository: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_fetched_is_one_line(repository: Path, tmp_path: Path) -> None:
     wrong = {
         "no such revision": given(repository, "v9"),
         "no such folder": given(repository, "v1", "data/cocoa"),

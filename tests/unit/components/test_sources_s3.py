@@ -98,7 +98,7 @@ def test_a_prefix_without_a_dataset(client, tmp_path, prefix, message):
         run(tmp_path, prefix)
 
 
-def test_a_bucket_that_is_not_there(client, tmp_path):
+def test_a_missing_bucket(client, tmp_path):
     params = parameters("prepare.source=s3", "prepare.location=s3://other-bucket/x")
     with pytest.raises(UserError, match=r"^s3://other-bucket/x: (no such bucket|access denied)"):
         prepare.run(params, out=tmp_path / "out")
@@ -139,7 +139,7 @@ def test_an_endpoint_that_does_not_answer(tmp_path, monkeypatch):
         ("s3://bucket/a/../b", "'..' is not allowed in a prefix"),
     ],
 )
-def test_a_location_that_is_no_bucket(tmp_path, location, message):
+def test_a_location_that_is_not_a_bucket(tmp_path, location, message):
     with pytest.raises(UserError, match=message):
         prepare.run(parameters("prepare.source=s3", f"prepare.location={location}"), out=tmp_path / "out")
 

@@ -175,7 +175,7 @@ def test_a_written_box_is_read_back(index, cx, cy, w, h):
 
 
 @given(st.lists(st.tuples(fraction, fraction), min_size=3, max_size=20))
-def test_a_polygon_lies_inside_its_box_and_touches_all_sides(points):
+def test_a_polygon_is_inside_its_box_and_touches_all_sides(points):
     (line,), _ = parse("0 " + " ".join(f"{x!r} {y!r}" for x, y in points))
     x, y, w, h = line.xywh
     xs, ys = zip(*points, strict=True)

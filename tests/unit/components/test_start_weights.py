@@ -42,6 +42,6 @@ def test_local_weights_and_none_stay_as_they_are(weights: str):
     assert with_local_weights(given, "yolov4-tiny") is given
 
 
-def test_weights_that_are_not_there_are_one_line(store):
+def test_missing_weights_are_one_line(store):
     with pytest.raises(UserError, match=r"nothing there"):
         with_local_weights(load(f"train.weights=s3://{store.bucket}/nowhere.safetensors"), "yolov4-tiny")

@@ -62,7 +62,7 @@ def there_and_back(path: Path, place: Location) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, checksums.PART_BYTES, checksums.PART_BYTES + 1, 3 * checksums.PART_BYTES])
-def test_a_file_comes_back_as_it_went(place: Location, tmp_path: Path, size: int):
+def test_a_file_survives_a_round_trip(place: Location, tmp_path: Path, size: int):
     path = written(tmp_path / "file", size)
     assert there_and_back(path, place) == path.read_bytes()
     listed = folder.listing(connect(), Location(place.bucket, "tests"))[place.key.removeprefix("tests/")]
@@ -82,7 +82,7 @@ def test_parts_grow_where_there_would_be_too_many(size: int, part: int):
     assert checksums.part_bytes(size) == part
 
 
-def test_objects_that_others_put_there_are_verified_too(place: Location, tmp_path: Path):
+def test_objects_uploaded_by_other_tools_are_verified_too(place: Location, tmp_path: Path):
     """By boto3's own transfer: no SHA-256, parts of another size."""
     path = written(tmp_path / "file", 17 * MIB)
     config = transfer_config(5 * MIB)
@@ -141,7 +141,7 @@ def test_bytes_that_always_arrive_damaged_are_refused(proxy: FaultyProxy, place:
 
 
 @pytest.mark.parametrize("state", ["refuse", "503"])
-def test_a_store_that_is_away_is_one_line_that_says_try_again(
+def test_an_unavailable_store_is_one_line_that_says_try_again(
     proxy: FaultyProxy, place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state
 ):
     monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
@@ -164,7 +164,7 @@ def killed_at(proxy: FaultyProxy, direction, count: int, code: str) -> None:
         proxy.hold[direction] = math.inf
 
 
-def test_a_killed_upload_goes_on(proxy: FaultyProxy, place: Location, tmp_path: Path):
+def test_a_killed_upload_resumes(proxy: FaultyProxy, place: Location, tmp_path: Path):
     path = written(tmp_path / "file", 48 * MIB)
     code = "from components.storage.location import *; from components.storage import client, transfer; "
     code += "from pathlib import Path; "
@@ -178,7 +178,7 @@ def test_a_killed_upload_goes_on(proxy: FaultyProxy, place: Location, tmp_path: 
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
-def test_an_upload_goes_on_with_the_parts_that_are_still_right(store, place: Location, tmp_path: Path):
+def test_an_upload_resumes_with_the_parts_that_are_still_valid(store, place: Location, tmp_path: Path):
     """The file has changed since: its second part is sent again, although the store has one."""
     path = written(tmp_path / "file", 3 * checksums.PART_BYTES)
     client = connect()
@@ -199,7 +199,7 @@ def test_an_upload_goes_on_with_the_parts_that_are_still_right(store, place: Loc
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
-def test_a_killed_download_goes_on(proxy: FaultyProxy, place: Location, tmp_path: Path):
+def test_a_killed_download_resumes(proxy: FaultyProxy, place: Location, tmp_path: Path):
     path, back = written(tmp_path / "file", 48 * MIB), tmp_path / "back"
     transfer.upload(connect(), path, place)
     code = "from components.storage.location import *; from components.storage import client, transfer; "
@@ -270,7 +270,7 @@ def test_memory_does_not_grow_with_the_file(place: Location, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_five_gigabytes_travel_in_less_than_300_megabytes(place: Location, tmp_path: Path):
+def test_five_gigabytes_are_transferred_in_less_than_300_megabytes(place: Location, tmp_path: Path):
     try:
         assert peak_mib(sparse(tmp_path / "file", 5_000_000_000), place) * MIB < 300e6
     finally:
@@ -293,7 +293,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_only_what_changed_travels(place: Location, tmp_path: Path):
+def test_only_what_changed_is_transferred(place: Location, tmp_path: Path):
     here, there = fill(tmp_path / "a", one=b"1", sub__two=b"22", three=b"333"), tmp_path / "b"
     assert folder.push(here, place) == 3
     assert folder.pull(place, there) == 3
@@ -304,14 +304,14 @@ def test_only_what_changed_travels(place: Location, tmp_path: Path):
     assert files(there) == files(here)
 
 
-def test_equal_files_do_not_travel_though_nothing_is_known_of_them(place: Location, tmp_path: Path):
+def test_equal_files_are_not_transferred_without_an_index(place: Location, tmp_path: Path):
     here, copy = fill(tmp_path / "a", one=b"1", two=b"22"), fill(tmp_path / "b", one=b"1", two=b"xx")
     folder.push(here, place)
     assert folder.push(copy, place) == 1  # two
     assert folder.pull(place, here) == 1
 
 
-def test_a_file_damaged_here_is_fetched_again(place: Location, tmp_path: Path):
+def test_a_file_damaged_locally_is_downloaded_again(place: Location, tmp_path: Path):
     here, there = fill(tmp_path / "a", one=b"111"), tmp_path / "b"
     folder.push(here, place)
     folder.pull(place, there)
@@ -320,7 +320,7 @@ def test_a_file_damaged_here_is_fetched_again(place: Location, tmp_path: Path):
     assert files(there) == {"one": b"111"}
 
 
-def test_a_push_deletes_nothing_and_says_what_it_left(
+def test_a_push_deletes_nothing_and_reports_what_it_left(
     place: Location, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), place)
@@ -329,7 +329,7 @@ def test_a_push_deletes_nothing_and_says_what_it_left(
     assert "1 objects there are not part of this result and were left in place, such as two" in caplog.text
 
 
-def test_a_live_folder_takes_away_what_it_put_there_itself(place: Location, tmp_path: Path):
+def test_a_live_folder_removes_what_it_uploaded_itself(place: Location, tmp_path: Path):
     here = fill(tmp_path / "a", one=b"1", two=b"2")
     folder.push(here, place, live=True)
     folder.push(fill(tmp_path / "b", other=b"3"), place)
@@ -338,7 +338,7 @@ def test_a_live_folder_takes_away_what_it_put_there_itself(place: Location, tmp_
     assert set(folder.listing(connect(), place)) == {"two", "other"}
 
 
-def test_a_pull_removes_what_it_brought_and_nothing_else(place: Location, tmp_path: Path):
+def test_a_pull_removes_what_it_downloaded_and_nothing_else(place: Location, tmp_path: Path):
     folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), place)
     folder.pull(place, tmp_path / "b")
     fill(tmp_path / "b", mine=b"3")
@@ -347,7 +347,7 @@ def test_a_pull_removes_what_it_brought_and_nothing_else(place: Location, tmp_pa
     assert files(tmp_path / "b") == {"two": b"2", "mine": b"3"}
 
 
-def test_a_folder_that_another_process_synchronises_is_waited_for_with_a_word(
+def test_a_folder_that_another_process_synchronises_is_waited_for_with_a_log_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     entered = threading.Event()
@@ -389,21 +389,21 @@ def test_progress_counts_files_and_parts(place: Location, tmp_path: Path):
     ("text", "bucket", "key"),
     [("s3://b/k", "b", "k"), ("s3://b/a/k/", "b", "a/k"), ("s3://b", "b", ""), ("s3://b/", "b", "")],
 )
-def test_places(text: str, bucket: str, key: str):
+def test_locations(text: str, bucket: str, key: str):
     assert location.parse(text) == Location(bucket, key)
 
 
 @pytest.mark.parametrize(
     "text", ["s3://", "s3:///x", "gs://b/x", "s3:/b/x", "s3://b/../x", "s3://b/a//x", "s3://b/a\\x"]
 )
-def test_what_is_no_place_is_refused_by_name(text: str):
+def test_what_is_not_a_location_is_refused_by_name(text: str):
     assert location.is_remote(text)
     with pytest.raises(UserError) as caught:
         location.parse(text)
     assert text in str(caught.value)
 
 
-def test_local_paths_are_no_places():
+def test_local_paths_are_not_locations():
     assert not any(location.is_remote(text) for text in ("a/b", "/a", "a:b", "s3", "./s3:/x", "C:x"))
 
 

@@ -11,7 +11,7 @@ from components.cli import summary
 ROOT = Path(__file__).parents[3]
 
 
-def test_shows_what_there_is_and_a_dash_for_the_rest(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
+def test_shows_available_results_and_a_dash_for_the_rest(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     metrics = tmp_path / "outputs/evaluate/yolov4-tiny/metrics.json"

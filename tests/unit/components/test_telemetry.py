@@ -31,7 +31,7 @@ def test_an_import_leaves_the_environment_alone():
     assert _run(script) == "True\nset()\n"
 
 
-def test_what_the_user_has_set_stays():
+def test_what_the_user_has_set_is_kept():
     script = """
         import os, sys
         from components import telemetry

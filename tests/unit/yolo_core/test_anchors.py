@@ -104,7 +104,7 @@ def test_refinement_never_loses_fitness():
     assert found.min() >= anchors.MIN_SIDE_PX
 
 
-def test_no_generations_change_nothing():
+def test_zero_generations_change_nothing():
     start = np.array([[20.0, 20.0]])
     settings = FitSettings(generations=0)
     found = refine(spread_boxes(50), start, anchor_t=4, settings=settings, rng=np.random.default_rng(0))
@@ -149,7 +149,7 @@ def test_fit_is_a_function_of_the_seed():
     [np.empty((0, 2)), [[10, 20]] * 100, [[10, 20], [30, 40]], [[1, 1]] * 10 + [[5, 5], [6, 6]]],
     ids=["none", "identical", "fewer than anchors", "specks"],
 )
-def test_nothing_to_fit_with_fewer_different_boxes_than_anchors(boxes):
+def test_nothing_to_fit_with_fewer_distinct_boxes_than_anchors(boxes):
     assert fit(boxes, [2, 1]) is None
 
 

@@ -23,7 +23,7 @@ def test_centre_cell_and_the_two_nearest_neighbours():
     assert found([0, 0, 26, 20, 20, 12]) == {(0, 1, 1), (0, 2, 1), (0, 1, 0)}
 
 
-def test_a_target_between_two_anchors_asks_both():
+def test_a_target_between_two_anchors_is_assigned_to_both():
     # 32 / 16 = 2 and 64 / 32 = 2; centre (1.25, 1.75): neighbours left and below
     assert found([0, 0, 20, 28, 32, 32]) == {(a, x, y) for a in (0, 1) for x, y in ((1, 1), (0, 1), (1, 2))}
 
@@ -32,7 +32,7 @@ def test_a_centre_in_the_middle_of_its_cell_has_no_neighbour():
     assert found([0, 0, 24, 40, 16, 16]) == {(0, 1, 2)}
 
 
-def test_a_centre_on_a_cell_border_asks_the_two_cells_that_share_it():
+def test_a_centre_on_a_cell_border_takes_the_two_cells_that_share_it():
     # x = 32 px = 2.0 cells is the left edge of column 2; y = 24 px = 1.5 cells is a middle
     assert found([0, 0, 32, 24, 16, 16]) == {(0, 2, 1), (0, 1, 1)}
 

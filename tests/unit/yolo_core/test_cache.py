@@ -79,7 +79,7 @@ def test_what_determines_the_pixels_names_the_file(folder, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "longer", "another file", "empty"])
-def test_a_damaged_file_is_built_anew_with_a_line(folder, tmp_path, caplog, damage):
+def test_a_damaged_file_is_rebuilt_with_a_log_line(folder, tmp_path, caplog, damage):
     opened(folder, tmp_path / "cache")
     (path,) = files(tmp_path / "cache")
     content = path.read_bytes()
@@ -111,7 +111,7 @@ def test_images_beyond_the_limit_are_not_held_and_one_line_says_so(folder, tmp_p
         assert len(files(tmp_path / "cache")) == 1
 
 
-def test_a_disk_without_room_is_left_alone(tmp_path, caplog):
+def test_a_full_disk_is_left_alone(tmp_path, caplog):
     """200,000 px square at full size: 112 GiB an image, more than the disk has."""
     data = load_split(write_split(tmp_path, [(8, 8)]), "train")
     huge = DetectionDataset(
@@ -130,7 +130,7 @@ def _with_small_files(folder, place):
     os._exit(0 if data.open_cache(64) is None and data.image(0, 64).shape == (48, 64, 3) else 1)
 
 
-def test_a_file_that_cannot_be_written_ends_in_no_cache(folder, tmp_path, capfd):
+def test_a_file_that_cannot_be_written_means_no_cache(folder, tmp_path, capfd):
     """The system refuses files over 20,000 bytes, as it does on a full disk."""
     process = SPAWN.Process(target=_with_small_files, args=(folder, tmp_path / "cache"))
     process.start()
@@ -185,7 +185,7 @@ def test_of_two_builders_one_builds_and_both_use_it(folder, tmp_path):
     assert_same_pixels(opened(folder, tmp_path / "cache"))
 
 
-def test_a_builder_killed_on_the_way_leaves_nothing_that_is_taken_for_whole(folder, tmp_path):
+def test_a_killed_builder_leaves_nothing_that_passes_for_complete(folder, tmp_path):
     place = tmp_path / "cache"
     killed = Builder(folder, place, pause=LIMIT_S)
     killed.pipe.send("go")

@@ -54,7 +54,7 @@ def test_no_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.STATE, checkpoint.SUMS])
-def test_a_damaged_newest_one_gives_way_to_the_one_before(tmp_path: Path, name: str) -> None:
+def test_a_damaged_newest_one_falls_back_to_the_one_before(tmp_path: Path, name: str) -> None:
     save(tmp_path, 5)
     damage(save(tmp_path, 50) / name)
     said: list[str] = []
@@ -66,7 +66,7 @@ def test_a_damaged_newest_one_gives_way_to_the_one_before(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.STATE, checkpoint.SUMS])
-def test_a_cut_or_missing_file_is_damage(tmp_path: Path, name: str) -> None:
+def test_a_truncated_or_missing_file_is_damage(tmp_path: Path, name: str) -> None:
     path = save(tmp_path, 5)
     (path / name).write_bytes((path / name).read_bytes()[:20])
     with pytest.raises(checkpoint.Damaged):

@@ -67,7 +67,7 @@ def test_subset_keeps_images_with_their_labels(tmp_path):
         ({"image_id": 100, "category_id": 9, "bbox": [0, 0, 1, 1]}, "unknown category_id 9"),
     ],
 )
-def test_a_bad_annotation_file_is_one_line_with_the_mend(tmp_path, content, problem):
+def test_a_bad_annotation_file_is_one_line_with_the_fix(tmp_path, content, problem):
     folder = write_split(tmp_path, [(8, 8)], annotations=[content] if isinstance(content, dict) else [])
     path = folder / "annotations" / "instances_train.json"
     if content is None:

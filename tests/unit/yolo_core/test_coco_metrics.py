@@ -42,7 +42,7 @@ def test_one_right_one_missed_one_false(judge, tmp_path, capsys):
 
 
 @JUDGES
-def test_no_detections_and_no_truth(judge, tmp_path):
+def test_no_detections_and_no_ground_truth(judge, tmp_path):
     truth = write_ground_truth(tmp_path / "t.json", [(1, 1, [0, 0, 10, 10], 0)], [1, 2])
     assert score(truth, detections(), judge=judge).figures["AP"] == 0
     nothing = score(truth, detections(), image_ids=[2], judge=judge)

@@ -16,7 +16,7 @@ def test_division_is_that_of_numpy():
     assert halves(np.array([0.25, 0.0])).tolist() == [2, np.inf]
 
 
-def test_a_function_without_a_file_is_compiled_all_the_same():
+def test_a_function_without_a_file_is_compiled_anyway():
     """numba finds no place to keep its machine code, as where no folder can be written to."""
     namespace: dict = {}
     exec("def twice(x):\n    return 2 * x", namespace)

@@ -15,7 +15,7 @@ def detection(category, box, score, image=1):
     return {"image_id": image, "category_id": category, "bbox": box, "score": score}
 
 
-def test_right_wrong_missed_and_made_up(tmp_path):
+def test_right_wrong_missed_and_invented(tmp_path):
     truths = [(3, [0, 0, 20, 20]), (3, [50, 0, 20, 20]), (9, [0, 50, 20, 20]), (9, [50, 50, 20, 20])]
     (tmp_path / "annotations").mkdir()
     content = {

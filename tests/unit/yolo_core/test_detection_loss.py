@@ -64,7 +64,7 @@ def test_the_last_of_two_targets_in_a_cell_holds_its_objectness():
         assert objectness_goals(maps[0])[0, 0, 2, 1].item() == pytest.approx(goal, abs=1e-5)
 
 
-def test_a_box_away_from_its_target_wants_no_objectness():
+def test_a_box_away_from_its_target_has_objectness_target_zero():
     model = tiny(2, APART)
     maps = zero_maps(model)
     maps[0].data[0, 0, 2, 1, 2:4] = -8  # the predicted box shrinks to a point beside the target: CIoU below 0

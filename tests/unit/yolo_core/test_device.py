@@ -9,13 +9,13 @@ from yolo_core.errors import UserError
 CPU = torch.device("cpu")
 
 
-def test_auto_takes_a_gpu_where_there_is_one() -> None:
+def test_auto_picks_a_gpu_where_there_is_one() -> None:
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert pick_device("cpu") == CPU
 
 
 @pytest.mark.parametrize("text", ["gpu", "cuda:99", "meta", "cuda:x"])
-def test_a_device_that_is_not_there_is_named(text: str) -> None:
+def test_a_missing_device_is_named(text: str) -> None:
     with pytest.raises(UserError, match=text):
         pick_device(text)
 

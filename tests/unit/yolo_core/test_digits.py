@@ -28,7 +28,7 @@ def test_equal_keys_give_equal_scenes_and_others_do_not():
 
 
 @pytest.mark.parametrize("size_px", [64, 320, 640])
-def test_boxes_lie_inside_and_the_longer_side_is_as_asked(size_px):
+def test_boxes_are_inside_and_the_longer_side_is_as_requested(size_px):
     for drawn in scenes(30, size_px):
         height, width = drawn.image.shape[:2]
         assert max(height, width) == size_px

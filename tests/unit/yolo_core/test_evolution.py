@@ -60,7 +60,7 @@ def test_names_matter_and_positions_do_not(order, seed):
     assert mutate(shuffled, rng(seed), probability=0.5, sigma=0.2) == expected
 
 
-def test_a_value_mutates_within_its_own_range_wherever_it_stands():
+def test_a_value_mutates_within_its_own_range_at_any_position():
     ranges = {"wide": Range(0, 1000), "narrow": Range(0.9, 1.1)}
     for values in ({"wide": 100.0, "narrow": 1.0}, {"narrow": 1.0, "wide": 100.0}):
         children = [mutate(values, rng(seed), probability=1, sigma=1, ranges=ranges) for seed in range(50)]
@@ -77,7 +77,7 @@ def test_nothing_can_change():
     assert mutate({"translate": 0.0}, rng(), probability=1, sigma=0.2) == {"translate": 0.0}
 
 
-def test_mutation_changes_about_the_asked_fraction_by_about_sigma():
+def test_mutation_changes_about_the_requested_fraction_by_about_sigma():
     factors = [mutate(START, rng(seed), probability=0.5, sigma=0.1)["box"] / START["box"] for seed in range(2000)]
     changed = [factor for factor in factors if factor != 1]
     assert len(changed) / 2000 == pytest.approx(0.5, abs=0.05)
@@ -136,7 +136,7 @@ def test_failed_trials_have_no_children():
     assert parents == {0}
 
 
-def test_the_search_goes_on_from_the_starting_point_when_all_have_failed():
+def test_the_search_continues_from_the_starting_point_when_all_have_failed():
     known = [Individual(trial, {"lr0": 1.0}, 0.0, failed=True) for trial in range(3)]
     parent, values = proposal(known, 3, lag=1) or (None, {})
     assert parent == 0
@@ -154,7 +154,7 @@ def test_the_search_goes_on_from_the_starting_point_when_all_have_failed():
         ([[0.3, 0.4], [0.1], [0.2, 0.5]], 0.9, [-math.inf, -math.inf]),  # four of four
     ],
 )
-def test_a_rung_asks_for_a_place_among_the_best(reached, keep, limits):
+def test_a_rung_requires_a_rank_among_the_best(reached, keep, limits):
     assert rung_limits(reached, 2, keep) == limits
     assert rung_limits(reached[::-1], 2, keep) == limits
 
@@ -167,7 +167,7 @@ def test_a_gain_holds_where_it_is_more_than_its_spread():
     assert not gain([0.204, 0.204], [0.2, 0.2], least=0.005).holds
 
 
-def test_one_that_was_stopped_or_failed_is_no_parent():
+def test_one_that_was_stopped_or_failed_is_not_a_parent():
     finished = [Individual(0, START, 0.1), Individual(1, START, 0.9, failed=True)]
     parents = {propose(finished, START, seed=seed, trial=2, lag=1, mutation=MUTATION)[0] for seed in range(20)}  # pyright: ignore
     assert parents == {0}

@@ -23,7 +23,7 @@ def test_a_wide_image_is_scaled_up_and_centred():
     np.testing.assert_array_equal(moved, [[10, 20, 100, 65]])  # 4 * 2.5, 2 * 2.5 + 15, 40 * 2.5, 20 * 2.5 + 15
 
 
-def test_going_down_averages_pixels():
+def test_downscaling_averages_pixels():
     """Columns of 0 and 200 in turn, halved: every pixel is their mean; interpolation alone could keep either."""
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 200

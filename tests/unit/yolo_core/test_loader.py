@@ -138,7 +138,7 @@ def test_an_abandoned_iterator_ends_its_thread(data):
     join(loading)
 
 
-def test_loading_goes_on_while_a_batch_is_used(data, monkeypatch):
+def test_loading_continues_while_a_batch_is_used(data, monkeypatch):
     loaded = []
     wanted = train_batches(data, HYP, size=64, batch=1, seed=0, epoch=0)
     load = type(wanted).load

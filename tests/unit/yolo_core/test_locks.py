@@ -30,7 +30,7 @@ def holder(tmp_path: Path):
         process.kill()
 
 
-def test_another_process_that_holds_it_is_told_in_our_words(holder, tmp_path: Path):
+def test_a_lock_held_by_another_process_raises_our_error(holder, tmp_path: Path):
     with pytest.raises(UserError, match=r"^busy here$"), exclusive(tmp_path / "a" / "lock", "busy here"):
         pass
     with pytest.raises(TryAgain), exclusive(tmp_path / "a" / "lock", TryAgain("later")):

@@ -167,7 +167,7 @@ def test_the_lead_heads_do_not_learn_from_the_auxiliary_loss():
 
 
 @pytest.mark.parametrize("name", ["yolov7", "yolov7-w6"])
-def test_counts_only_save_asking_the_device(name):
+def test_counts_only_avoid_waiting_for_the_device(name):
     model = detector(name, 4)
     maps, targets = random_maps(model), random_targets(model, 20)
     loss = make_loss(model, HYP, size=640)
@@ -292,7 +292,7 @@ def test_a_validation_loss_in_inference_mode_leaves_training_possible():
 
 
 @pytest.mark.parametrize("name", ["yolov7-tiny", "yolov7-w6"])
-def test_training_maps_are_what_the_loss_takes(name):
+def test_training_maps_are_what_the_loss_expects(name):
     model = detector(name, 3).train()
     loss, _ = make_loss(model, HYP, size=128)(
         model.training_maps(torch.rand(2, 3, 128, 128)), random_targets(model, 12)

@@ -48,7 +48,7 @@ def rewrite(path: Path, *, change=None, tensors=None) -> None:
     save_file(tensors or loaded.model.state_dict(), path, metadata={"detector": json.dumps(header)})
 
 
-def test_everything_comes_back(model, saved):
+def test_everything_survives_a_round_trip(model, saved):
     loaded = load_detector(saved)
     assert loaded.classes == CLASSES
     assert loaded.size == 224

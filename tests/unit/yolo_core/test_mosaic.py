@@ -225,7 +225,7 @@ def test_flip_mirrors_pixels_and_labels(data):
         np.testing.assert_allclose(mirrored_labels, labels, atol=1e-4)
 
 
-def test_labels_lie_in_the_sample_and_are_worth_learning(data):
+def test_labels_are_inside_the_sample_and_worth_learning(data):
     for index in range(60):
         _, labels = training_sample(data, RECIPES["large, second stage"], 96, 1, 0, index)
         low, high = labels[:, 1:3] - labels[:, 3:] / 2, labels[:, 1:3] + labels[:, 3:] / 2
@@ -256,7 +256,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index_alone(tmp_path):
             assert all(pool.map(lambda key, data=again: sample(data, *key) == expected[key], keys))
 
 
-def test_an_index_beyond_the_dataset_is_the_same_image_drawn_anew(data):
+def test_an_index_beyond_the_dataset_is_the_same_image_with_new_draws(data):
     one = data.subset(1)
     hyp = Hyperparameters(mosaic=0.0)
     (first, _), (second, _) = training_sample(one, hyp, 64, 0, 0, 0), training_sample(one, hyp, 64, 0, 0, 1)

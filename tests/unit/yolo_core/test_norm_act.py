@@ -94,7 +94,7 @@ def test_activations_keep_their_value_far_from_zero() -> None:
         assert y.flatten().tolist() == pytest.approx([0, 100], abs=1e-5)
 
 
-def test_a_value_that_is_not_a_number_is_not_hidden() -> None:
+def test_nan_is_not_hidden() -> None:
     for dtype in TOLERANCE:
         for act in ACTIVATIONS:
             x = map_of((1, 2, 4, 4), dtype)
@@ -104,7 +104,7 @@ def test_a_value_that_is_not_a_number_is_not_hidden() -> None:
             assert y[0, 0].isfinite().all()
 
 
-def test_a_gradient_that_is_a_slice_or_laid_out_otherwise_is_read_right() -> None:
+def test_a_gradient_that_is_a_slice_or_in_another_layout_is_read_correctly() -> None:
     wide = map_of((2, 12, 5, 7))
     for gradient in (wide[:, 4:8], wide[:, :4].contiguous(), torch.ones(()).expand(2, 4, 5, 7)):
         grads = []

@@ -169,7 +169,7 @@ def test_a_file_made_for_inference_is_completed_neutrally(name: str, tmp_path: P
         ([1, 2], "holds neither a model nor its tensors"),
     ],
 )
-def test_a_file_of_something_else_is_refused(state, message: str, tmp_path: Path):
+def test_a_file_of_another_model_is_refused(state, message: str, tmp_path: Path):
     torch.save(state, tmp_path / "a.pt")
     with pytest.raises(UserError, match=message):
         load_official(trained("yolov4-p5"), tmp_path / "a.pt")

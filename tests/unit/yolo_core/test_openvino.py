@@ -68,7 +68,7 @@ def test_int8_is_near(fused, folder):
     assert gap.mean() < 0.05
 
 
-def test_results_stay_when_more_images_come(folder):
+def test_results_do_not_change_with_later_images(folder):
     predictor = OpenVINOPredictor(folder / "model.xml", "fp32")
     first = predictor(torch.zeros(1, 3, SIZE, SIZE))
     kept = first.clone()
@@ -76,7 +76,7 @@ def test_results_stay_when_more_images_come(folder):
     assert torch.equal(first, kept)
 
 
-def test_facts_are_in_the_file(folder):
+def test_metadata_is_in_the_file(folder):
     predictor = OpenVINOPredictor(folder / "model.xml", "fp32")
     assert predictor.size == SIZE
     assert (predictor.metadata["model"], predictor.metadata["classes"]) == ("yolov4-csp", CLASSES)

@@ -69,7 +69,7 @@ def test_nesterov_step_by_hand() -> None:
     assert layer.bias.item() == pytest.approx(-0.2)
 
 
-def test_momentum_goes_by_name_into_another_optimizer() -> None:
+def test_momentum_is_copied_by_name_into_another_optimizer() -> None:
     torch.manual_seed(0)
     model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     twin = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -89,7 +89,7 @@ def test_size_and_stages_come_first(latency_ms, model, size):
     assert choice.latency_ms <= latency_ms
 
 
-def test_time_that_is_left_goes_into_depth_then_width():
+def test_remaining_time_goes_into_depth_then_width():
     found = plan("yolov4", Limits(2500), ROOF, counters=COUNTERS)
     # 1637 x 1.5 = 2456 fits, x 1.75 = 2865 does not; then x 1.125^2 = 3108 does not
     assert (found.choice.depth, found.choice.width) == (1.5, 1.0)
@@ -104,7 +104,7 @@ def test_time_that_is_left_goes_into_depth_then_width():
     assert (wide.depth, wide.width) == (2.0, 1.125)  # 1637 x 2 x 1.266 = 4144; x 1.5625 = 5116
 
 
-def test_published_graphs_of_the_same_size_go_before_dials():
+def test_published_graphs_of_the_same_size_are_preferred_to_scaled_ones():
     found = plan("yolov7", Limits(800), ROOF, counters=COUNTERS)
     assert found.choice.model == "yolov7-d6"
     assert [row.candidate.model for row in found.rows if row.step == "published"] == [

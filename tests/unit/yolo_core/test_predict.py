@@ -26,7 +26,7 @@ def dataset(tmp_path):
 
 
 @pytest.mark.parametrize("rect", [True, False])
-def test_boxes_come_back_to_their_images(dataset, rect):
+def test_boxes_are_mapped_back_to_their_images(dataset, rect):
     found = predict(find_spot, dataset, **SETTINGS, rect=rect)
     assert found.image_id.tolist() == [1, 2, 3, 4, 5]
     assert set(found.category_id.tolist()) == {5}

@@ -12,7 +12,7 @@ from yolo_core.models.pyramid import drop_levels
 
 
 @pytest.mark.parametrize(("name", "count"), [("yolov4-p6", 1), ("yolov4-p7", 1), ("yolov4-p7", 2)])
-def test_what_stays_says_the_same_as_before(name: str, count: int):
+def test_remaining_levels_predict_the_same_as_before(name: str, count: int):
     torch.manual_seed(0)
     model = build_model(name, num_classes=2, width=0.125, depth=0.1).eval()
     smaller = drop_levels(model, count)
@@ -41,7 +41,7 @@ def test_none_dropped_is_the_model_itself():
 @pytest.mark.parametrize(
     ("name", "count", "most"), [("yolov4-p7", 3, 2), ("yolov4-p5", 1, 0), ("yolov4-tiny", 1, 0), ("yolov7-w6", 1, 0)]
 )
-def test_a_level_that_cannot_go_is_refused(name: str, count: int, most: int):
+def test_a_level_that_cannot_be_dropped_is_refused(name: str, count: int, most: int):
     model = build_model(name, num_classes=2, width=0.125, depth=0.1)
     with pytest.raises(UserError, match=f"count = {count}: {most} levels of {name} can be dropped"):
         drop_levels(model, count)

@@ -44,7 +44,7 @@ def test_one_channel_folds_by_hand():
     torch.testing.assert_close(block(x)[0, 0], expected)
 
 
-def test_folding_leaves_one_convolution_and_twice_is_once():
+def test_folding_leaves_one_convolution_and_is_idempotent():
     torch.manual_seed(0)
     block = RepConv(5, 7)
     for _ in range(3):  # running statistics that are not the initial ones

@@ -95,7 +95,7 @@ def rewritten(source: Path, target: Path, change, compression=zipfile.ZIP_STORED
     return target
 
 
-def test_files_that_are_damaged_or_odd_are_one_line(tmp_path: Path):
+def test_damaged_or_unusual_files_are_one_line(tmp_path: Path):
     path = tmp_path / "a.pt"
     torch.save({"a": torch.arange(600.0)}, path)
     whole = path.read_bytes()

@@ -54,7 +54,7 @@ def distance(model: nn.Module, start: dict[str, torch.Tensor]) -> float:
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_the_loss_curve_is_the_one_of_before(name: str) -> None:
+def test_the_loss_curve_is_unchanged(name: str) -> None:
     golden = CURVES[name]
     with reproducible(0, CPU):
         learner = learner_of(name, golden["width"], golden["size"], golden["lr0"])
@@ -67,7 +67,7 @@ def test_the_loss_curve_is_the_one_of_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["yolov4-csp", "yolov7-tiny", "yolov7-w6"])  # one of each loss
-def test_nothing_in_a_step_asks_what_a_tensor_holds(name: str) -> None:
+def test_nothing_in_a_step_reads_the_values_of_a_tensor(name: str) -> None:
     """On the meta device no tensor holds anything: whatever asks for a value, or for how many are not zero, fails."""
     learner = learner_of(name, 0.125, 128, device=torch.device("meta"))
     (phase,) = learner.losses
@@ -91,7 +91,7 @@ def test_nothing_in_a_step_waits_for_the_gpu(name: str, dtype: torch.dtype | Non
 
 
 @pytest.mark.slow
-def test_without_a_compiler_the_step_goes_on_after_one_line(
+def test_without_a_compiler_the_step_continues_after_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -22,7 +22,7 @@ def room_for_1000_bytes() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     tensor_file.write({"a": torch.arange(6).reshape(2, 3)}, tmp_path / "a.safetensors", {"of": "a test"})
     assert load_file(tmp_path / "a.safetensors")["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
@@ -33,7 +33,7 @@ def test_a_refused_write_is_an_oserror_with_its_number(tmp_path: Path, room_for_
     assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(tmp_path / "a.safetensors"))
 
 
-def test_a_full_disk_is_one_line_and_other_errors_stay() -> None:
+def test_a_full_disk_is_one_line_and_other_errors_pass() -> None:
     with pytest.raises(UserError, match=r"^/there: No space left on device; free some space"), full_disk_told():
         raise OSError(errno.ENOSPC, "No space left on device", "/there")
     with pytest.raises(PermissionError), full_disk_told():
