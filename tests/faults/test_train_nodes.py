@@ -1,4 +1,4 @@
-"""Training on a Ray cluster of several nodes: data in the store; processes and nodes that are lost, nodes that join."""
+"""Training on a Ray cluster of several nodes: data in the store; processes and nodes lost, nodes that join."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def curves(folder: Path) -> list[list[float]]:
 
 @pytest.fixture(scope="module")
 def whole(nodes: Nodes, place: Path) -> Path:
-    """The results of two nodes that nothing disturbed."""
+    """The results of two undisturbed nodes."""
     nodes.complete()
     train(place, "whole", *TWO)
     return place / "whole"
@@ -160,7 +160,7 @@ def test_training_continues_with_fewer_nodes_and_grows_again(nodes: Nodes, place
     nodes.complete()
 
     def resumed_with(workers: int, after: int) -> Callable[[], int]:
-        """Until there is a later checkpoint by so many workers; gives its step."""
+        """Wait for a later checkpoint by that many workers; returns its step."""
 
         def look() -> int:
             state = checkpoint(place, name)

@@ -1,7 +1,7 @@
-"""What hostile input is made of, and what it may do at most: be refused in one line, or do no harm.
+"""How hostile input is made, and what may come of it: a refusal in one line, or no harm.
 
 Inputs are valid files with structured damage, and random bytes. While one is read, an audit hook watches for writes
-outside the case's folder and for processes and connections that are begun; time and memory have limits.
+outside the case's folder and for started processes and connections; time and memory have limits.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def fuzz(kind: str, cases: st.SearchStrategy) -> Callable[[Callable[[Any, Path],
 
 
 def outcome(action: Callable[[], Any], folder: Path) -> Any:
-    """What the action returned, or the UserError that it ended with; anything else it does is a failure."""
+    """What the action returned, or the UserError that it raised; anything else is a failure."""
     with harmless(folder):
         try:
             return action()
@@ -85,7 +85,7 @@ def assert_one_line(text: str) -> None:
 
 @contextlib.contextmanager
 def harmless(folder: Path) -> Iterator[None]:
-    """Fail where the block takes too long or too much, writes outside `folder`, or begins a process or connection."""
+    """Fail if the block takes too much time or memory, writes outside `folder`, or starts a process or connection."""
     before = _peak_bytes(reset=True)
     _watch.begin(folder)
     for number, timer, seconds in TIMERS:
@@ -106,7 +106,7 @@ def _too_long(*_: object) -> None:
 
 
 def _peak_bytes(reset: bool = False) -> int:
-    """The most memory this process has held since the last reset."""
+    """Peak memory of this process since the last reset."""
     if reset:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
@@ -117,7 +117,7 @@ def _peak_bytes(reset: bool = False) -> int:
 
 
 class _Watch:
-    """Notes forbidden events between `begin` and `end`; an audit hook stays for good, so there is one."""
+    """Notes forbidden events between `begin` and `end`; an audit hook cannot be removed, so there is one."""
 
     def __init__(self) -> None:
         self._folder: str | None = None
@@ -180,7 +180,7 @@ _DEEP_MARK = "a value of great depth"
 
 @st.composite
 def damaged_tree(draw: st.DrawFn, tree: Any) -> Any:
-    """A copy of a tree of dicts and lists in which up to three values are replaced, removed or doubled."""
+    """A copy of a tree of dicts and lists in which up to three values are replaced, removed or duplicated."""
     tree = copy.deepcopy(tree)
     for _ in range(draw(st.integers(0, 3))):
         places = list(_places(tree))
@@ -235,7 +235,7 @@ def damaged_bytes(draw: st.DrawFn, data: bytes) -> bytes:
 
 @st.composite
 def damaged_json(draw: st.DrawFn, document: Any) -> bytes:
-    """A JSON file with damaged values, great depth or doubled keys; sometimes its bytes are damaged as well."""
+    """A JSON file with damaged values, deep nesting or duplicate keys; sometimes its bytes are damaged too."""
     text = json.dumps(draw(damaged_tree(document)))
     text = text.replace(json.dumps(_DEEP_MARK), "[" * DEEP + "]" * DEEP)
     if draw(st.integers(0, 9)) == 0:  # the same key once more, with another value

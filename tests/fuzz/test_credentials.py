@@ -1,4 +1,4 @@
-"""Credentials planted in every place that takes them: no output, log, record or file of a run shows them."""
+"""Credentials planted wherever they are accepted: no output, log, record or file of a run shows them."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Hostile annotations, labels and images: `prepare` refuses the folder, or what it lets through can be trained on."""
+"""Hostile annotations, labels and images: `prepare` refuses the folder, or what it accepts can be trained on."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def image(kind: str = "PNG", mode: str = "RGB", **options: Any) -> bytes:
 
 
 def coco_folder(folder: Path, annotations: bytes, first_image: bytes) -> Path:
-    """A COCO layout whose training split is as given; its validation split is sound."""
+    """A COCO layout with this training split and a valid validation split."""
     source = folder / "source"
     (source / "annotations").mkdir(parents=True)
     (source / "annotations/instances_train.json").write_bytes(annotations)
@@ -69,7 +69,7 @@ def coco_folder(folder: Path, annotations: bytes, first_image: bytes) -> Path:
 
 
 def prepared(kind: str, source: Path, folder: Path) -> dict | UserError:
-    """Prepare it all the same, however much is bad, and read the result as training does."""
+    """Prepare it however much of it is bad, and read the result as training does."""
     overrides = [f"prepare.source={kind}", f"prepare.location={source}", "prepare.max_bad_fraction=1"]
     params = load(PARAMS, overrides)
 
@@ -86,7 +86,7 @@ def prepared(kind: str, source: Path, folder: Path) -> dict | UserError:
 
 @fuzz("annotations", damaged_json(COCO))
 def test_annotations(case: bytes, folder: Path) -> None:
-    """Whatever stands in an instances file."""
+    """Arbitrary content of an instances file."""
     prepared("coco-dir", coco_folder(folder, case, image()), folder)
 
 
@@ -106,7 +106,7 @@ LINES = st.lists(
     ),
 )
 def test_labels(case: tuple[bytes, bytes], folder: Path) -> None:
-    """Whatever stands in a label file and in the dataset's yaml."""
+    """Arbitrary content of a label file and of the dataset's yaml."""
     source = folder / "source"
     for split in ("train", "val"):
         (source / "images" / split).mkdir(parents=True)
@@ -128,7 +128,7 @@ IMAGES = [
 
 @fuzz("images", st.sampled_from(IMAGES).flatmap(damaged_bytes))
 def test_images(case: bytes, folder: Path) -> None:
-    """Whatever an image file holds: it is in the quarantine, or training can decode it at the size that is recorded."""
+    """Whatever an image file holds: it is quarantined, or training can decode it at the recorded size."""
     with warnings.catch_warnings(action="ignore"):
         manifest = prepared("coco-dir", coco_folder(folder, json.dumps(COCO).encode(), case), folder)
     assert isinstance(manifest, dict)
@@ -140,7 +140,7 @@ def test_images(case: bytes, folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Image size")
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
 def test_images_of_100_megapixels_are_refused(kind: str, tmp_path: Path):
-    """Files of some kilobytes to a megabyte, which would take 300 MB and more when decoded."""
+    """Files of a few kilobytes to a megabyte that would take 300 MB or more when decoded."""
     buffer = io.BytesIO()
     Image.new("L" if kind == "JPEG" else "1", (10_000, 10_000)).save(buffer, kind, compression="group4")
     manifest = prepared("coco-dir", coco_folder(tmp_path, json.dumps(COCO).encode(), buffer.getvalue()), tmp_path)
@@ -151,7 +151,7 @@ def test_images_of_100_megapixels_are_refused(kind: str, tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "loop"])
 def test_images_that_are_not_files_are_refused(kind: str, tmp_path: Path):
-    """Reading a pipe waits for ever, reading /dev/zero never ends."""
+    """Reading a pipe blocks forever, reading /dev/zero never ends."""
     source = coco_folder(tmp_path, json.dumps(COCO).encode(), b"")
     path = source / "train/a.png"
     path.unlink()

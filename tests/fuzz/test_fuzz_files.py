@@ -95,7 +95,7 @@ def damaged_ledger(draw: st.DrawFn) -> bytes:
 
 @fuzz("ledgers", damaged_ledger())
 def test_ledgers(case: bytes, folder: Path) -> None:
-    """A ledger that a search goes on from: what is read gives children and takes another record."""
+    """A ledger that a search resumes from: what is read yields children and accepts another record."""
     path = folder / "ledger.jsonl"
     path.write_bytes(case)
 
@@ -130,7 +130,7 @@ def a_manifest() -> dict[str, Any]:
 
 @fuzz("manifests", damaged_json(a_manifest()))
 def test_manifests(case: bytes, folder: Path) -> None:
-    """A manifest: as `retrain` compares it, and as `prepare` finds it in the folder that it would replace."""
+    """A manifest, as `retrain` compares it and as `prepare` finds it in the folder to replace."""
     path = folder / "out/manifest.json"
     path.parent.mkdir()
     path.write_bytes(case)
@@ -155,7 +155,7 @@ LINK = 0o120777 << 16
 
 @st.composite
 def hostile_zip(draw: st.DrawFn) -> bytes:
-    """An archive of odd names, links and bombs, damaged at times."""
+    """An archive of unusual names, links and bombs, sometimes damaged."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for _ in range(draw(st.integers(1, 4))):
@@ -172,7 +172,7 @@ def hostile_zip(draw: st.DrawFn) -> bytes:
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @fuzz("archives", hostile_zip())
 def test_archives(case: bytes, folder: Path) -> None:
-    """A zip archive: everything that comes out of it lies in the folder it may unpack into."""
+    """A zip archive: everything is unpacked inside the allowed folder."""
     target = folder / "target"
     target.mkdir()
     (folder / "a.zip").write_bytes(case)

@@ -1,4 +1,4 @@
-"""Hostile checkpoints and weights: refused in one line, and nothing in them is run."""
+"""Hostile checkpoints and weights: refused in one line, and no code in them is executed."""
 
 import functools
 import hashlib
@@ -50,7 +50,7 @@ def checkpoint_files() -> dict[str, bytes]:
 
 @st.composite
 def damaged_checkpoint(draw: st.DrawFn) -> dict[str, bytes]:
-    """A checkpoint with a damaged file; most of the time its checksums were made to fit."""
+    """A checkpoint with a damaged file, usually with matching checksums."""
     files = dict(checkpoint_files())
     name = draw(st.sampled_from([checkpoint.TENSORS, checkpoint.STATE, checkpoint.SUMS]))
     if name == checkpoint.STATE and draw(st.booleans()):
@@ -65,7 +65,7 @@ def damaged_checkpoint(draw: st.DrawFn) -> dict[str, bytes]:
 
 @fuzz("checkpoints", damaged_checkpoint())
 def test_checkpoints(case: dict[str, bytes], folder: Path) -> None:
-    """A folder of a checkpoint, as resuming reads it: set aside with a line, refused, or whole."""
+    """A checkpoint folder, as resuming reads it: skipped with a log line, refused, or intact."""
     place = folder / "step-00000007"
     place.mkdir()
     for name, data in case.items():
@@ -86,7 +86,7 @@ def test_checkpoints(case: dict[str, bytes], folder: Path) -> None:
 
 @functools.cache
 def detector_file() -> tuple[dict[str, Any], bytes]:
-    """The JSON at the head of a detector's file, and what follows it."""
+    """The JSON header of a detector file, and the data after it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
         save_detector(path, detector(), classes=["one", "two"], size=64)
@@ -97,7 +97,7 @@ def detector_file() -> tuple[dict[str, Any], bytes]:
 
 @st.composite
 def damaged_detector(draw: st.DrawFn) -> bytes:
-    """A detector's file with damage in its tensors' table, in its description, or anywhere."""
+    """A detector file damaged in its tensor table, in its description, or anywhere."""
     head, body = detector_file()
     match draw(st.sampled_from(["table", "description", "description", "text", "bytes"])):
         case "table":
@@ -159,7 +159,7 @@ def test_darknet_weights(case: bytes, folder: Path) -> None:
 
 @functools.cache
 def pt_entries() -> dict[str, bytes]:
-    """Entry -> content of a training checkpoint of the authors' kind."""
+    """Entry -> content of a training checkpoint in the authors' format."""
     own = detector().state_dict()
     model = {theirs: own[name] for name, theirs in PYTORCH_NAMES[MODEL](detector()).items() if name in own}
     content = {"model": model, "layer": nn.Linear(2, 2), "epoch": 3, "at": np.float64(0.5), "ema": None}
@@ -194,7 +194,7 @@ OPERATIONS = st.one_of(
 
 @st.composite
 def damaged_pt(draw: st.DrawFn) -> bytes:
-    """A .pt file with a damaged pickle, one of its own making, a damaged storage, or a damaged archive."""
+    """A .pt file with a damaged pickle, a made-up pickle, a damaged storage, or a damaged archive."""
     entries = dict(pt_entries())
     script = next(name for name in entries if name.endswith("data.pkl"))
     match draw(st.sampled_from(["pickle", "pickle", "operations", "operations", "other entry", "archive", "packed"])):
@@ -251,7 +251,7 @@ def test_small_files_that_demand_much(script: bytes, tmp_path: Path):
 
 
 def test_nested_layers_are_visited_once(tmp_path: Path):
-    """Each of 30 layers holds the next one twice: 2^30 ways through a file of a few hundred bytes."""
+    """Each of 30 layers holds the next one twice: 2^30 paths through a file of a few hundred bytes."""
     layer = b"ctorch.nn.modules.linear\nLinear\n)\x81}X\x08\0\0\0_modules}(X\1\0\0\0a%bX\1\0\0\0b%busb"
     script = b"N"
     for place in range(30):

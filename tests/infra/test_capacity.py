@@ -1,4 +1,4 @@
-"""The pools of production hold what the training of every model asks for."""
+"""The production pools fit the training of every model."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The estimate of costs: its arithmetic, and that the page shows what it prints."""
+"""The cost estimate: its arithmetic, and that the page shows what it prints."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Dashboard and alert rules ask for what is exported, in PromQL that promtool takes, and the rules pass their tests."""
+"""Dashboard and alert rules query exported metrics, in PromQL that promtool accepts, and the rules pass their tests."""
 
 import importlib.util
 import json
@@ -43,7 +43,7 @@ def rule_queries() -> list[str]:
 
 
 def queried(query: str) -> set[str]:
-    """The metrics that an expression of PromQL names."""
+    """The metrics named in a PromQL expression."""
     query = re.sub(r"label_values\((\w+), \w+\)", r"\1", query)
     query = re.sub(r"\{[^}]*\}|\[[^]]*\]|\"[^\"]*\"", " ", query)
     query = re.sub(r"\b(by|on|ignoring|without)\s*\([^)]*\)", " ", query)
@@ -130,7 +130,7 @@ def test_the_rules_pass_their_tests() -> None:
 
 
 def test_all_queries_are_promql(tmp_path: Path) -> None:
-    """Those of the panels as recording rules, with what Grafana puts in their place."""
+    """Those of the panels as recording rules, with Grafana's substitutions."""
     filled = [query.replace("$__rate_interval", "5m").replace("$model", ".*") for query in panel_queries()]
     recorded = [{"record": f"panel:{number}", "expr": query} for number, query in enumerate(filled)]
     document: dict[str, Any] = {"groups": [*RULES["groups"], {"name": "panels", "rules": recorded}]}

@@ -1,4 +1,4 @@
-"""The CronJob that retrains without Kubeflow: its fields are Kubernetes' own, and it promises what its page says."""
+"""The CronJob that retrains without Kubeflow: its fields exist in Kubernetes, and it does what its page says."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ CONTAINERS = [*POD["initContainers"], *POD["containers"]]
 
 
 def understood(document: dict[str, Any]) -> dict[str, Any]:
-    """What the client's models keep of an object: fields that Kubernetes does not have are lost, needed ones raise."""
+    """What the client's models keep of an object: unknown fields are dropped, missing required ones raise."""
     client = ApiClient()
     answer = SimpleNamespace(data=json.dumps(document))
     return client.sanitize_for_serialization(client.deserialize(answer, KINDS[document["kind"]]))
@@ -80,7 +80,7 @@ def test_containers_run_the_image_unprivileged_on_the_same_volume() -> None:
 
 
 def test_the_code_is_fetched_and_later_brought_up_to_date(tmp_path: Path) -> None:
-    """By the pod's own script, from a repository that has a second commit when it runs again."""
+    """Using the pod's own script, from a repository that gains a second commit before the second run."""
     source, volume = tmp_path / "source", tmp_path / "volume"
     volume.mkdir()
     subprocess.run(["git", "init", "--quiet", "--initial-branch=main", str(source)], check=True)

@@ -1,4 +1,4 @@
-"""The Terraform configuration holds together, as far as that shows without Terraform and without an account."""
+"""The Terraform configuration is consistent, as far as can be checked without Terraform and without an account."""
 
 import json
 import re
@@ -116,7 +116,7 @@ def test_versions_allow_the_provider_of_the_schema(config: Config) -> None:
 
 @pytest.mark.parametrize("path", sorted(TERRAFORM.rglob("*.tftest.hcl")), ids=lambda path: path.name)
 def test_test_files_name_what_their_module_has(path: Path) -> None:
-    """`terraform test` runs them for who has it; here their names are checked."""
+    """`terraform test` runs them where available; here their names are checked."""
     config = load(path.parents[1])
     tree = hcl2.parses(path.read_text(encoding="utf-8"))
     parsed = hcl2.serialize(tree)
@@ -162,7 +162,7 @@ def _has_number(config: Config, name: str) -> bool:
 
 
 def _has_range(config: Config, name: str) -> bool:
-    """A validation of its own, or of the variable of a module that it is handed to as it is."""
+    """A validation of its own, or of the module variable that it is passed to unchanged."""
     if "validation" in config.variables[name]:
         return True
     return any(

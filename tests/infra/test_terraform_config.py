@@ -1,4 +1,4 @@
-"""What the checks of the Terraform configuration see in a configuration: each name, wherever it stands."""
+"""What the checks of the Terraform configuration find: each name, wherever it occurs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`check-source` against a real registry: what is known to bring nothing new before it is prepared."""
+"""`check-source` against a real registry: what is known to be unchanged before it is prepared."""
 
 import json
 import os

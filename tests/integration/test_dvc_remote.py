@@ -32,7 +32,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def project(store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project whose remote is set up as docs/storage.md says: the address in its config, the keys beside it."""
+    """A project whose remote is set up as docs/storage.md says: address in the config, keys in the local one."""
     for name, value in {"DVC_NO_ANALYTICS": "true", "DVC_GLOBAL_CONFIG_DIR": str(tmp_path / "global")}.items():
         monkeypatch.setenv(name, value)
     keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}

@@ -1,4 +1,4 @@
-"""The evolve stage with real trainings on Ray Tune: results, budget, failures, and going on after a kill."""
+"""The evolve stage with real trainings on Ray Tune: results, budget, failures, and resuming after a kill."""
 
 import dataclasses
 import hashlib
@@ -35,7 +35,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
-    """A search with halving, on parts of a processor, that ran to its end."""
+    """A finished search with halving, on fractions of a CPU."""
     folder = tmp_path_factory.mktemp("finished")
     summary = run(folder, prepared, *SEARCH)
     assert summary["trials"] == "4 of 4"
@@ -44,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
 
 
 def actors() -> list[str]:
-    """The names of the actors for which the last Ray cluster of this process started processes of their own."""
+    """The actors for which the last Ray cluster of this process started separate processes."""
     last = max(Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").glob(f"session_*_{os.getpid()}"))
     logs = [path.read_text() for path in last.glob("logs/worker-*.out")]
     return [name for log in logs for name in re.findall(r"^:actor_name:(\w+)", log, re.MULTILINE)]
@@ -93,7 +93,7 @@ def test_a_finished_search_is_not_run_again(finished, prepared, monkeypatch):
 
 
 def _fake(tmp_path: Path, prepared: Path, *overrides: str, fitness: float = 0.3, checks: Sequence[float] = ()) -> None:
-    """A ledger of the starting point and a better trial, and of their checks: of both in turn, seed by seed."""
+    """A ledger of the starting point, a better trial, and their confirmations: alternating, seed by seed."""
     config = trial_config(params(*overrides), prepared / "data", prepared / "anchors")
     digest = search_digest(params(*overrides), config)
     start = dataclasses.asdict(config.phases[0].hyp)
@@ -192,7 +192,7 @@ def test_more_trials_continue_the_search_and_other_settings_begin_another(prepar
 
 
 class ReachedAtCheck(float):
-    """A deadline that has come when the clock is compared with it for the n-th time."""
+    """A deadline that is reached when it is compared with the clock for the n-th time."""
 
     def __new__(cls, looks: int) -> "ReachedAtCheck":
         deadline = super().__new__(cls, math.inf)
@@ -265,7 +265,7 @@ class TestProposals:
 
     @pytest.fixture(autouse=True)
     def clock(self, monkeypatch):
-        """A clock that stands still; its last item is the time."""
+        """A stopped clock; its last item is the time."""
         times = [time.time()]
         monkeypatch.setattr(time, "time", lambda: times[-1])
         return times

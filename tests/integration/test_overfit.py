@@ -1,4 +1,4 @@
-"""Proof that everything learns together: 16 photographs, hardly augmented, are learnt by heart."""
+"""Everything learns together: 16 photographs, hardly augmented, are memorised."""
 
 from pathlib import Path
 

@@ -21,7 +21,7 @@ NAME = f"scaled-yolov4-{MODEL}"
 
 
 class Registry(NamedTuple):
-    """A registry with five versions: right objects of 12 and latency are the only differences that count."""
+    """A registry with five versions that differ in correct objects (of 12) and latency."""
 
     first: Outputs  # 6 right, 10 ms
     better: Outputs  # 12 right, 10 ms
@@ -32,7 +32,7 @@ class Registry(NamedTuple):
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> tuple[Path, Registry]:
-    """The store with the versions registered and nothing judged."""
+    """The store with the versions registered and none judged."""
     folder = tmp_path_factory.mktemp("registry")
     data, other = make_dataset(folder / "data"), make_dataset(folder / "other", seed=1)
     versions = Registry(
@@ -218,7 +218,7 @@ def test_the_champion_is_in_the_object_store(registry: Registry, store):
 
 
 def test_on_other_validation_images_the_champion_is_evaluated_again(registry: Registry):
-    """The champion's weights are untrained: on the new images it finds next to nothing. Its stored detections,
+    """The champion's weights are untrained: on the new images it finds almost nothing. Its stored detections,
     which are right on its own images, do not count; nor do latencies of different devices."""
     judge(registry.better)
     record = judge(registry.elsewhere)

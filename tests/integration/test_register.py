@@ -48,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[P
 
 @pytest.fixture(scope="module")
 def outputs(place: Path) -> Outputs:
-    """The results of a registered detector that training has recorded a part of."""
+    """The results of a registered detector, partly recorded by training."""
     outputs = make_outputs(place / "outputs", make_dataset(place / "data"))
     with tracking.stage_run(load_params(), outputs.data, "train", MODEL) as run:
         run.log({"train/loss": 6.0}, 5)
@@ -117,7 +117,7 @@ def test_registering_again_finds_the_version(outputs: Outputs, record: dict[str,
 def test_the_same_results_of_other_code_carry_the_new_lineage(
     outputs: Outputs, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    """Else `retrain` would see other code for ever, and every training would come to the same."""
+    """Otherwise `retrain` would always see different code, whatever it trains."""
     before = lineage_of(record)
     monkeypatch.setattr(lineage_record, "code_digest", lambda *stages: "changed")
     assert register.run(load_params(), model=MODEL, **outputs.paths)["state"] == "known"
@@ -232,7 +232,7 @@ def test_the_model_says_what_it_needs(served: PyFuncModel, record: dict[str, Any
 
 @pytest.mark.slow
 def test_loads_where_only_inference_is_installed(place: Path, outputs: Outputs, record: dict[str, Any]):
-    """A fresh process that cannot import the stages, nor what only training needs."""
+    """A fresh process that can import neither the stages nor what only training needs."""
     image = next(iter(sorted((outputs.data / "images" / "val").iterdir())))
     script = f"""
 import sys

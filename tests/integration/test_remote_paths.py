@@ -1,4 +1,4 @@
-"""Stages whose paths lie in a real object store: fetched, worked on here, sent back, kept when the store goes away."""
+"""Stages whose paths are in a real object store: downloaded, processed, uploaded, kept when the store goes down."""
 
 import json
 import subprocess
@@ -49,14 +49,14 @@ def arguments(*words: object) -> list[str]:
 
 
 def command(*words: object, code: int = 0) -> Result:
-    """A stage at the shell, in the working folder, without a process of its own."""
+    """A stage command in the working folder, in this process."""
     done = CliRunner().invoke(app, arguments(*words), prog_name="scaled-yolov4")
     assert done.exit_code == code, done.output
     return done
 
 
 def process(*words: object, code: int = 0) -> subprocess.CompletedProcess:
-    """The same in a process of its own."""
+    """The same in a separate process."""
     program = [sys.executable, "-m", "components.cli", *arguments(*words)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == code, done.stderr
@@ -82,7 +82,7 @@ def test_the_stages_read_from_the_store_and_write_to_it(place: Location, tmp_pat
 
 
 def run(place: Location, **changes: Any) -> dict[str, Any]:
-    """`prepare` in this process; `stage` may stand in for it."""
+    """`prepare` in this process; `stage` may replace it."""
     stage = changes.pop("stage", prepare.run)
     overrides = [f"{key}={value}" for key, value in {**SMALL, **changes}.items()]
     params = parameters.load(Path("params.yaml"), overrides)
@@ -177,7 +177,7 @@ def test_an_address_of_another_kind_is_refused(place: Location, address: str):
 
 
 def test_unfinished_work_is_kept_in_step_with_the_store(place: Location, monkeypatch: pytest.MonkeyPatch):
-    """What a stage leaves in `work` while it runs is in the store, also when it fails; the next one goes on from it."""
+    """What a stage leaves in `work` is in the store while it runs and when it fails; the next one resumes from it."""
     monkeypatch.setattr(stage_paths, "MIRROR_EVERY_S", 0.1)
     params, seen = parameters.load(Path("params.yaml")), []
 

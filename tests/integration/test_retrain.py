@@ -1,4 +1,4 @@
-"""`retrain` against a real registry: what a change of the data leads to, and what it leaves."""
+"""`retrain` against a real registry: what a change of the data leads to, and what is recorded."""
 
 import json
 from collections.abc import Callable

@@ -23,7 +23,7 @@ from yolo_core.errors import TryAgain, UserError
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A dataset beside a database that becomes the default store: the working folder's mlflow.db."""
+    """A dataset, and the default store: the working folder's mlflow.db."""
     folder = tmp_path_factory.mktemp("tracking")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -121,7 +121,7 @@ def stop(server: subprocess.Popen) -> None:
 
 @pytest.mark.slow
 def test_over_a_server_and_without_it(server: subprocess.Popen, tmp_path: Path, data: Path):
-    """Register and promote speak to a server as to a file; without it they end with one line that says try again."""
+    """Register and promote work with a server as with a file; without it they end with one line that says try again."""
     params = load_params()
     for number, right in enumerate((6, 12), 1):
         outputs = make_outputs(tmp_path / str(number), data, right=right, seed=number)

@@ -146,7 +146,7 @@ def proxy(server: services.Services, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def logged(run: tracking_journal.JournaledRun, steps: range, pause_s: float = 0.05) -> float:
-    """Log these steps; returns the longest time that one took."""
+    """Log these steps; returns the longest time of one."""
     longest = 0.0
     for step in steps:
         began = time.monotonic()
@@ -158,7 +158,7 @@ def logged(run: tracking_journal.JournaledRun, steps: range, pause_s: float = 0.
 
 @contextlib.contextmanager
 def requesting(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
-    """Gives the threads that send requests while the block runs."""
+    """Yields the threads that send requests while the block runs."""
     threads, send = set(), HTTPConnection.putrequest
     with monkeypatch.context() as patch:
         patch.setattr(HTTPConnection, "putrequest", lambda *a, **k: threads.add(threading.get_ident()) or send(*a, **k))
@@ -195,7 +195,7 @@ def test_a_failing_server_costs_no_record_and_no_time(
 
 @pytest.mark.slow
 def test_a_run_whose_creation_went_unanswered_exists_once(proxy: FaultyProxy, data: Path):
-    """The answers are lost, not the requests: MLflow has created what the client thinks it has not."""
+    """The answers are lost, not the requests: MLflow has created what the client believes failed."""
     params = load_params("seed=30")
     proxy.faults.append(Fault("cut", "down", at=0, times=8))
     with journaled_run(params, data, "train", MODEL) as run:
@@ -232,7 +232,7 @@ def test_expired_credentials_are_refused_at_the_start_and_waited_out_later(
 def test_a_stage_ends_with_exit_code_3_and_sync_delivers_later(
     proxy: FaultyProxy, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A real training from the command line; MLflow goes away while it runs and comes back after it."""
+    """A real training from the command line; MLflow goes down while it runs and is back afterwards."""
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     small = ["-S", "prepare.digits.train_images=16", "-S", "prepare.digits.val_images=4"]
     small += [

@@ -1,4 +1,4 @@
-"""A training's figures on their way to Prometheus: by a Pushgateway, and by the agent of a Ray cluster."""
+"""A training's metrics on their way to Prometheus: through a Pushgateway, and through a Ray cluster's agent."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def tracking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def agent() -> Iterator[str]:
-    """The address of the metrics of a Ray cluster of one node, which hands them on every second."""
+    """The metrics address of a Ray cluster of one node, which exports every second."""
     ray.init("local", num_cpus=2, include_dashboard=False, _system_config={"metrics_report_interval_ms": 1000})
     try:
         yield f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}"
@@ -41,7 +41,7 @@ def agent() -> Iterator[str]:
 
 
 def exported_by_ray(address: str) -> Figures:
-    """The project's figures, named as Prometheus keeps them once it has dropped Ray's prefix."""
+    """The project's metrics, named as Prometheus keeps them after dropping Ray's prefix."""
     return {
         name.removeprefix("ray_"): value for name, value in fetched(address).items() if name.startswith(f"ray_{PREFIX}")
     }

@@ -1,4 +1,4 @@
-"""A module with what Python versions write differently: f-strings, type parameters, matches, decorators."""
+"""A module with syntax that Python versions represent differently: f-strings, type parameters, matches, decorators."""
 
 import dataclasses
 from typing import Generic, TypeVar

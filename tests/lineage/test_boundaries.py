@@ -1,7 +1,7 @@
-"""What stands behind a boundary of the closure cannot change a result: nothing of it comes back, or it comes unchanged.
+"""What is behind a boundary of the closure cannot change a result: nothing is returned, or it is returned unchanged.
 
-A training runs here once as it is, and once with what it calls for tracking and metrics replaced by things that do
-nothing; progress, the store and the rest are shown one by one.
+A training runs here once as it is, and once with tracking and metrics replaced by no-ops; progress, the store and
+the rest are tested one by one.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ TOLD = ("seconds", "images_per_second", "mlflow_run_id")  # of how a training we
 
 
 def test_the_boundaries_are_these() -> None:
-    """Whoever adds one shows here why nothing behind it can change a result."""
+    """Adding one requires showing here why nothing behind it can change a result."""
     assert {(one.importer, one.imported) for one in BOUNDARIES} == {
         ("", "components.monitoring"),
         ("", "components.telemetry"),
@@ -64,7 +64,7 @@ print(*(name for name in sys.modules if name.partition(".")[0] in ("components",
 def test_what_a_training_really_imports_is_in_its_closure_or_behind_a_boundary(
     tmp_path: Path, mlflow_database: Callable[[Path], str]
 ) -> None:
-    """What Python has loaded at the end, against what was read from the sources."""
+    """What Python has loaded at the end against what the sources import."""
     support = Path(small_training.__file__).parent
     variables = {
         **os.environ,

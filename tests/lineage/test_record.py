@@ -1,4 +1,4 @@
-"""What weights come from: which parameters, and which code."""
+"""What determines weights: which parameters, and which code."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def test_others_do_not(change: str) -> None:
 
 
 def test_values_that_the_recipe_supplies_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when a release changes the published recipe or a default: nothing in params.yaml says so."""
+    """As when a release changes the published recipe or a default, which params.yaml does not show."""
     before = parameters_digest(load(), MODEL)
     spec = get_spec(MODEL)
     changed = dataclasses.replace(spec, hyp=spec.hyp.replace(warmup_bias_lr=0.2))

@@ -143,7 +143,7 @@ def test_the_digest_is_the_same_for_every_python() -> None:
 
 
 def changed_meaning(text: str) -> str:
-    """The source with one constant or operator changed; where it has neither, with a statement more."""
+    """The source with one constant or operator changed; if it has neither, with one more statement."""
     tree = ast.parse(text)
     documentation = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -162,7 +162,7 @@ def changed_meaning(text: str) -> str:
 
 
 def changed_words(text: str) -> str:
-    """The source with a comment and a blank line more, its first docstring replaced, and otherwise laid out."""
+    """The source with one more comment and blank line, another first docstring, and another layout."""
     tree = ast.parse(text)
     if ast.get_docstring(tree) is not None:
         tree.body = tree.body[1:]
@@ -189,7 +189,7 @@ def test_one_change_of_meaning_changes_the_digest_and_none_of_words_does(path: P
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with results of all stages, as DVC believes: their content is made up."""
+    """The project with made-up results of all stages that DVC takes for current."""
     root = tmp_path_factory.mktemp("project")
     for name in ("components", "yolo_core"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -216,7 +216,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stages_with(path: Path) -> set[str]:
-    """The stages behind whose results a module is, and those that depend on the package it is in."""
+    """The stages whose results a module is behind, and those that depend on its package."""
     found = set()
     for stage in STAGES:
         files = closure(*map(module, (stage.name, *stage.records)))

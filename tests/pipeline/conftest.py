@@ -10,9 +10,9 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="session")
 def _callers_without_their_sources() -> Iterator[None]:
-    """KFP asks for a caller's name by `inspect.stack()`, which reads the source of every frame.
+    """KFP looks up a caller's name with `inspect.stack()`, which reads the source of every frame.
 
-    In a test process with its deep stack and its thousands of modules that takes seconds per pipeline.
+    In a test process, with its deep stack and thousands of modules, that takes seconds per pipeline.
     """
     from kfp.dsl import pipeline_task
 

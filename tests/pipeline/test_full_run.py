@@ -1,4 +1,4 @@
-"""The whole graph under KFP's local runner: from nothing to promoted models, unchanged, changed data, a failure."""
+"""The whole graph under KFP's local runner: scratch to promoted models, unchanged data, changed data, a failure."""
 
 import json
 import os
@@ -61,7 +61,7 @@ class Here:
         return yaml.safe_dump(params.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
     def run(self, *arguments: str, code: int = 0) -> Path:
-        """Run it as a person would; returns the folder of its artifacts."""
+        """Run it as a user would; returns the folder of its artifacts."""
         (self.folder / "params.yaml").write_text(self.text)
         unset = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "SCALED_YOLOV4_PIPELINE_ID")
         environment = {name: value for name, value in os.environ.items() if name not in unset}
@@ -106,7 +106,7 @@ def read(path: Path) -> Any:
 
 @pytest.mark.slow
 def test_nothing_new_ends_after_the_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a champion of the same data, parameters, code and image, whose results are made by hand."""
+    """Against a champion of the same data, parameters, code and image, with hand-made results."""
     here = Here(tmp_path, MODELS[:1])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -143,7 +143,7 @@ def test_a_run_that_fails_is_recorded_with_its_reason(tmp_path: Path, mlflow_dat
 
 @pytest.fixture
 def nodes() -> Iterator[Any]:
-    """A Ray cluster whose head only drives; its two other nodes have a processor each."""
+    """A Ray cluster whose head runs only the driver; its two other nodes have one CPU each."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})

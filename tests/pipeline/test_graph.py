@@ -39,7 +39,7 @@ def base_name(stage: Any) -> str:
 
 
 def kfp_graph(text: str = "") -> tuple[set[str], Edges]:
-    """Steps and artifact edges of the compiled pipeline, those of its own aside."""
+    """Steps and artifact edges of the compiled pipeline, except its own."""
     spec = next(yaml.safe_load_all(text or pipeline_compile.COMPILED.read_text()))
     edges: Edges = set()
     names: set[str] = set()

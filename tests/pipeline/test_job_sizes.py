@@ -1,4 +1,4 @@
-"""The table of what each model's training asks of a cluster, held to the recipes and to the memory that is counted."""
+"""The table of what each model's training needs from a cluster, checked against the recipes and the counted memory."""
 
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_every_model_has_a_size_that_holds_its_published_batch(name: str) -> Non
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in JOB_SIZES]
 )
 def test_a_gpu_holds_its_images(name: str) -> None:
-    """Weights, gradients, momentum and average of four bytes each, and what half precision keeps for the way back."""
+    """Four bytes each for weights, gradients, momentum and average, and what half precision keeps for the backward."""
     size, spec, recipe = job_size(name), get_spec(name), RECIPES.train_settings(name)
     states = 4 * 4 * count(name).params
     kept = count_training(name, 1.0, 1.0, 80) / 2 * (recipe.size / spec.native_size) ** 2

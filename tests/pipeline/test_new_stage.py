@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md says how to add a stage. Here its text is taken at its word, in a copy of the project."""
+"""CONTRIBUTING.md says how to add a stage. Here its steps are followed literally, in a copy of the project."""
 
 import json
 import os
@@ -40,14 +40,14 @@ pipeline(text=Path("params.yaml").read_text())
 
 
 def code_blocks() -> list[str]:
-    """The code under "A new stage", without the indentation of the list that it stands in."""
+    """The code under "A new stage", without the indentation of its list."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     section = text.partition("\n## A new stage\n")[2].partition("\n## ")[0]
     return [textwrap.dedent(block) for block in re.findall(r"```(?:python|yaml)\n(.*?)\n *```", section, re.DOTALL)]
 
 
 def insert(file: Path, text: str, before: str, indent: str = "") -> None:
-    """Put text into a file in front of the one place that reads `before`."""
+    """Insert text into a file before the single occurrence of `before`."""
     content = file.read_text()
     assert content.count(before) == 1, before
     file.write_text(content.replace(before, f"{textwrap.indent(text, indent)}\n{before}"))

@@ -33,14 +33,14 @@ PLATFORM = {
 
 
 def pods(*ready: bool) -> dict[str, Any]:
-    """The slice of a service with these pods."""
+    """The endpoint slice of a service with these pods."""
     endpoints = [{"addresses": ["10.0.0.1"], "conditions": {"ready": one}} for one in ready]
     return {"items": [{"addressType": "IPv4", "endpoints": endpoints}]}
 
 
 @dataclass
 class Cloud(LoopbackServer):
-    """Answers by path; what is not there is 404."""
+    """Answers by path; anything else is 404."""
 
     there: dict[str, Any] = field(
         default_factory=lambda: {

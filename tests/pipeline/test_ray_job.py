@@ -1,4 +1,4 @@
-"""The manifests of RayJobs, held to KubeRay's schema, and what a RayJob's status means."""
+"""The manifests of RayJobs, checked against KubeRay's schema, and what a RayJob's status means."""
 
 import importlib.util
 import re
@@ -139,7 +139,7 @@ def test_names_tell_runs_steps_and_attempts_apart() -> None:
 
 
 def failed(code: int) -> dict[str, str]:
-    """As KubeRay passes on Ray's message."""
+    """As KubeRay relays Ray's message."""
     message = (
         f"Job entrypoint command failed with exit code {code}, last available logs (truncated to 20,000 chars):\nend"
     )

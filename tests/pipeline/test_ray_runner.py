@@ -1,4 +1,4 @@
-"""The life of a RayJob against a Kubernetes API server: created once, followed, found again, deleted when cancelled."""
+"""A RayJob against a Kubernetes API server: created once, followed, found again, deleted on cancellation."""
 
 import os
 import re
@@ -332,7 +332,7 @@ sys.exit(run(job, RayJobsApi("ml", connect()), settings=RunnerSettings(poll=0.3)
 
 @pytest.fixture
 def follower(server: KubernetesServer, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen]]:
-    """Starts processes that follow one and the same step."""
+    """Starts processes that follow the same step."""
     environment = os.environ | {"KUBECONFIG": str(server.kubeconfig(tmp_path / "kubeconfig"))}
     started: list[subprocess.Popen] = []
 

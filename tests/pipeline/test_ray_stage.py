@@ -1,4 +1,4 @@
-"""The steps that run their stage as a RayJob: the command they hand over, how they end, what they show."""
+"""The steps that run their stage as a RayJob: the command they submit, how they end, what they show."""
 
 import json
 import shlex
@@ -39,7 +39,7 @@ def params(tmp_path: Path) -> dsl.Artifact:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
-    """A cluster that the kubeconfig names, and the namespace of the pod."""
+    """A cluster named by the kubeconfig, and the namespace of the pod."""
     check = rayjob_problems if (FOLDER / "ray.io_rayjobs.yaml").exists() else lambda _: []
     with KubernetesServer(check) as running:
         monkeypatch.setenv("KUBECONFIG", str(running.kubeconfig(tmp_path / "kubeconfig")))
@@ -50,7 +50,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernet
 
 
 def options(command: list[str]) -> dict[str, str]:
-    """--name value pairs; -S ones under their keys."""
+    """--name value pairs; those of -S under their keys."""
     pairs = dict(zip(command[2::2], command[3::2], strict=True)) | {"": ""}
     changes = [b.split("=", 1) for a, b in zip(command[2::2], command[3::2], strict=True) if a == "-S"]
     return {key: value for key, value in pairs.items() if key.startswith("--")} | dict(changes)
@@ -183,7 +183,7 @@ def test_kfps_own_store_speaks_s3(params: dsl.Artifact) -> None:
 
 
 def test_both_steps_are_components_of_the_same_interface() -> None:
-    """What the graph wires is the same with RayJobs and without."""
+    """What the graph connects is the same with RayJobs and without."""
     assert set(RAY_COMPONENTS) == set(JOBS) == {"train", "evolve"}
     for name, ray in RAY_COMPONENTS.items():
         usual = STAGE_COMPONENTS[name]

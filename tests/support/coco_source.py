@@ -1,4 +1,4 @@
-"""Small source datasets on disk for the tests of `prepare`, and the parameters that point at them."""
+"""Small source datasets on disk for the tests of `prepare`, and the parameters that point to them."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def record(image_id: Any, file_name: str, width: Any = 64, height: Any = 48) -> 
 
 
 class CocoFolder:
-    """A COCO layout with 4 good training and 2 good validation images of 64x48 px, one box each, to be spoiled."""
+    """A COCO layout with 4 good training and 2 good validation images of 64x48 px, one box each, to be damaged."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

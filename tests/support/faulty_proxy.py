@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that loses, slows, cuts, damages and refuses what passes, as the test says."""
+"""A TCP proxy on loopback that drops, slows, cuts, damages and refuses traffic, as the test requires."""
 
 import asyncio
 import contextlib
@@ -17,9 +17,9 @@ CHUNK_BYTES = 1 << 16
 
 @dataclass
 class Fault:
-    """What befalls the byte `at` bytes from here in each connection in one direction, and so on; `times` times in all.
+    """What happens to the byte `at` bytes from here in each connection in one direction; repeats, `times` times in all.
 
-    cut: the connection ends there; damage: that byte is changed; hang: nothing passes from there on.
+    cut: the connection closes there; damage: that byte is changed; hang: nothing passes after it.
     """
 
     kind: Literal["cut", "damage", "hang"]
@@ -32,8 +32,8 @@ class Fault:
 class FaultyProxy:
     """A proxy before `target` (http://host:port); change its fields while it runs.
 
-    state: "through", "refuse" (connections end as soon as they begin) or "503" (that answer to everything); entering
-    the last two ends the open connections. delay_s: before each chunk; rate: bytes/s of each direction of a connection.
+    state: "through", "refuse" (connections are closed immediately) or "503" (the answer to everything); entering the
+    last two ends the open connections. delay_s: before each chunk; rate: bytes/s of each direction of a connection.
     passed: bytes so far in each direction; hold: after how many no more pass; connections: how many began.
     """
 
@@ -76,7 +76,7 @@ class FaultyProxy:
             self._do(self._close_all())
 
     def wait_for(self, direction: Direction, count: int) -> None:
-        """Until that many bytes have passed."""
+        """Wait until that many bytes have passed."""
         until(lambda: self.passed[direction] >= count, f"{count} bytes {direction}")
 
     def _do(self, work):

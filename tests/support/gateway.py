@@ -1,4 +1,4 @@
-"""A Pushgateway for tests: the real one where it is installed, and a server that keeps what is pushed to it."""
+"""A Pushgateway for tests: the real one if installed, and a server that keeps what is pushed to it."""
 
 import contextlib
 import shutil
@@ -28,7 +28,7 @@ class KeptPushes(LoopbackServer):
 
 
 def figures(text: str) -> Figures:
-    """The samples of the text format by name; of a name that comes several times the last."""
+    """The samples of the text format by name; the last one of a repeated name."""
     return {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
 
 

@@ -1,4 +1,4 @@
-"""What a piece of code imports: what decides how long a command takes to start, on any machine."""
+"""What a piece of code imports, which determines how long a command takes to start."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ OWN = {"components", "pipelines", "yolo_core"}
 
 
 def run_command(module: str, app: str, *words: str) -> tuple[str, set[str]]:
-    """What a command of a typer app prints, in a process of its own, and the foreign packages that it imported."""
+    """What a command of a typer app prints in a separate process, and the third-party packages that it imported."""
     code = f"import sys, {module} as c\ntry: c.{app}({list(words)})\nexcept SystemExit: pass\n{LIST}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     said, _, names = done.stdout.rstrip("\n").rpartition("\n")

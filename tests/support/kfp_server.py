@@ -1,6 +1,6 @@
 """A Kubeflow Pipelines server for tests: the endpoints of v2beta1 that the client uses, with their state in memory.
 
-It checks the bodies it is given against the API's swagger where that is at hand, and fails on demand. A run stays where
+It checks the bodies it is given against the API's swagger where available, and fails on demand. A run stays where
 it is until the test moves it (`advance`), or runs for real under KFP's local runner (`execute`).
 """
 
@@ -30,9 +30,9 @@ FIELDS = {"recurringruns": "recurringRuns", "versions": "pipeline_versions"}
 
 @dataclass
 class KfpServer(LoopbackServer):
-    """swagger: the API's description, to check bodies against; problems: what it does not allow in those that came.
+    """swagger: the API's description, to check bodies against; problems: what it does not allow in those received.
 
-    token: what a client must show.
+    token: what a client must send.
     """
 
     swagger: dict[str, Any] | None = None
@@ -55,7 +55,7 @@ class KfpServer(LoopbackServer):
         return list(self.objects["recurringruns"].values())
 
     def advance(self, run: dict[str, Any], state: str, **tasks: str) -> None:
-        """Bring a run and its tasks (name -> state) to a state."""
+        """Set the state of a run and of its tasks (name -> state)."""
         with self.changed:
             details = run.setdefault("run_details", {"task_details": []})["task_details"]
             for name, task_state in tasks.items():
@@ -65,7 +65,7 @@ class KfpServer(LoopbackServer):
                 run["finished_at"] = _now()
 
     def execute(self, run: dict[str, Any], root: Path) -> None:
-        """Run the version that the run names, with its parameters, under KFP's local runner."""
+        """Run the run's version, with its parameters, under KFP's local runner."""
         from kfp import components, local
 
         version = self.versions[run["pipeline_version_reference"]["pipeline_version_id"]]
@@ -211,7 +211,7 @@ def _strict(definitions: Any) -> Any:
 
 
 def _task(run: dict[str, Any], details: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """The details of a task, made when there are none."""
+    """The details of a task, created if missing."""
     for task in details:
         if task["display_name"] == name:
             return task

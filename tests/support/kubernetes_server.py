@@ -1,4 +1,4 @@
-"""A Kubernetes API server for tests, as far as RayJobs need one: objects in memory behind the real HTTP interface.
+"""A Kubernetes API server for tests of RayJobs: objects in memory behind the real HTTP interface.
 
 It checks what it is given against the CRD's schema, serves list, get, create, delete, watch and pod logs, and fails on
 demand. Tests play KubeRay's part through `status`, `log` and `let_go`.
@@ -38,7 +38,7 @@ class KubernetesServer(LoopbackServer):
     events: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
 
     def kubeconfig(self, path: Path, namespace: str = "default") -> Path:
-        """A kubeconfig file that names this server."""
+        """A kubeconfig file for this server."""
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -53,7 +53,7 @@ class KubernetesServer(LoopbackServer):
     # KubeRay's part
 
     def wait_for_job(self, number: int = 1) -> str:
-        """The name of the newest job, once there are so many."""
+        """The name of the newest job, once there are that many."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.jobs) >= number, LIMIT_S), "no job was created"
             return list(self.jobs)[-1]
@@ -65,7 +65,7 @@ class KubernetesServer(LoopbackServer):
             self._event("MODIFIED", job)
 
     def log(self, job: str, *lines: str) -> None:
-        """Lines of the pod that KubeRay makes to submit the job."""
+        """Lines of the pod that KubeRay creates to submit the job."""
         with self.changed:
             self.logs.setdefault(f"{job}-submit", []).extend((time.time(), line) for line in lines)
 

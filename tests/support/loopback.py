@@ -1,4 +1,4 @@
-"""A server on a loopback port that keeps what it was asked and fails on demand; other servers of tests build on it."""
+"""A loopback server that records requests and fails on demand; other test servers build on it."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests of this method whose path and query fit.
+    """What happens to the next `times` requests of this method with a matching path and query.
 
-    status: answered with this code; 0: the connection is cut. done: the request is carried out all the same.
+    status: answered with this code; 0: the connection is cut. done: the request is carried out anyway.
     delay: seconds before that, or before the answer where there is neither.
     """
 
@@ -82,11 +82,11 @@ class LoopbackServer:
         raise NotImplementedError
 
     def stream(self, request: Request, handler: BaseHTTPRequestHandler) -> bool:
-        """Answer a request bit by bit; False leaves it to `respond`."""
+        """Stream the answer to a request; False leaves it to `respond`."""
         return False
 
     def failure(self, code: int, message: str) -> dict[str, Any]:
-        """The content of an answer that tells of a failure."""
+        """The content of an error response."""
         return {"code": code, "message": message}
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:

@@ -1,4 +1,4 @@
-"""Planted truths and detections: what scoring makes of them is known or can be compared."""
+"""Planted ground truths and detections whose score is known or can be compared."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ Found = tuple[int, int, list[float], float]  # image id, category id, xywh px, s
 def write_ground_truth(
     path: Path, truths: list[TrueBox], images, categories=((1, "cat"), (7, "dog")), areas=None
 ) -> Path:
-    """An instances file. areas: of the truths, px2; those of their boxes by default."""
+    """An instances file. areas: of the ground truths, px2; those of their boxes by default."""
     areas = areas or [box[2] * box[3] for _, _, box, _ in truths]
     content: dict[str, Any] = {
         "images": [{"id": i, "width": 640, "height": 640, "file_name": f"{i}.jpg"} for i in images],
@@ -35,7 +35,7 @@ def detections(*found: Found) -> Detections:
 
 
 def random_case(seed: int, images: int = 12) -> tuple[list[TrueBox], list[Found]]:
-    """Truths (some crowds) and detections around and beside them; scores all differ."""
+    """Ground truths (some crowds) and detections on and near them; all scores differ."""
     rng = np.random.default_rng(seed)
     truths, found = [], []
     for image in range(1, images + 1):

@@ -13,7 +13,7 @@ FORKS.set_forkserver_preload(["pytest", "components.stages.train", "mlflow"])
 
 
 def started(command: Sequence[str], folder: Path) -> BaseProcess:
-    """Run a command `python -c CODE WORDS...` as such a process, with the variables of this one."""
+    """Run `python -c CODE WORDS...` as such a process, with this one's environment."""
     process = FORKS.Process(target=_run, args=(command[2], command[3:], dict(os.environ), folder))
     process.start()
     return process

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class RangeServer:
-    """files: path -> bytes; drop_after: bytes after which each of the first `drops` answers breaks off;
+    """files: path -> bytes; drop_after: bytes after which each of the first `drops` answers is cut off;
     refusals: status codes of the first answers; whole: ignore Range; requests: (path, Range header) in order."""
 
     files: dict[str, bytes]

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, and trainings on it whose processes may be lost."""
+"""A Ray cluster of several nodes on this machine, and trainings on it that may lose processes."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from components.training.nodes import NODE_VARIABLE
 
 
 class Nodes:
-    """A cluster whose head only drives. Its other nodes have one processor, and files and a way to the store each."""
+    """A cluster whose head runs only the driver. Its other nodes have one CPU, own files and access to the store."""
 
     def __init__(self, folder: Path, proxy: FaultyProxy) -> None:
         from ray.cluster_utils import Cluster
@@ -37,17 +37,17 @@ class Nodes:
         return [(node, files) for node, files in self.started if node in self.cluster.worker_nodes]
 
     def complete(self, count: int = 2) -> None:
-        """As many nodes as that."""
+        """Wait for that many nodes."""
         while len(self.living) < count:
             self.add()
 
     def kill(self, files: Path) -> None:
-        """SIGKILL of the raylet of a node, with which the node is lost."""
+        """Kill a node by SIGKILL to its raylet."""
         node = next(node for node, at in self.living if at == files)
         self.cluster.remove_node(node, allow_graceful=False)
 
     def workers(self) -> dict[int, Path]:
-        """The training processes by their id, each with the folder of its node."""
+        """The training processes by process id, with the folder of their node."""
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -62,7 +62,7 @@ class Nodes:
 
 @contextlib.contextmanager
 def driver(place: Path, name: str, *changes: str, **options: object) -> Iterator[subprocess.Popen]:
-    """The stage as a process, which does not outlive the block."""
+    """The stage as a process, killed at the end of the block."""
     home = place / f"{name}-cwd"
     home.mkdir(exist_ok=True)
     words = command(place, name, *changes, **options)
@@ -79,13 +79,13 @@ def finish(process: subprocess.Popen, place: Path, name: str, code: int = 0) -> 
 
 
 def train(place: Path, name: str, *changes: str, code: int = 0, **options: object) -> None:
-    """The stage, from its start to its end."""
+    """Run the stage to its end."""
     with driver(place, name, *changes, **options) as process:
         finish(process, place, name, code)
 
 
 def until(true: Callable[[], Any], process: subprocess.Popen, place: Path, name: str) -> Any:
-    """What `true` gives, once it is something."""
+    """Poll `true` until its value is truthy, and return that value."""
     return waiting.until(true, f"what the test waits for in {name}", process, place / f"{name}.log")
 
 

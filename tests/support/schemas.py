@@ -1,6 +1,6 @@
-"""The published schemas to check manifests and requests against, where they are at hand.
+"""The published schemas to check manifests and requests against, where available.
 
-`make schemas` fetches them into .schemas; SCHEMAS names another folder, and ../shared/schemas is looked at too.
+`make schemas` fetches them into .schemas; SCHEMAS names another folder, and ../shared/schemas is searched too.
 """
 
 import functools
@@ -20,7 +20,7 @@ FOLDER = next((place for place in PLACES if place.is_dir()), PLACES[0])
 
 @functools.cache
 def rayjob_validator() -> jsonschema.Validator:
-    """Of RayJobs, ray.io/v1; an unknown field is an error. Skips the test where the CRD is missing."""
+    """For RayJobs, ray.io/v1; an unknown field is an error. Skips the test if the CRD is missing."""
     crd = yaml.load(_text("ray.io_rayjobs.yaml"), yaml.CSafeLoader)
     version = next(version for version in crd["spec"]["versions"] if version["name"] == "v1")
     schema = version["schema"]["openAPIV3Schema"]
@@ -34,7 +34,7 @@ def rayjob_problems(job: dict[str, Any]) -> list[str]:
 
 @functools.cache
 def kfp_swagger() -> dict[str, Any]:
-    """Of the API of Kubeflow Pipelines, v2beta1. Skips the test where it is missing."""
+    """For the API of Kubeflow Pipelines, v2beta1. Skips the test if it is missing."""
     return json.loads(_text("kfp_api_v2beta1.swagger.json"))
 
 
@@ -46,7 +46,7 @@ def _text(name: str) -> str:
 
 
 def _close(schema: Any) -> None:
-    """Refuse unknown fields wherever the schema names the known ones, as strict field validation does."""
+    """Refuse unknown fields wherever the schema lists the known ones, as strict field validation does."""
     if isinstance(schema, dict):
         open_ended = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
         if "properties" in schema and not open_ended:

@@ -1,4 +1,4 @@
-"""A small untrained detector with data it is right about: the truth is what it finds."""
+"""A small untrained detector with matching data: the ground truth is what it finds."""
 
 import dataclasses
 import json
@@ -28,9 +28,9 @@ class Project:
 
 
 def write(folder: Path) -> Project:
-    """Images of coloured circles, weights, and as truth the detector's best 8 boxes of each image.
+    """Images of coloured circles, weights, and as ground truth the detector's best 8 boxes per image.
 
-    The same images are for validation and for training.
+    Validation and training use the same images.
     """
     data, weights = folder / "data", folder / "model.safetensors"
     content = {

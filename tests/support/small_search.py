@@ -1,4 +1,4 @@
-"""A search of hyperparameters that takes a minute: four trials of a small detector on a few pictures of digits."""
+"""A hyperparameter search that takes a minute: four trials of a small detector on a few pictures of digits."""
 
 import json
 import subprocess
@@ -59,7 +59,7 @@ def records(path: Path) -> dict[int, Record]:
 
 
 def results(path: Path) -> dict[int, tuple]:
-    """What a ledger says of each trial, times aside."""
+    """Each trial of a ledger, except for times."""
     return {
         trial: (r.parent, r.hyp, r.fitness, r.AP, r.AP50, r.reason, r.rungs, r.stopped_at)
         for trial, r in records(path).items()
@@ -67,14 +67,14 @@ def results(path: Path) -> dict[int, tuple]:
 
 
 def words(folder: Path, prepared: Path, *overrides: str) -> list[str]:
-    """The same as the words of the command line."""
+    """The same as command-line arguments."""
     paths = {"data": prepared / "data", "anchors": prepared / "anchors", "out": folder / "out", "work": folder / "work"}
     options = [*(f"--{k}={v}" for k, v in paths.items()), f"--params={ROOT / 'params.yaml'}"]
     return ["evolve", *options, *(f"-S{change}" for change in (*TINY, *overrides))]
 
 
 def wait_for_a_trial(driver: subprocess.Popen, work: Path) -> Path:
-    """Until a search has a finished trial; returns its ledger."""
+    """Wait until a search has a finished trial; returns its ledger."""
 
     def with_a_trial() -> list[Path]:
         return [path for path in work.glob("evolve/*/ledger.jsonl") if path.read_bytes().count(b"\n") > 1]

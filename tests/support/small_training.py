@@ -1,4 +1,4 @@
-"""A training of seconds: a small detector on a few pictures of digits."""
+"""A training that takes seconds: a small detector on a few pictures of digits."""
 
 import json
 import sys
@@ -63,7 +63,7 @@ def run(place: Path, name: str, *changes: str) -> dict[str, Any]:
 
 
 def command(place: Path, name: str, *changes: str, **options: object) -> list[str]:
-    """The same at a shell; options stand in for those of the command."""
+    """The same as a command; options override its own."""
     paths = {"data": place / "data", "out": place / name, "work": place / f"{name}-work", **options}
     paths |= {"anchors": place / "anchors.json", "hyp": place / "hyp.yaml"}
     words = [f"--model={MODEL}", *(f"--{k}={v}" for k, v in paths.items())]

@@ -1,4 +1,4 @@
-"""Images of one white rectangle each, and a predictor that finds it: exact truth without any training."""
+"""Images of one white rectangle each, and a predictor that finds it: exact ground truth without any training."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ WHITE = 0.85  # brighter than any padding
 
 
 def write_spots(folder: Path, scenes: list[tuple[tuple[int, int], tuple[int, int, int, int]]]) -> Path:
-    """A prepared val split: per scene ((width, height), xywh_px of the rectangle), dark around it; category id 5."""
+    """A prepared val split: per scene ((width, height), xywh_px of the rectangle), dark elsewhere; category id 5."""
     (folder / "images/val").mkdir(parents=True)
     (folder / "annotations").mkdir()
     images, annotations = [], []

@@ -1,4 +1,4 @@
-"""A small dataset and the results of the earlier stages, made by hand, for the tests of register and promote."""
+"""A small dataset and hand-made results of the earlier stages, for the tests of register and promote."""
 
 import hashlib
 import json
@@ -99,7 +99,7 @@ def make_outputs(
     device: str = "cpu",
     classes: Sequence[str] = CLASSES,
 ) -> Outputs:
-    """Results of a detector that finds `right` of the objects and takes `latency_ms` an image."""
+    """Results of a detector that finds `right` of the objects and takes `latency_ms` per image."""
     outputs = Outputs(folder, data)
     paths = outputs.paths
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Waiting in tests. The one limit only ends a test that would hang: no test passes or fails by how long it took."""
+"""Waiting in tests. The one limit only ends a test that would hang: no test passes or fails by its duration."""
 
 import contextlib
 import subprocess
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], what: str, process: subprocess.Popen | None = None, log: Path | None = None) -> T:
-    """What `condition` returns, once that is true.
+    """Poll `condition` until its value is truthy, and return that value.
 
     Fails after LIMIT_S, or as soon as `process`, which is to bring it about, has ended. `log` is quoted then.
     """

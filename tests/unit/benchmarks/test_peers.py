@@ -1,4 +1,4 @@
-"""What stands between the benchmarks and the peers' code: fetching it, and what their code needs of PyTorch."""
+"""What is between the benchmarks and the peers' code: fetching it, and what their code needs from PyTorch."""
 
 import subprocess
 from pathlib import Path

@@ -20,7 +20,7 @@ def params(*overrides: str) -> Params:
 
 
 def dataset(folder: Path, boxes_wh: Sequence[tuple[float, float]], width: int = 640, height: int = 480) -> Path:
-    """A prepared folder with one image that holds boxes of the given sizes."""
+    """A prepared folder with one image with boxes of the given sizes."""
     annotations = [
         {"id": i, "image_id": 1, "category_id": 1, "bbox": [0, 0, w, h], "area": w * h, "iscrowd": 0}
         for i, (w, h) in enumerate(boxes_wh, 1)

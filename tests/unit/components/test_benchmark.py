@@ -1,4 +1,4 @@
-"""The benchmark stage on a small detector: layout of the record and sense of its numbers."""
+"""The benchmark stage on a small detector: layout of the record and plausibility of its numbers."""
 
 import json
 import shutil

@@ -20,7 +20,7 @@ COMMANDS = [*STAGES, "models", "plan", "import-weights", "summary"]
 
 
 def command(*arguments: str) -> Result:
-    """A command in the test's own process, in the working folder: importing torch takes seconds."""
+    """A command in the test's process, in the working folder: importing torch takes seconds."""
     return CliRunner().invoke(app, arguments, prog_name="scaled-yolov4")
 
 

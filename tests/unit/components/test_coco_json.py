@@ -1,4 +1,4 @@
-"""Reading COCO files: the quick way and the patient one agree, and a file of COCO's size fits time and memory."""
+"""Reading COCO files: the fast and the slow path agree, and a file of COCO's size fits limits of time and memory."""
 
 import json
 import subprocess

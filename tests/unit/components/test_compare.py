@@ -1,4 +1,4 @@
-"""The comparison of the models of one pass: who is on the front, what is written, what is missing."""
+"""The comparison of the models of one pass: what is on the Pareto front, what is written, what is missing."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_what_was_not_measured_is_not_on_the_front() -> None:
 
 
 def made(folder: Path, models: dict[str, tuple[float | None, float]]) -> dict[str, Any]:
-    """Results of the earlier stages, in folders whose names say nothing."""
+    """Results of the earlier stages, in folders with arbitrary names."""
     for number, (model, (ap, latency_ms)) in enumerate(models.items()):
         figures = {"AP": ap, "AP50": ap}
         metrics = {"model": model, "size": 64, "plain": figures, "tta": figures}

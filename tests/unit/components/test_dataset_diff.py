@@ -25,7 +25,7 @@ SAME = DatasetDiff(6, 6, 0, 0, 0, 0.0, (), (), 0.0, 0.0)
 
 
 def manifest(source: CocoFolder, folder: Path) -> dict[str, Any]:
-    """Of the source as it stands, prepared into a new folder."""
+    """Of the current source, prepared into a new folder."""
     out = folder / f"prepared{len(list(folder.glob('prepared*')))}"
     prepare.run(parameters("prepare.source=coco-dir", f"prepare.location={source.save()}"), out=out)
     return read_json(out / "manifest.json")

@@ -1,4 +1,4 @@
-"""The export stage on a small detector: files, report, and the refusal of numbers that are off."""
+"""The export stage on a small detector: files, report, and the refusal of inaccurate outputs."""
 
 import json
 import sys

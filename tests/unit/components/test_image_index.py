@@ -31,7 +31,7 @@ def run(source: CocoFolder, place: Path) -> int:
 
 
 def fresh(source: CocoFolder, place: Path) -> dict[str, bytes]:
-    """The folder as it is made without any memory."""
+    """The folder as prepared without an index."""
     prepare.run(parameters("prepare.source=coco-dir", f"prepare.location={source.root}"), out=place / "fresh")
     return content(place / "fresh")
 

@@ -1,4 +1,4 @@
-"""A journal and its delivery against receivers that are away, refuse, or lose their answer."""
+"""A journal and its delivery to services that are down, refuse, or lose their answer."""
 
 import json
 import resource
@@ -40,9 +40,9 @@ class Refused(Exception):
 
 
 class Service:
-    """Keeps what it gets by number, as MLflow keeps one of equal metrics. outcomes: of the next calls, then well.
+    """Keeps entries by number, as MLflow keeps one of equal metrics. outcomes: of the next calls; then all succeed.
 
-    "away": nothing arrives; "answer lost": it arrives and the caller hears of a fault.
+    "away": nothing arrives; "answer lost": it arrives and the caller gets an error.
     """
 
     def __init__(self, *outcomes: str, refuses: frozenset[int] = frozenset()) -> None:
@@ -164,7 +164,7 @@ def test_entries_written_before_a_kill_are_there(path: Path):
 
 
 def test_a_full_disk_costs_nothing_while_the_service_is_up(path: Path, caplog: pytest.LogCaptureFixture):
-    """The limit on a file's size stands in for the full disk: the kernel refuses the write in the same place."""
+    """A file size limit simulates the full disk: the kernel refuses the write in the same place."""
     service, limits = Service(), resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with open_journal(path) as book:

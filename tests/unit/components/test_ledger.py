@@ -1,4 +1,4 @@
-"""The ledger of a search: durable lines, torn ends, damage, and one writer at a time."""
+"""The ledger of a search: durable lines, torn last lines, damage, and one writer at a time."""
 
 import json
 from pathlib import Path

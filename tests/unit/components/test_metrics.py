@@ -1,4 +1,4 @@
-"""What goes to Prometheus by way of a Pushgateway, and that nothing goes where none is named."""
+"""What is sent to Prometheus through a Pushgateway, and that nothing is sent without one."""
 
 import logging
 import subprocess

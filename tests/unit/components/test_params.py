@@ -1,4 +1,4 @@
-"""The parameter files and the refusals of a wrong one."""
+"""The parameter files, and how wrong ones are refused."""
 
 from pathlib import Path
 

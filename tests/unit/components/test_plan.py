@@ -1,4 +1,4 @@
-"""The command `plan`: what it prints, what it predicts from, and the errors of its user."""
+"""The command `plan`: what it prints, what it predicts from, and user errors."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The dataset folder as a whole: same in, same out; the manifest; refusal; nothing of the user's is lost."""
+"""The dataset folder as a whole: reproducible, with a manifest, refused if bad, and no user file is lost."""
 
 import hashlib
 import json

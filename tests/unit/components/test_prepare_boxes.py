@@ -1,4 +1,4 @@
-"""Boxes and records that are wrong: each is quarantined with its reason, and the rest goes on."""
+"""Bad boxes and records: each is quarantined with its reason, and the rest is kept."""
 
 import json
 import math

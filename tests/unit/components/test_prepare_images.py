@@ -1,4 +1,4 @@
-"""Images that come in every state: whole, cut off, rotated, in other colours and depths, of another size."""
+"""Images in every state: intact, truncated, rotated, in other colour spaces and depths, of another size."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The gate's arithmetic: decide and the paired bootstrap."""
+"""The gate's arithmetic: the decision and the paired bootstrap."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ray's settings are made when a search starts, and leave alone what the user has set."""
+"""Ray's settings are applied when a search starts, and keep what the user has set."""
 
 import os
 

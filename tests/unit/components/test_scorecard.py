@@ -1,4 +1,4 @@
-"""The scorecard: marks by hand, the sections that are quickly counted, and the check for a stale page."""
+"""The scorecard: marks by hand, the sections that are quick to count, and the check for a stale page."""
 
 import pytest
 

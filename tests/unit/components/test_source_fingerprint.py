@@ -1,4 +1,4 @@
-"""What tells one state of a folder from another."""
+"""What distinguishes one state of a folder from another."""
 
 import os
 from pathlib import Path

@@ -183,7 +183,7 @@ def test_an_entry_damaged_inside_is_not_left_behind(tmp_path):
 
 @pytest.fixture
 def small_archives(tmp_path, monkeypatch) -> dict[str, bytes]:
-    """Archives laid out like the official ones, with six images in all; the files a mirror serves."""
+    """Archives laid out like the official ones, with six images in all, as a mirror serves them."""
     source = CocoFolder(tmp_path / "source")
     root = source.save()
     entries: dict[str, dict[str, bytes]] = {"annotations": {}, "val2017": {}, "train2017": {}}

@@ -1,4 +1,4 @@
-"""Data under DVC's control in a Git repository: any revision, and what tells one from another."""
+"""Data tracked by DVC in a Git repository: any revision, and what distinguishes them."""
 
 import shutil
 import subprocess
@@ -26,14 +26,14 @@ def commit(repository: Path, words: str) -> None:
 
 
 def keep(repository: Path, words: str) -> None:
-    """Hand the folder `data/coco` as it is to DVC, and commit."""
+    """Add the folder `data/coco` as it is to DVC, and commit."""
     call(repository, sys.executable, "-m", "dvc", "add", "--quiet", "data/coco")
     commit(repository, words)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Six images at the tag v1, one more on the branch; and nobody's own settings of DVC."""
+    """Six images at the tag v1, one more on the branch; and no user settings of DVC."""
     folder = tmp_path_factory.mktemp("dvc")
     repository = folder / "repository"
     source = CocoFolder(repository / "data/coco")
@@ -76,7 +76,7 @@ def test_every_revision_gives_its_own_data(repository: Path, tmp_path: Path) -> 
 
 
 def test_two_folders_of_one_commit_are_not_taken_for_each_other(repository: Path, tmp_path: Path) -> None:
-    """Neither is what DVC tracks itself: the folder above is."""
+    """Neither is tracked by DVC itself: the folder above is."""
     shutil.copytree(repository / "data/coco", repository / "all/a")
     CocoFolder(repository / "all/b").save()
     call(repository, sys.executable, "-m", "dvc", "add", "--quiet", "all")

@@ -146,7 +146,7 @@ def test_a_location_that_is_not_a_bucket(tmp_path, location, message):
 
 @pytest.fixture
 def listing(monkeypatch):
-    """A store that lists whatever keys it is told: no S3 server stores the keys that must be refused."""
+    """A store that lists arbitrary keys: no S3 server stores the keys that must be refused."""
     keys: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

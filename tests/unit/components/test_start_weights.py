@@ -1,4 +1,4 @@
-"""Weights to start from that lie in the object store."""
+"""Weights to start from that are in the object store."""
 
 from pathlib import Path
 

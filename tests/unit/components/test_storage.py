@@ -1,4 +1,4 @@
-"""Transfers to and from a real S3 store (SeaweedFS) on loopback, through a proxy that harms them."""
+"""Transfers to and from a real S3 store (SeaweedFS) on loopback, through a proxy that disturbs them."""
 
 import contextlib
 import math
@@ -34,7 +34,7 @@ def place(store, request: pytest.FixtureRequest) -> Location:
 
 @pytest.fixture
 def proxy(store, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """The store is reached through it; tries come quickly one after the other."""
+    """The store is reached through it; retries follow quickly."""
     monkeypatch.setattr(transfer, "BACKOFF_S", 0.01)
     monkeypatch.setattr(storage_client, "ATTEMPTS", 3)
     with FaultyProxy(store.endpoint) as proxy:
@@ -152,7 +152,7 @@ def test_an_unavailable_store_is_one_line_that_says_try_again(
 
 
 def killed_at(proxy: FaultyProxy, direction, count: int, code: str) -> None:
-    """Run code in a process that is killed when so many bytes have passed the proxy."""
+    """Run code in a process that is killed once that many bytes have passed the proxy."""
     proxy.hold[direction] = count
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ)
     try:
@@ -179,7 +179,7 @@ def test_a_killed_upload_resumes(proxy: FaultyProxy, place: Location, tmp_path: 
 
 
 def test_an_upload_resumes_with_the_parts_that_are_still_valid(store, place: Location, tmp_path: Path):
-    """The file has changed since: its second part is sent again, although the store has one."""
+    """The file has changed since: its second part is sent again, although the store has an older one."""
     path = written(tmp_path / "file", 3 * checksums.PART_BYTES)
     client = connect()
     key = {"Bucket": place.bucket, "Key": place.key}
@@ -215,7 +215,7 @@ def test_a_killed_download_resumes(proxy: FaultyProxy, place: Location, tmp_path
 
 
 def test_an_object_replaced_meanwhile_is_not_mixed_with_the_old_one(store, place: Location, tmp_path: Path):
-    """Parts of an earlier version lie here: they are of no use."""
+    """Parts of an earlier version exist locally: they are not used."""
     first, second = written(tmp_path / "first", 17 * MIB, 1), written(tmp_path / "second", 17 * MIB, 2)
     client, back = connect(), tmp_path / "back"
     transfer.upload(client, first, place)

@@ -1,4 +1,4 @@
-"""Usage statistics are off in all that the project starts, and importing it changes nothing."""
+"""Usage statistics are off in everything the project starts, and importing it changes nothing."""
 
 import os
 import subprocess

@@ -18,7 +18,7 @@ def plain_ratio(boxes: np.ndarray, sets: np.ndarray) -> np.ndarray:
 
 
 def spread_boxes(count: int, seed: int = 0) -> np.ndarray:
-    """Boxes whose sides spread over three octaves and whose shapes vary."""
+    """Boxes whose sides span three octaves and whose shapes vary."""
     rng = np.random.default_rng(seed)
     area = rng.uniform(np.log(8), np.log(400), (count, 1))
     return np.exp(area + rng.normal(0, 0.3, (count, 2)))

@@ -11,7 +11,7 @@ ANCHORS = torch.tensor([[[16.0, 16.0], [64.0, 64.0]]])  # one level, two anchors
 
 
 def found(target: list[float], anchors: torch.Tensor = ANCHORS, ratio: float = 4.0) -> set[tuple[int, int, int]]:
-    """(anchor, column, row) of the candidates that answer for one target of image 0."""
+    """(anchor, column, row) of the candidates of one target of image 0."""
     result = assign(torch.tensor([target]), anchors, (16,), [(4, 4)], ratio)
     rows = result.rows[result.valid]
     return {(row // 16, row % 4, row // 4 % 4) for row in rows.tolist()}

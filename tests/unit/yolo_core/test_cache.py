@@ -1,4 +1,4 @@
-"""Decoded images held in memory and on disk: built once, shared, whole or not at all, refused where they do not fit."""
+"""Decoded images held in memory and on disk: built once, shared, complete or not at all, refused if they do not fit."""
 
 import gc
 import logging
@@ -131,7 +131,7 @@ def _with_small_files(folder, place):
 
 
 def test_a_file_that_cannot_be_written_means_no_cache(folder, tmp_path, capfd):
-    """The system refuses files over 20,000 bytes, as it does on a full disk."""
+    """The system refuses files over 20,000 bytes, as on a full disk."""
     process = SPAWN.Process(target=_with_small_files, args=(folder, tmp_path / "cache"))
     process.start()
     process.join(LIMIT_S)
@@ -148,7 +148,7 @@ def test_a_broken_image_ends_building_with_its_own_line(folder, tmp_path):
 
 
 def _build(folder, place, pipe, pause):
-    """Open the cache, `pause` seconds an image; send the images that were decoded here."""
+    """Open the cache, `pause` seconds per image; send the images that were decoded here."""
     data = load_split(folder, "train", cache=CacheSettings("disk", folder=place, content="1"))
     load, decoded = data.load, []
 
@@ -165,7 +165,7 @@ def _build(folder, place, pipe, pause):
 
 
 class Builder:
-    """`_build` in a process of its own, which begins when told."""
+    """`_build` in a separate process that starts when told."""
 
     def __init__(self, folder: Path, place: Path, pause: float):
         self.pipe, there = multiprocessing.Pipe()
@@ -222,7 +222,7 @@ def test_batches_from_the_file_are_those_of_decoded_images(folder, tmp_path, cha
 
 
 def _rank(folder, place, pipe):
-    """Draw samples of every image; send the memory (bytes, shared pages in parts) that this took."""
+    """Draw samples of every image; send the memory that this took (bytes, proportional share of shared pages)."""
     data = opened(folder, place, size=1024)
     hyp = Hyperparameters(hsv_h=0, hsv_s=0, hsv_v=0)
     training_sample(data, hyp, 64, 0, 0, 0, 1024)  # what is loaded once, and buffers
@@ -242,7 +242,7 @@ def _proportional_bytes() -> int:
 
 
 def test_two_ranks_hold_the_images_once(tmp_path):
-    """40 images of 1024 x 768 x 3 bytes, 94 MB: two processes together take no more than 1.15 times what one does."""
+    """40 images of 1024 x 768 x 3 bytes, 94 MB: two processes together take no more than 1.15 times what one takes."""
     folder = write_split(tmp_path / "data", [(1024, 768)] * 40)
     opened(folder, tmp_path / "cache", size=1024)
     taken = {}

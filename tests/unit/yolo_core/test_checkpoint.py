@@ -22,7 +22,7 @@ def save(folder: Path, step: int, **state: Any) -> Path:
 
 
 def damage(path: Path) -> None:
-    """Turn one bit over in the middle of a file."""
+    """Flip one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Annotations to labels, decoding, and the memory of decoded images."""
+"""Annotations to labels, decoding, and the cache of decoded images."""
 
 import json
 import pickle

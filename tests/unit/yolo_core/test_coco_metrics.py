@@ -1,4 +1,4 @@
-"""COCO figures of planted detections, and the two judges against each other to the last digit."""
+"""COCO figures of planted detections, and the two evaluators against each other to the last digit."""
 
 import tempfile
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_only_the_chosen_images_count(judge, tmp_path):
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[list[TrueBox], list[float], list[Found], list[int] | None]:
-    """Truths with their areas, detections, and the images that count (None: all five).
+    """Ground truths with their areas, detections, and the images that count (None: all five).
 
     Scores repeat, boxes coincide, areas lie on and beside the edges of the ranges; image 5 and category 3 are without
     truth, category 9 and image 8 are unknown to the file.

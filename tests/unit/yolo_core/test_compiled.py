@@ -1,4 +1,4 @@
-"""Compiled loops where their machine code can be kept and where it cannot."""
+"""Compiled loops where their machine code can be cached and where it cannot."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def test_division_is_that_of_numpy():
 
 
 def test_a_function_without_a_file_is_compiled_anyway():
-    """numba finds no place to keep its machine code, as where no folder can be written to."""
+    """numba finds no place to cache its machine code, as where no folder is writable."""
     namespace: dict = {}
     exec("def twice(x):\n    return 2 * x", namespace)
     assert compiled(namespace["twice"])(3) == 6

@@ -1,4 +1,4 @@
-"""Detections as columns, as COCO results and back."""
+"""Detections as columns, to COCO results and back."""
 
 import json
 

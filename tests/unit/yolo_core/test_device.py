@@ -1,4 +1,4 @@
-"""Devices and precisions: what is taken and what is refused."""
+"""Devices and precisions: what is accepted and what is refused."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The blocks of YOLOv7 with their convolutions replaced by additions: what is taken from where, in which order."""
+"""The blocks of YOLOv7 with their convolutions replaced by additions: what comes from where, in which order."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The average of weights, by hand."""
+"""The average of the weights, by hand."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Errors of arguments are renamed to what the user calls them."""
+"""Errors name arguments as the user knows them."""
 
 import pickle
 

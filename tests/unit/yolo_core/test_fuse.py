@@ -10,7 +10,7 @@ from yolo_core.models.fuse import FoldError, fuse
 
 
 def trained_looking(num_classes: int = 2):
-    """A small model whose normalisation layers are far from the identity."""
+    """A small model whose normalisation layers are far from identity."""
     torch.manual_seed(0)
     model = build_model("yolov4-tiny", num_classes, width=0.125)
     for module in model.modules():

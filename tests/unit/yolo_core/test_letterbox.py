@@ -1,4 +1,4 @@
-"""Letterbox: where the image lies, and boxes there and back."""
+"""Letterbox: where the image is placed, and boxes there and back."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Batches: their content, their order for any world, workers and start, and how loading ends."""
+"""Batches: their content, their order for any world size, workers and start, and how loading ends."""
 
 import gc
 import threading

@@ -1,4 +1,4 @@
-"""A lock is held by one process at a time, and by none once its process has ended."""
+"""A lock is held by one process at a time, and released when that process ends."""
 
 import subprocess
 import sys

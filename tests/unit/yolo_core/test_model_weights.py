@@ -1,4 +1,4 @@
-"""Detector files: what is written comes back; anything else is refused in one line."""
+"""Detector files: what is written is read back; anything else is refused in one line."""
 
 import json
 import struct
@@ -40,7 +40,7 @@ def header_of(path: Path) -> dict:
 
 
 def rewrite(path: Path, *, change=None, tensors=None) -> None:
-    """The file again with a changed detector header or other tensors."""
+    """The file with a changed detector header or other tensors."""
     loaded = load_detector(path)
     header = json.loads(header_of(path)["__metadata__"]["detector"])
     if change:

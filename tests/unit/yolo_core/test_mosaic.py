@@ -1,4 +1,4 @@
-"""Training samples against the public order of operations, their labels, and their randomness."""
+"""Training samples against the usual order of operations, their labels, and their randomness."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,7 +49,7 @@ def photographs(tmp_path_factory) -> DetectionDataset:
 def in_public_order(
     data: DetectionDataset, hyp: Hyperparameters, size: int, seed: int, epoch: int, index: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same sample by the steps that public detectors take, one after the other on whole canvases."""
+    """The same sample by the steps of public detectors, one after the other on whole canvases."""
     rng = generator(seed, SAMPLE, epoch, index)
     flip = rng.random() < hyp.flip_lr
     gains = 1 + rng.uniform(-1, 1, 3) * (hyp.hsv_h, hyp.hsv_s, hyp.hsv_v)

@@ -1,4 +1,4 @@
-"""Normalisation with its activation at once, against PyTorch's two steps in float64."""
+"""Fused normalisation and activation against PyTorch's two steps in float64."""
 
 import copy
 import os
@@ -37,7 +37,7 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
 
 
 def at_once(y: Tensor) -> bool:
-    """Whether the compiled loops made it, and not PyTorch."""
+    """Whether the compiled loops computed it, and not PyTorch."""
     return "NormAct" in str(y.grad_fn)
 
 

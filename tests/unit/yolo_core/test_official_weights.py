@@ -1,4 +1,4 @@
-"""The authors' files, made here in their layout from weights of our own, read back into fresh models."""
+"""The authors' files, written here in their layout from our own weights, read back into fresh models."""
 
 import struct
 from pathlib import Path
@@ -23,7 +23,7 @@ WIDTH, DEPTH = 0.125, 0.34
 
 
 def trained(name: str, seed: int = 0) -> Detector:
-    """A narrow model whose normalisation is not at its start; some variances are tiny, so that epsilon counts."""
+    """A narrow model with normalisation beyond its initial state; some variances are tiny, so that epsilon matters."""
     torch.manual_seed(seed)
     model = build_model(name, num_classes=3, width=WIDTH, depth=DEPTH).eval()
     for module in model.modules():
@@ -139,7 +139,7 @@ def test_pytorch_weights_give_the_same_outputs(name: str, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["yolov7", "yolov7-w6"])
 def test_a_file_made_for_inference_is_completed_neutrally(name: str, tmp_path: Path):
-    """Without implicit knowledge, auxiliary heads and the branches of RepConv, the head at an earlier place."""
+    """Without implicit knowledge, auxiliary heads and the branches of RepConv, the head at a smaller index."""
     source, model = without_training_parts(trained(name)), trained(name, seed=1)
     names = {k: v for k, v in PYTORCH_NAMES[name](source).items() if "auxiliary" not in k and ".pointwise." not in k}
     head = max(int(theirs.split(".")[1]) for theirs in names.values())

@@ -99,7 +99,7 @@ def test_float16_graph_is_close(fused, tmp_path):
 
 @pytest.fixture(scope="module")
 def mish():
-    """A small detector with Mish, whose activations reach from far below to far above zero."""
+    """A small detector with Mish, whose activations range from far below to far above zero."""
     torch.manual_seed(0)
     model = build_model("yolov4-csp", 3, width=0.125, depth=0.34).train()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""OpenVINO files against PyTorch: the same predictions in float32, near ones in fewer bits, and no word to anybody."""
+"""OpenVINO files against PyTorch: the same predictions in float32, similar ones in fewer bits, and no telemetry."""
 
 import os
 import subprocess
@@ -113,7 +113,7 @@ def test_a_missing_or_damaged_file_is_one_line(tmp_path, content):
 
 
 def test_nothing_is_sent_or_left_in_the_home(tmp_path):
-    """Both packages come with a reporter of their own, which keeps an identity in the home."""
+    """Both packages come with their own telemetry, which keeps an identity in the home folder."""
     pytest.importorskip("nncf")
     script = """
         import sys

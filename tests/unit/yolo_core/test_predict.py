@@ -1,4 +1,4 @@
-"""Boxes found on letterboxed canvases come back in pixels of their own image."""
+"""Boxes found on letterboxed canvases are mapped back to pixels of their image."""
 
 import pytest
 import torch

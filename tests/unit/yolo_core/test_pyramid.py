@@ -1,4 +1,4 @@
-"""A large model with fewer of its levels."""
+"""A large model with some of its levels dropped."""
 
 import pytest
 import torch

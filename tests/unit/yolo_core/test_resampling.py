@@ -17,7 +17,7 @@ def test_counts_of_one_give_the_same_ap(tmp_path, seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_counts_equal_pycocotools_on_the_resampled_set(tmp_path, seed):
-    """Each resample is written out as a data set of its own, an image drawn twice standing in it twice."""
+    """Each resample is written out as its own dataset, with an image drawn twice appearing twice."""
     truths, found = random_case(seed)
     result = score(write_ground_truth(tmp_path / "t.json", truths, range(1, 13)), detections(*found))
     draws = np.random.default_rng(seed).integers(0, 12, (4, 12))

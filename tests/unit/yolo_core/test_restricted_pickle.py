@@ -1,4 +1,4 @@
-"""Reading `.pt` files: tensors come out, code stays out."""
+"""Reading `.pt` files: tensors are read, code is not."""
 
 import os
 import pickle
@@ -26,7 +26,7 @@ class Layered(nn.Module):
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
-    """A module that pickles under the name of the authors' code, which is not there when the file is read."""
+    """A module pickled under the name of the authors' code, which is missing when the file is read."""
     package, module = types.ModuleType("models"), types.ModuleType("models.yolo")
     monkeypatch.setitem(sys.modules, "models", package)
     monkeypatch.setitem(sys.modules, "models.yolo", module)
@@ -121,7 +121,7 @@ def test_damaged_or_unusual_files_are_one_line(tmp_path: Path):
 
 
 def test_a_tensor_may_not_reach_outside_its_storage(tmp_path: Path):
-    """A view of one number as a million costs a file nothing and would cost the reader memory."""
+    """Viewing one number as a million costs the file nothing, but the reader memory."""
     torch.save({"a": torch.zeros(1).expand(1_000_000)}, tmp_path / "a.pt")
     with pytest.raises(UserError, match=r"a tensor of shape \(1000000,\) in a storage of 1 "):
         read(tmp_path / "a.pt")

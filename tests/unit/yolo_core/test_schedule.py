@@ -1,4 +1,4 @@
-"""The schedule at steps worked out by hand."""
+"""The schedule at steps computed by hand."""
 
 import math
 

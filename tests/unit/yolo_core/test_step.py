@@ -1,4 +1,4 @@
-"""A training step: the losses it gave before it was made fast, what it asks the device, compiling."""
+"""A training step: the losses from before its optimisation, its synchronisation with the device, compiling."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ def batch_of(step: int, size: int) -> Batch:
 
 
 def learner_of(name: str, width: float, size: int, lr0: float = 1e-3, device: torch.device = CPU, **options) -> Learner:
-    """A learner of three classes, with one phase without warm-up; anchors shrunk to the size."""
+    """A learner of three classes, with one phase without warm-up; anchors scaled to the size."""
     spec = get_spec(name)
     factor = size / spec.native_size
     anchors = tuple(tuple((w * factor, h * factor) for w, h in level) for level in spec.anchors)
@@ -68,7 +68,7 @@ def test_the_loss_curve_is_unchanged(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["yolov4-csp", "yolov7-tiny", "yolov7-w6"])  # one of each loss
 def test_nothing_in_a_step_reads_the_values_of_a_tensor(name: str) -> None:
-    """On the meta device no tensor holds anything: whatever asks for a value, or for how many are not zero, fails."""
+    """On the meta device tensors have no values: reading one, or counting those that are not zero, fails."""
     learner = learner_of(name, 0.125, 128, device=torch.device("meta"))
     (phase,) = learner.losses
     losses = learner.learn(batch_of(0, 128), phase, Values(0.01, 0.01, 0.9, 2), updates=False)

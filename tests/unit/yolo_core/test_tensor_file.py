@@ -1,4 +1,4 @@
-"""Tensors in a file; what the system refuses comes as Python's own error."""
+"""Tensors in a file; system errors are raised as Python's own."""
 
 import errno
 import resource
@@ -15,7 +15,7 @@ from yolo_core.errors import UserError, full_disk_told
 
 @pytest.fixture
 def room_for_1000_bytes() -> Iterator[None]:
-    """Of a file; beyond it the system refuses to write, as on a full disk."""
+    """Limit a file's size: beyond it the system refuses to write, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     yield

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is taken over, what is re-initialised, what stays frozen."""
+"""Fine-tuning: what is loaded, what is re-initialised, what stays frozen."""
 
 import pytest
 import torch
