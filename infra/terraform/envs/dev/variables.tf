@@ -24,7 +24,7 @@ variable "image_tag" {
 }
 
 variable "domain" {
-  description = "Domain of the pages, such as dev.example.org: mlflow, pipelines and grafana stand below it."
+  description = "Domain of the pages, such as dev.example.org: mlflow, pipelines and grafana are its subdomains."
   type        = string
 }
 
@@ -34,6 +34,6 @@ variable "zone_id" {
 }
 
 variable "alarm_emails" {
-  description = "Who hears of alarms and of the budget."
+  description = "E-mail addresses notified of alarms and of the budget."
   type        = set(string)
 }

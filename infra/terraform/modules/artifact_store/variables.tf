@@ -20,7 +20,7 @@ variable "noncurrent_days" {
 }
 
 variable "pipeline_artifact_days" {
-  description = "Days that the artifacts of a pipeline run are kept; what was registered lies in MLflow's bucket and stays."
+  description = "Days that the artifacts of a pipeline run are kept; registered models are kept in MLflow's bucket."
   type        = number
   default     = 180
 
@@ -31,7 +31,7 @@ variable "pipeline_artifact_days" {
 }
 
 variable "checkpoint_days" {
-  description = "Days that checkpoints of a training are kept, from which a killed one goes on."
+  description = "Days that training checkpoints are kept, from which a killed training resumes."
   type        = number
   default     = 30
 

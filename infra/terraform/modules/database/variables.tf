@@ -39,7 +39,7 @@ variable "instance_class" {
 }
 
 variable "storage_gib" {
-  description = "Storage at the start; it grows by itself to five times that."
+  description = "Initial storage; it grows automatically to five times that."
   type        = number
   default     = 20
 
@@ -50,7 +50,7 @@ variable "storage_gib" {
 }
 
 variable "multi_az" {
-  description = "Whether a second instance stands by in another availability zone."
+  description = "Whether there is a standby instance in another availability zone."
   type        = bool
 }
 

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the platform; the secret lies below it."
+  description = "Name of the platform, prefix of the secret's name."
   type        = string
 }
 

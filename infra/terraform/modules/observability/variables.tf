@@ -4,7 +4,7 @@ variable "name" {
 }
 
 variable "alarm_emails" {
-  description = "Who hears of alarms and of the budget; each confirms by mail once."
+  description = "E-mail addresses notified of alarms and of the budget; each confirms by mail once."
   type        = set(string)
 
   validation {

@@ -112,7 +112,7 @@ variable "image_tag" {
 }
 
 variable "domain" {
-  description = "Domain of the pages, such as dev.example.org: mlflow, pipelines and grafana stand below it."
+  description = "Domain of the pages, such as dev.example.org: mlflow, pipelines and grafana are its subdomains."
   type        = string
 }
 
@@ -122,7 +122,7 @@ variable "zone_id" {
 }
 
 variable "alarm_emails" {
-  description = "Who hears of alarms and of the budget."
+  description = "E-mail addresses notified of alarms and of the budget."
   type        = set(string)
 }
 
