@@ -1,4 +1,4 @@
-"""`make bench`: every row in turn, each in a process of its own; then the page's tables.
+"""`make bench`: every row in turn, each in its own process; then the page's tables.
 
 A row that fails, for example because the photographs of coco128 are missing, does not stop the others.
 """

@@ -1,4 +1,4 @@
-"""A contender: one task in a process of its own, so that peers whose modules clash can run in one race."""
+"""A contender: one task in its own process, so that peers whose modules clash can run in one race."""
 
 import importlib
 import multiprocessing

@@ -68,7 +68,7 @@ def _slope(points: list[tuple[int, float]]) -> float:
 
 
 def _apart(stage: str, size: int, folder: Path) -> tuple[float, float]:
-    """Seconds and peak memory (GiB) of one task, in a process of its own."""
+    """Seconds and peak memory (GiB) of one task, in its own process."""
     command = [sys.executable, "-m", "benchmarks.growth", stage, str(size), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode:

@@ -23,7 +23,7 @@ from components import telemetry
 ROOT = Path(__file__).parents[1]
 TIMES = 3  # that a short command is timed
 AT_A_TIME = 2  # trials, as params.yaml has it
-# The import of ultralytics asks for the version of torchvision, which may be missing.
+# Importing ultralytics looks up the version of torchvision, which may be missing.
 TORCHVISION = """
 import importlib.metadata as m
 version = m.version

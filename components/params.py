@@ -287,7 +287,7 @@ class RetrainParams(Section):
 
 
 class Params(Section):
-    """The whole of `params.yaml`."""
+    """All of `params.yaml`."""
 
     seed: int = Field(ge=0, lt=2**63)
     models: list[ModelName] = Field(min_length=1)

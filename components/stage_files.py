@@ -29,8 +29,8 @@ HEADER = """\
 # that DVC notices changes in it (a branch of source dvc moves unnoticed); likewise the file of train.weights to the
 # deps of `evolve` and `train`. Otherwise `dvc repro --force --single-item prepare` looks again.
 #
-# Experiments in folders of their own (`dvc exp run --temp`, `--queue`) need MLFLOW_TRACKING_URI: without it each has
-# a registry of its own beside its copy of this file.
+# Experiments in separate folders (`dvc exp run --temp`, `--queue`) need MLFLOW_TRACKING_URI: without it each has
+# its own registry beside its copy of this file.
 """
 LOSSES = """\
 plots:
@@ -77,7 +77,7 @@ def _dvc_stage(stage: Stage, root: Path, added: list[str]) -> str:
 
 
 def _without_doubles(keys: Iterable[str]) -> list[str]:
-    """The keys once each, without those of a section that is there as a whole."""
+    """The keys once each, without those of a section that is listed entirely."""
     found = dict.fromkeys(keys)
     return [key for key in found if key.partition(".")[0] == key or key.partition(".")[0] not in found]
 

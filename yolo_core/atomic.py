@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written to a temporary name beside them, flushed to disk, then renamed."""
+"""Files that appear complete or not at all: written to a temporary name beside them, flushed to disk, then renamed."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def pick_device(text: str = "auto") -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for; `auto` is the first CUDA device, else the CPU.
+    """The device named by `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the first CUDA device, else the CPU.
 
     Raises UserError for a device that this machine does not have.
     """

@@ -78,7 +78,7 @@ def known_as(**names: str) -> Iterator[None]:
 
 
 class Stopped(Exception):
-    """Work ended unfinished because its `should_stop` said so."""
+    """Work ended unfinished because its `should_stop` returned true."""
 
 
 class Diverged(UserError):

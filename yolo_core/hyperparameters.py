@@ -65,7 +65,7 @@ RANGES: dict[str, Range] = {f.name: f.metadata["range"] for f in dataclasses.fie
 
 
 def check(name: str, value: float) -> None:
-    """Raise UserError unless `name` is a hyperparameter and `value` lies in its range."""
+    """Raise UserError unless `name` is a hyperparameter and `value` is in its range."""
     allowed = RANGES.get(name)
     if allowed is None:
         raise UserError(f"unknown hyperparameter {name!r}; known: {', '.join(RANGES)}")

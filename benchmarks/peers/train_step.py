@@ -76,7 +76,7 @@ def _tiny(darknet: Callable[[str], nn.Module]) -> Any:
     text = "\n".join(known).replace("[route]\nlayers=-1\ngroups=2\ngroup_id=1", halves)
     layers.FeatureConcat_l.forward = lambda self, x, outputs: outputs[self.layers[0]].chunk(2, 1)[1]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "yolov4-tiny.cfg"  # the name tells it which strides
+        path = Path(folder) / "yolov4-tiny.cfg"  # it derives the strides from the name
         path.write_text(text)
         return darknet(os.fspath(path))
 

@@ -27,7 +27,7 @@ MAX_PIXELS = 50_000_000  # decoding takes up to 17 bytes per pixel (WebP): this 
 MAX_SIDE = 65_500  # pixels; JPEG's limit, and about OpenCV's
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: four channels of 16 bits, uncompressed
 BAND = 256  # rows converted at a time
-WAIT_S = 600.0  # for memory to decode in; then it is decoded all the same
+WAIT_S = 600.0  # for memory to decode in; then it is decoded anyway
 PNG_END = b"IEND\xaeB`\x82"
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # that the pixels depend on; OpenCV refuses files with others
 PNG_START_BYTES = 8  # of the signature before the first chunk
@@ -45,7 +45,7 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """An image that every reader sees alike."""
+    """An image that every reader decodes to the same pixels."""
 
     data: bytes
     """The content of the file to write."""
@@ -219,7 +219,7 @@ def _conversion(image: Image.Image, container: str) -> str | None:
 
 
 def _is_16_bit(image: Image.Image) -> bool:
-    """Pillow opens 16-bit RGB as 8-bit "RGB"; only the decoder's raw mode tells."""
+    """Pillow opens 16-bit RGB as 8-bit "RGB"; only the decoder's raw mode shows it."""
     raw_modes = [str(tile[3]) for tile in getattr(image, "tile", [])]
     return image.mode.startswith("I") or any("16" in mode for mode in raw_modes)
 

@@ -8,7 +8,7 @@ SPLITS = ("train", "val")
 
 
 class Category(TypedDict):
-    """A COCO category; what else a source says of it is kept."""
+    """A COCO category; other fields of the source are kept."""
 
     id: int
     """As in the source."""
@@ -30,7 +30,7 @@ class Resolved:
     """What a source would deliver now, found out without fetching it."""
 
     fingerprint: str | None
-    """Equal only if the data are the same; None if that cannot be told."""
+    """Equal only if the data are the same; None if unknown."""
     changes: tuple[str, ...] = ()
     """Parameters that pin exactly these data ("prepare.revision=..."), if the given ones may come to mean others."""
 

@@ -20,7 +20,7 @@ from yolo_core.models.detector import Detector
 def build_engines(
     model: Detector, plain: Path, out: Path, *, classes: list[str], check: GraphCheck, params: Params
 ) -> dict[str, Mapping[str, object]]:
-    """Build and check the engines of a fused detector in the precisions asked for.
+    """Build and check the engines of a fused detector in the requested precisions.
 
     plain: its float32 ONNX file. Returns by precision what was built and how far it is off, or why it was skipped.
     """

@@ -184,7 +184,7 @@ def _record_of(proposal: Proposal, result: TrialResult, elapsed: float) -> Recor
 
 
 class Trial(tune.Trainable):
-    """One training after another on a worker that stays warm: `reset_config` hands over the next one."""
+    """One training after another on a worker that stays warm: `reset_config` sets the next one."""
 
     def setup(self, config: TrialConfig, plan: TrialPlan) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.plan, self.trial_config = plan, config

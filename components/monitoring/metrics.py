@@ -49,7 +49,7 @@ METRICS: dict[str, Metric] = {
     "train_step": Metric("gauge", "Steps done since training began."),
     "train_last_step_timestamp_seconds": Metric("gauge", "When steps were last reported."),
     "train_loss": Metric("gauge", "Loss of the latest step read, mean of all workers."),
-    "train_submitted_timestamp_seconds": Metric("gauge", "When the driver asked the Ray cluster for workers."),
+    "train_submitted_timestamp_seconds": Metric("gauge", "When the driver requested workers from the Ray cluster."),
     "train_queue_seconds": Metric("gauge", "Seconds from then until the first worker began to train."),
     "job_queue_seconds": Metric("gauge", "Seconds that the RayJob of a step was queued before it was admitted."),
     "stage_started_timestamp_seconds": Metric("gauge", "When the stage was last started."),

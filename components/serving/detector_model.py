@@ -72,7 +72,7 @@ class DetectorModel(PythonModel):
         ]
 
     def _canvas(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
-        """The image letterboxed as in evaluation: half a stride of grey around it, then up to whole strides."""
+        """The image letterboxed as in evaluation: half a stride of grey around it, then padded to whole strides."""
         height, width = image.shape[:2]
         resized = resize(image, *fitted(width, height, self.size))
         canvas = tuple(math.ceil(side / self.stride + 0.5) * self.stride for side in resized.shape[:2])

@@ -109,7 +109,7 @@ def _fetched(location: Location, progress: Progress) -> Path:
 
 
 class _Record(TypedDict):
-    """What the outbox says of a finished result."""
+    """The record of a finished result in the outbox."""
 
     place: str
     """Its destination, s3://..."""

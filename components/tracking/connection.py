@@ -100,7 +100,7 @@ def reaching() -> Iterator[None]:
 
 
 def _is_unreachable(error: Exception) -> bool:
-    """Is the server or the database down, or answering with an error of its own?"""
+    """Is the server or the database down, or failing internally?"""
     text = str(error)
     signs = ("API request to", "unable to open database file", "OperationalError", "database is locked")
     return any(sign in text for sign in signs)

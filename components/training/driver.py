@@ -1,4 +1,4 @@
-"""The driver's actor: what the workers of a training, on any node, report to and are told by.
+"""The driver's actor: what the workers of a training, on any node, report to and are controlled by.
 
 Checkpoints, results and records are kept on the driver's node: no other node need see its folders, and a main worker
 that starts on another node than the one before it is given the newest checkpoints. What a node needs of the object
@@ -55,7 +55,7 @@ class ReportedError:
 
 @dataclass(frozen=True)
 class Status:
-    """What a worker asks for now and then."""
+    """What a worker polls."""
 
     stop_requested: bool
     error: ReportedError | None
@@ -132,7 +132,7 @@ class DriverActor:
             content.write(data)
 
     def finish_upload(self, folder: str, keep: list[str] | None = None) -> None:
-        """Put the upload, now whole, at `folder`. keep: the checkpoints beside it that stay, None for all."""
+        """Move the complete upload to `folder`. keep: the checkpoints beside it to keep, None for all."""
         target = self._folder / folder
         shutil.rmtree(target, ignore_errors=True)
         with atomic.replaced_folder(target) as aside:
@@ -199,7 +199,7 @@ class Driver:
                         content.write(part)
 
     def send_folder(self, path: Path, folder: str, keep: list[str] | None = None) -> None:
-        """Put a folder of this node at the driver's `folder`, whole or not at all; see `DriverActor.finish_upload`."""
+        """Copy a folder of this node to the driver's `folder`, all or nothing; see `DriverActor.finish_upload`."""
         self._call("begin_upload")
         for file in sorted(path.iterdir()):
             with file.open("rb") as content:

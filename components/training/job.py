@@ -14,7 +14,7 @@ from yolo_core.train import TrainConfig
 
 @dataclass(frozen=True)
 class Job:
-    """A training, the same for every worker. Paths are absolute: workers have working folders of their own."""
+    """A training, the same for every worker. Paths are absolute: workers have their own working folders."""
 
     params: Params
     config: TrainConfig

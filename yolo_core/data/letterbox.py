@@ -13,7 +13,7 @@ Boxes = TypeVar("Boxes", np.ndarray, torch.Tensor)
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where an image lies on its canvas.
+    """Where an image is on its canvas.
 
     The scales differ because the resized image is rounded to whole pixels; keeping both makes the inverse exact.
     """

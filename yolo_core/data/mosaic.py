@@ -203,7 +203,7 @@ def _draw(canvas: np.ndarray, image: np.ndarray, tile: Tile, visible: Region, af
 
 
 def _covered(start: int, length: int, plane: int, scale: float, shift: float, size: int) -> tuple[int, int]:
-    """Output pixels (from, to) whose nearest plane pixel lies in the tile, along one axis, before the flip.
+    """Output pixels (from, to) whose nearest plane pixel is in the tile, along one axis, before the flip.
 
     Neighbouring tiles share the bound between them, so they neither overlap nor leave a gap.
     """

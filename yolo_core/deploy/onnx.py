@@ -171,7 +171,7 @@ def open_session(path: Path, device: torch.device | str = "cpu", threads: int = 
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": place.index or 0}))
     try:
         return runtime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # the runtime raises private types of its own
+    except Exception as error:  # the runtime raises private types
         raise BadFile(f"{path}: ONNX Runtime cannot open it ({error})") from None
 
 
@@ -207,7 +207,7 @@ def _describe(graph: "onnx.ModelProto", model: Detector, classes: Sequence[str],
 
 
 def _name_output_shape(graph: "onnx.ModelProto", model: Detector, size: int) -> None:
-    """Only the batch is free: say so, where the exporter leaves names of its own."""
+    """Only the batch is dynamic: name it so, where the exporter leaves its own names."""
     rows = sum(model.anchors.shape[1] * (size // stride) ** 2 for stride in model.strides)
     _, n, values = graph.graph.output[0].type.tensor_type.shape.dim
     n.dim_value, values.dim_value = rows, 5 + model.num_classes

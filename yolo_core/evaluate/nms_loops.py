@@ -1,4 +1,4 @@
-"""The compiled loops of `nms.py`, which says what they compute.
+"""The compiled loops of `nms.py`, which documents what they compute.
 
 Shapes: M rows, K classes, C candidates of one image.
 """

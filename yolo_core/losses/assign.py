@@ -18,7 +18,7 @@ from torch import Tensor
 # Centre, left, above, right, below, as (x, y) steps of one cell.
 _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
 NEAREST = 0.5  # neighbours within half a cell of the centre: at most two
-ALL_AROUND = 1.0  # all four, except for a centre exactly on an edge: the cell beyond its own is a whole cell away
+ALL_AROUND = 1.0  # all four, except for a centre exactly on an edge: the cell beyond is one cell away
 
 
 @dataclass(frozen=True)

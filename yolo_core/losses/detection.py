@@ -109,7 +109,7 @@ class DetectionLoss:
         return total
 
     def _classes(self, raw: Tensor, class_index: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
-        """Mean cross-entropy per level, summed; 0 for a single class, where objectness says it all."""
+        """Mean cross-entropy per level, summed; 0 for a single class, where objectness suffices."""
         if self.model.num_classes == 1:
             return raw.new_zeros(())
         classes = torch.arange(self.model.num_classes, device=raw.device)

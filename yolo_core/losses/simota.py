@@ -19,7 +19,7 @@ from torch import Tensor
 from yolo_core.boxes import cxcywh_to_xyxy, iou
 from yolo_core.losses.assign import Assignment
 
-GROUP_MEMORY = 64 * 2**20  # bytes to match a group of images in; an image that needs more is a group of its own
+GROUP_MEMORY = 64 * 2**20  # bytes to match a group of images in; an image that needs more is its own group
 _PAIR_BYTES = 36  # at the peak, for a target and a candidate
 _CLASS_BYTES = 24  # for a candidate and a class
 _OVERLAP_WEIGHT = 3.0  # of -log IoU beside the cross-entropy of the classes

@@ -34,7 +34,7 @@ class Device:
     """What that is based on, human-readable."""
 
     is_assumed: bool = False
-    """Whether it stands in for this machine, whose speed is unknown."""
+    """Whether it replaces this machine, whose speed is unknown."""
 
 
 @dataclass(frozen=True)

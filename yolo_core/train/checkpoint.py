@@ -99,7 +99,7 @@ def found(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is whole, None without one.
+    """The newest intact checkpoint, None without one.
 
     A damaged one is renamed to damaged-..., and `warn` gets a line about it.
     """

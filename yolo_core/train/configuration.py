@@ -1,4 +1,4 @@
-"""What a training is told: everything `fit` needs besides the data."""
+"""The configuration of a training: everything `fit` needs besides the data."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def fit(
     should_stop: ShouldStop = lambda: False,
     progress: Progress = silent,
 ) -> TrainResult:
-    """Train, resuming from the newest whole checkpoint in `work` when there is one.
+    """Train, resuming from the newest intact checkpoint in `work` when there is one.
 
     work: folder of the checkpoints, None for none; only the main worker's is used.
     on_log(step, losses, pace) and on_save(path of the checkpoint) are called on the main worker, on_epoch(row) on every
@@ -155,7 +155,7 @@ def _diverged(run: Run, step: int) -> Diverged:
 
 
 def _asked_to_stop(run: Run) -> bool:
-    """The same answer on all workers. On a GPU it is not asked at every step, since the answer waits for the device."""
+    """The same answer on all workers. On a GPU it is not checked at every step, since that waits for the device."""
     if run.learner.device.type != "cpu" and run.step % CHECK_EVERY:
         return False
     return distributed.any_of(run.callbacks.should_stop())
@@ -199,7 +199,7 @@ def _save_if_possible(run: Run) -> None:
 
 
 def _stopped(run: Run) -> TryAgain:
-    """The end of a training that was asked to stop, once the main worker has written what it writes."""
+    """The end of a training that was asked to stop, once the main worker has written its files."""
     distributed.barrier()
     line = f"{run.config.model}: training was asked to stop at step {run.step} of {run.schedule.steps}"
     return TryAgain(f"{line}; the same command continues from its last checkpoint" if run.work else line)

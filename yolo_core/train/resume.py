@@ -23,7 +23,7 @@ class _Sampler(TypedDict):
 
 
 class RunState(TypedDict):
-    """All that is not a tensor. The schedule follows from the step; its values stand here for the reader."""
+    """Everything that is not a tensor. The schedule follows from the step; its values are here for information."""
 
     updates: int
     sampler: _Sampler
@@ -73,7 +73,7 @@ def _state(run: Run, random_states: list[RandomState]) -> RunState:
 
 
 def resume(run: Run, work: Path) -> None:
-    """Put the run where the newest whole checkpoint left it; without one it stays as it is."""
+    """Restore the run from the newest intact checkpoint; without one it is unchanged."""
     found = _newest(run, work)
     if found is None:
         return
@@ -91,7 +91,7 @@ def resume(run: Run, work: Path) -> None:
 
 
 def _newest(run: Run, work: Path) -> checkpoint.Checkpoint | None:
-    """The newest whole checkpoint, None without one: read by the main worker and sent to the others."""
+    """The newest intact checkpoint, None without one: read by the main worker and sent to the others."""
     read: dict[str, dict[str, Tensor]] = {}
 
     def state() -> dict[str, object] | None:

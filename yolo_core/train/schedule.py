@@ -14,7 +14,7 @@ from yolo_core.hyperparameters import Hyperparameters
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training with hyperparameters of its own."""
+    """A part of the training with its own hyperparameters."""
 
     epochs: int
     """The epoch it ends at, counted from the start of the training."""

@@ -30,7 +30,7 @@ def evaluate(run: Run) -> tuple[float, float] | None:
 
     Every worker predicts its share of the images; the main worker scores what all have found.
     """
-    distributed.copy_from_main(run.learner.ema.module.buffers())  # without sync_bn each has statistics of its own
+    distributed.copy_from_main(run.learner.ema.module.buffers())  # without sync_bn each has its own statistics
     shares = distributed.gather(_predicted(run))
     found = [share for share in shares if share is not None]
     if len(found) < len(shares):
