@@ -57,7 +57,7 @@ class Grounds(contextlib.ExitStack):
     @cached_property
     def nodes(self) -> Nodes:
         """A cluster of a head and two nodes."""
-        place, _ = self.place, self.bucket  # the nodes inherit the variables of the store
+        place, _ = self.place, self.bucket  # the nodes inherit the store's environment variables
         os.environ.update(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="40", PYTHONPATH=str(small_training.ROOT))
         proxy = self.enter_context(FaultyProxy(os.environ["AWS_ENDPOINT_URL"]))
         started = Nodes(place, proxy)
@@ -120,11 +120,11 @@ def started(home: Path, *words: object) -> Iterator[subprocess.Popen]:
 def stage(home: Path, *words: object, code: int = 0) -> str:
     """Run a command to its end and return what it prints. Raises Lost on another exit code."""
     with started(home, *words) as process:
-        said = process.communicate(timeout=LIMIT_S)[0]
+        output = process.communicate(timeout=LIMIT_S)[0]
     if process.returncode != code:
-        told = (home / "log").read_text()[-2000:]
-        raise Lost(f"`{words[0]}` ended with exit code {process.returncode} instead of {code}: {told}")
-    return said
+        log = (home / "log").read_text()[-2000:]
+        raise Lost(f"`{words[0]}` ended with exit code {process.returncode} instead of {code}: {log}")
+    return output
 
 
 def same(one: Path, other: Path, *files: str) -> None:

@@ -117,7 +117,7 @@ def tracking_away(grounds: Grounds) -> Found:
             ray_nodes.finish(process, place, name, code=3)
         proxy.state = "through"
         began = time.monotonic()
-        said = stage(place / f"{name}-cwd", "sync")
+        output = stage(place / f"{name}-cwd", "sync")
         seconds = time.monotonic() - began
         if stage(place / f"{name}-cwd", "sync"):
             raise Lost("sync delivered something a second time")
@@ -130,7 +130,7 @@ def tracking_away(grounds: Grounds) -> Found:
     steps = [step for step, _ in losses]
     if steps != sorted(set(steps)) or steps[-1] != STEPS:
         raise Lost(f"MLflow has losses of these steps: {steps}")
-    found = re.search(r"(\d+) records", said)
+    found = re.search(r"(\d+) records", output)
     return Found(f"nothing; {found and found[1]} records delivered later, once each", seconds)
 
 

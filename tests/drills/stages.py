@@ -35,23 +35,23 @@ CHANGES = [
 ]
 OPTIONS = [f"--params={ROOT / 'params.yaml'}", *(f"-S{change}" for change in CHANGES)]
 PART = 0.7  # of a stage's CPU time, which is independent of the machine's load; then it gets SIGTERM
-PREEMPTED = {"train": 3}  # the exit code after SIGTERM where the stage has one of its own
+PREEMPTED = {"train": 3}  # the exit code after SIGTERM of stages that have their own
 
 
 def preempted(grounds: Grounds) -> Found:
     """A pass in which every stage is terminated once gives the same results as an undisturbed pass."""
     whole, worked = undisturbed(grounds)
-    home, costs, told = _home(grounds, "preempted"), {}, []
+    home, costs, ends = _home(grounds, "preempted"), {}, []
     with _registry(home):
         for name in STAGES:
             code = _ended(home, name, after_s=PART * worked[name])
-            told.append(f"{name} {code}")
+            ends.append(f"{name} {code}")
             began = time.monotonic()
             stage(home, name, *OPTIONS)
             costs[name] = time.monotonic() - began
             STAGES[name](whole, home)
         _check_versions(1)
-    print(f"  exit codes: {', '.join(told)}")
+    print(f"  exit codes: {', '.join(ends)}")
     slowest = max(costs, key=lambda name: costs[name])
     return Found(
         f"one stage of {len(STAGES)} each time; the longest, {slowest}, {costs[slowest]:.0f} s", costs[slowest]
@@ -64,10 +64,10 @@ def retrained_twice(grounds: Grounds) -> Found:
     with _registry(home):
         began = time.monotonic()
         with started(home, "retrain", *OPTIONS) as one, started(home, "retrain", *OPTIONS) as other:
-            said = [process.communicate(timeout=LIMIT_S)[0] for process in (one, other)]
+            outputs = [process.communicate(timeout=LIMIT_S)[0] for process in (one, other)]
         seconds = time.monotonic() - began
-        if one.returncode or other.returncode or not all("unchanged" in line for line in said):
-            raise Lost(f"it was not turned down: {said}, {_last_words(home)}")
+        if one.returncode or other.returncode or not all("unchanged" in line for line in outputs):
+            raise Lost(f"it was not refused: {outputs}, {_last_words(home)}")
         _check_versions(1)
     return Found("nothing: each finds the champion trained from the same data, parameters and code", seconds)
 
@@ -78,9 +78,9 @@ def undisturbed(grounds: Grounds) -> tuple[Path, dict[str, float]]:
     home, worked = _home(grounds, "undisturbed"), {}
     with _registry(home):
         stage(home, "prepare", *OPTIONS)
-        asked = stage(home, "retrain", "--no-train", *OPTIONS)
-        if "no champion yet" not in asked:
-            raise Lost(f"the first retraining was not requested: {asked}")
+        output = stage(home, "retrain", "--no-train", *OPTIONS)
+        if "no champion yet" not in output:
+            raise Lost(f"the first retraining was not requested: {output}")
         for name in STAGES:
             worked[name] = _whole(home, name)
     return home, worked

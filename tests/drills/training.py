@@ -20,14 +20,14 @@ from tests.drills.report import Found, Lost, Skipped
 
 BITS = ("model.safetensors", "curves.csv")
 KILL_AT = 9  # steps; the newest checkpoint is then a few steps old
-BETWEEN_SAVES = 4  # steps at most: every third step, with weight updates every second, and at the end of an epoch
-DISK_MB = 170  # room for one checkpoint but not for two
+BETWEEN_SAVES = 4  # maximum steps: every third step, with weight updates every second, and at the end of an epoch
+DISK_MB = 170  # space for one checkpoint but not for two
 
 
 def steps_done(place: Path, name: str) -> int:
     """The step that a training in one process has reached, from its progress log."""
-    said = re.findall(rf"train {MODEL}: (\d+)/(\d+),", (place / f"{name}.log").read_text())
-    return STEPS - int(said[-1][1]) + int(said[-1][0]) if said else 0
+    found = re.findall(rf"train {MODEL}: (\d+)/(\d+),", (place / f"{name}.log").read_text())
+    return STEPS - int(found[-1][1]) + int(found[-1][0]) if found else 0
 
 
 def resumed_at(place: Path, name: str) -> int:
@@ -106,8 +106,8 @@ def cache_damaged(grounds: Grounds) -> Found:
     os.truncate(train, train.stat().st_size // 2)
     _flip_a_bit(val, at=0)
     found = again(place, name)
-    said = (place / f"{name}.log").read_text()
-    if not all(f"{path}: {what}" in said for path, what in ((train, "has "), (val, "has no valid header"))):
+    log = (place / f"{name}.log").read_text()
+    if not all(f"{path}: {what}" in log for path, what in ((train, "has "), (val, "has no valid header"))):
         raise Lost("the damage was not reported")
     same(whole, place / name, *BITS)
     return Found(f"{found.repeated}, 20 images decoded", found.seconds)
@@ -131,9 +131,9 @@ def disk_full(grounds: Grounds) -> Found:
     try:
         with ray_nodes.driver(place, name) as process:
             code = process.wait(LIMIT_S)
-        said = (place / f"{name}.log").read_text()
-        if code != 2 or "No space left" not in said.strip().splitlines()[-1]:
-            raise Lost(f"a full disk ended it with exit code {code}: {said[-2000:]}")
+        log = (place / f"{name}.log").read_text()
+        if code != 2 or "No space left" not in log.strip().splitlines()[-1]:
+            raise Lost(f"a full disk ended it with exit code {code}: {log[-2000:]}")
         subprocess.run(["mount", "-o", "remount,size=1g", work], check=True)
         found = again(place, name)
         same(whole, place / name, *BITS)

@@ -21,7 +21,7 @@ from components.storage.location import Location
 pytestmark = pytest.mark.slow
 
 TOGETHER = "train.sync_bn=true", "train.amp=false"
-# Each at a step of its own.
+# Each at a different step.
 VICTIMS = [
     "driver",
     "preempted driver",
@@ -107,7 +107,7 @@ def test_a_kill_at_any_step_does_not_change_the_bits(
             finish(process, place, name, 3)
             sums = place.glob(f"{name}-work/train/*/*/checkpoints/step-*/SHA256SUMS")
             assert sent <= max(path.stat().st_mtime for path in sums) <= time.time()
-        elif victim == "stopped worker":  # the other one waits for it in vain
+        elif victim == "stopped worker":  # the other one keeps waiting for it
             os.kill(worker, signal.SIGSTOP)
             finish(process, place, name)
             assert "Timeout (0:00:30)!" in (place / f"{name}.log").read_text()
@@ -178,7 +178,7 @@ def test_training_continues_with_fewer_nodes_and_grows_again(nodes: Nodes, place
         finish(process, place, name, 3)
     state = checkpoint(place, name)
     assert state["step"] >= step
-    assert state["images"] == 4 * state["step"]  # the same global batch all the way
+    assert state["images"] == 4 * state["step"]  # the same global batch throughout
     assert [row["step"] for row in state["rows"]] == [4 * (i + 1) for i in range(len(state["rows"]))]
 
 
@@ -191,6 +191,6 @@ def test_a_store_that_a_node_cannot_reach_is_exit_code_3(nodes: Nodes, place: Pa
         train(place, "away", *TWO, code=3, data=there / "data")
     finally:
         nodes.proxy.state = "through"
-    said = [line for line in (place / "away.log").read_text().splitlines() if line.startswith("error: ")]
-    assert len(said) == 1
-    assert str(there / "data") in said[0]
+    errors = [line for line in (place / "away.log").read_text().splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert str(there / "data") in errors[0]

@@ -31,9 +31,9 @@ SHARES = {
     "darknet": 5, "pickles": 12, "ledgers": 5, "manifests": 4, "archives": 4,
 }  # fmt: skip
 CPU_SECONDS, MEMORY_BYTES, LONGEST_LINE = 20, 1 << 30, 2000
-# Work is measured in CPU time, which a busy machine does not change; the other timer is for what only waits.
+# Work is measured in CPU time, which is independent of load; the other timer is for what only waits.
 TIMERS = ((signal.SIGPROF, signal.ITIMER_PROF, CPU_SECONDS), (signal.SIGALRM, signal.ITIMER_REAL, LIMIT_S))
-DEEP = 100_000  # brackets in brackets
+DEEP = 100_000  # nested brackets
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 PATH_EVENTS = {"os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.rename", "os.link", "os.symlink"}
@@ -238,7 +238,7 @@ def damaged_json(draw: st.DrawFn, document: Any) -> bytes:
     """A JSON file with damaged values, deep nesting or duplicate keys; sometimes its bytes are damaged too."""
     text = json.dumps(draw(damaged_tree(document)))
     text = text.replace(json.dumps(_DEEP_MARK), "[" * DEEP + "]" * DEEP)
-    if draw(st.integers(0, 9)) == 0:  # the same key once more, with another value
+    if draw(st.integers(0, 9)) == 0:  # the same key again, with another value
         at = text.find("{", draw(st.integers(0, len(text))))
         key = draw(st.sampled_from(["id", "images", "bbox", "files", "trial"]))
         text = text[: at + 1] + f'"{key}": [], ' + text[at + 1 :]

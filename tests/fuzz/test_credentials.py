@@ -102,7 +102,7 @@ def test_a_training_with_mlflow_down_and_with_mlflow_up(nobody: str, tmp_path: P
     command(tmp_path, away, "train", *given, "--model", MODEL, "--out", "out", codes=(3,))
     assert (tmp_path / "out/model.safetensors").exists()
     assert not files_with_it(tmp_path)  # the journal of records included
-    again = tmp_path / "again"  # with an outbox of its own
+    again = tmp_path / "again"  # with its own outbox
     again.mkdir()
     given = [word if word.startswith("--") else f"../{word}" for word in given]
     command(again, here, "train", *given, "--model", MODEL, "--out", "out", codes=(0, 3))  # 3: the database is slow

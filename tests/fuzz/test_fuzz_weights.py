@@ -70,15 +70,15 @@ def test_checkpoints(case: dict[str, bytes], folder: Path) -> None:
     place.mkdir()
     for name, data in case.items():
         (place / name).write_bytes(data)
-    said: list[str] = []
+    lines: list[str] = []
 
     def act() -> Any:
-        newest = checkpoint.newest(folder, said.append)
+        newest = checkpoint.newest(folder, lines.append)
         return checkpoint.load(newest, PARAMETERS) if newest else None
 
     result = outcome(act, folder)
-    assert all(len(line.splitlines()) == 1 for line in said)
-    assert (result is None) == bool(said)
+    assert all(len(line.splitlines()) == 1 for line in lines)
+    assert (result is None) == bool(lines)
 
 
 # --- model.safetensors

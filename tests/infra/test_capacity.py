@@ -11,8 +11,8 @@ from pipelines.rayjob.sizes import JOB_SIZES, JobSize
 PROD = load(Path(__file__).parents[2] / "infra" / "terraform" / "envs" / "prod")
 POOLS: dict[str, dict[str, Any]] = PROD.modules["platform"]["gpu_pools"]
 
-# What the kubelet and the system keep of a node: EKS reserves 11 MiB a pod and 255 MiB more, a little CPU, and 100 MiB
-# before it evicts; the device plugin, the CNI, Prometheus' and DCGM's exporters ask for the rest.
+# What the kubelet and the system reserve on a node: EKS reserves 11 MiB a pod and 255 MiB more, some CPU, and 100 MiB
+# before it evicts; the device plugin, the CNI, Prometheus' and DCGM's exporters request the rest.
 RESERVED_VCPUS, RESERVED_MEMORY_SHARE = 1, 0.1
 
 

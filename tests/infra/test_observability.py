@@ -21,7 +21,7 @@ TERRAFORM = (ROOT / "infra/terraform/modules/observability/main.tf").read_text(e
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text(encoding="utf-8"))
 RULES = yaml.safe_load((FOLDER / "rules.yaml").read_text(encoding="utf-8"))
 OURS = {PREFIX + name for name in METRICS}
-# What the platform exports beside it, by whom.
+# What else the platform exports, by exporter.
 OTHERS = {
     "ray_node_gpus_utilization": "ray",
     "DCGM_FI_DEV_GPU_UTIL": "dcgm-exporter",
@@ -57,8 +57,8 @@ def test_metrics_are_found_in_an_expression() -> None:
 
 
 def test_what_is_queried_is_exported_and_what_is_exported_is_queried() -> None:
-    asked = set().union(*map(queried, [*panel_queries(), *variable_queries(), *rule_queries()]))
-    assert asked == OURS | set(OTHERS)
+    queries = set().union(*map(queried, [*panel_queries(), *variable_queries(), *rule_queries()]))
+    assert queries == OURS | set(OTHERS)
 
 
 def test_ray_exports_the_utilisation_of_gpus() -> None:

@@ -53,7 +53,7 @@ def test_a_missing_required_field_would_be_found() -> None:
 def test_one_at_a_time_and_no_backfill() -> None:
     spec = CRONJOB["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
-    assert 0 < spec["startingDeadlineSeconds"] < 86_400  # less than the time between two: at most one is made up for
+    assert 0 < spec["startingDeadlineSeconds"] < 86_400  # less than the time between two: at most one is caught up on
     assert re.fullmatch(r"\d+ \d+ \* \* \*", spec["schedule"])
     assert spec["timeZone"] == "Etc/UTC"
 
@@ -119,8 +119,8 @@ def test_variables_are_those_that_are_read() -> None:
 
 def test_the_smallest_model_fits() -> None:
     size = job_size("yolov4-tiny")
-    asked = CONTAINERS[-1]["resources"]["requests"]
-    assert asked == {"cpu": str(size.cpus), "memory": f"{size.memory}Gi", GPU: str(size.gpus)}
+    requests = CONTAINERS[-1]["resources"]["requests"]
+    assert requests == {"cpu": str(size.cpus), "memory": f"{size.memory}Gi", GPU: str(size.gpus)}
     shm = next(volume["emptyDir"] for volume in POD["volumes"] if volume["name"] == "shm")
     assert shm == {"medium": "Memory", "sizeLimit": f"{size.shm}Gi"}
 

@@ -37,7 +37,7 @@ def project(store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, value)
     keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     for name in store.variables:
-        monkeypatch.delenv(name)  # what is set up must do without them
+        monkeypatch.delenv(name)  # the configuration must work without them
     project = tmp_path / "project"
     project.mkdir()
     dvc(project, "init", "--quiet", "--no-scm")

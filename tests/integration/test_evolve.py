@@ -87,7 +87,7 @@ def test_later_trials_get_a_warm_worker(finished):
 
 def test_a_finished_search_is_not_run_again(finished, prepared, monkeypatch):
     before = (finished / "out" / "ledger.jsonl").read_bytes()
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray is
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray runs
     run(finished, prepared, *SEARCH)
     assert (finished / "out" / "ledger.jsonl").read_bytes() == before
 
@@ -111,7 +111,7 @@ CONFIRM = ["evolve.trials=2", "evolve.confirm={seeds: 2, epochs: 1}"]
 
 
 @pytest.mark.parametrize(
-    ("checks", "evolved", "said"),
+    ("checks", "evolved", "answer"),
     [
         ([0.20, 0.30, 0.21, 0.31], {"lr0": 0.02}, "yes, gain +0.1000 with a spread of 0.0071"),
         ([0.20, 0.50, 0.40, 0.20], {}, "no, gain +0.0500 with a spread of 0.1803"),
@@ -119,9 +119,9 @@ CONFIRM = ["evolve.trials=2", "evolve.confirm={seeds: 2, epochs: 1}"]
     ],
     ids=["holds", "within its spread", "no better"],
 )
-def test_a_winner_that_is_not_confirmed_changes_nothing(prepared, tmp_path, checks, evolved, said):
+def test_a_winner_that_is_not_confirmed_changes_nothing(prepared, tmp_path, checks, evolved, answer):
     _fake(tmp_path, prepared, *CONFIRM, checks=checks)
-    assert run(tmp_path, prepared, *CONFIRM)["confirmed"] == said
+    assert run(tmp_path, prepared, *CONFIRM)["confirmed"] == answer
     assert yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())["hyp"] == evolved
 
 
@@ -133,14 +133,14 @@ def test_a_winner_is_not_confirmed_without_time(prepared, tmp_path):
 
 @pytest.mark.slow
 def test_checks_train_both_with_every_seed_and_are_not_run_again(prepared, tmp_path, monkeypatch):
-    _fake(tmp_path, prepared, *CONFIRM, checks=[0.2, 0.3])  # those of the first seed are there already
+    _fake(tmp_path, prepared, *CONFIRM, checks=[0.2, 0.3])  # those of the first seed exist already
     run(tmp_path, prepared, *CONFIRM, "evolve.cpus_per_trial=0.5")
     (path,) = (tmp_path / "work/evolve").glob("*/ledger.jsonl")
     found = [json.loads(line) for line in path.read_text().splitlines()[5:]]
     assert sorted((one["confirms"], one["seed"]) for one in found) == [(0, 2), (1, 2)]
     assert all(one["reason"] is None and one["seconds"] > 0 for one in found)
     before = path.read_bytes()
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray is
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray runs
     run(tmp_path, prepared, *CONFIRM, "evolve.cpus_per_trial=0.5")
     assert path.read_bytes() == before
 
@@ -369,14 +369,14 @@ class TestProposals:
         from ray.tune.search import Searcher
 
         search = proposals(ledger, gpu_seconds=10)
-        asked = search.suggest("a")
-        assert isinstance(asked, dict)
+        config = search.suggest("a")
+        assert isinstance(config, dict)
         # two at a time, half a GPU each
-        assert asked["deadline"] - time.time() == pytest.approx(10 / (0.5 * 2), abs=1e-3)
+        assert config["deadline"] - time.time() == pytest.approx(10 / (0.5 * 2), abs=1e-3)
         search.on_trial_complete("a", self.done() | {"seconds": 8.0})
-        asked = search.suggest("b")
-        assert isinstance(asked, dict)
-        assert asked["deadline"] - time.time() == pytest.approx((10 - 8 * 0.5) / (0.5 * 2), abs=1e-3)
+        config = search.suggest("b")
+        assert isinstance(config, dict)
+        assert config["deadline"] - time.time() == pytest.approx((10 - 8 * 0.5) / (0.5 * 2), abs=1e-3)
         search.on_trial_complete("b", self.done() | {"seconds": 12.0})
         assert search.suggest("c") == Searcher.FINISHED
         assert proposals(ledger, gpu_seconds=10).suggest("x") == Searcher.FINISHED  # another process counts them, too
@@ -384,16 +384,16 @@ class TestProposals:
     def test_requires_of_a_trial_what_its_predecessors_reached(self, ledger, proposals):
         search = proposals(ledger, trials=5, rungs=(1, 2))
         for name, rungs in (("a", [0.1, 0.4]), ("b", [0.3])):
-            asked = search.suggest(name)
-            assert isinstance(asked, dict)
-            assert asked["limits"] == [-math.inf, -math.inf]
+            config = search.suggest(name)
+            assert isinstance(config, dict)
+            assert config["limits"] == [-math.inf, -math.inf]
             search.on_trial_complete(name, self.done() | {"rungs": rungs, "stopped_at": 2 if name == "b" else None})
-        asked = search.suggest("c")  # trial 2 of two at a time: trial 0 alone counts
-        assert isinstance(asked, dict)
-        assert asked["limits"] == [0.1, 0.4]
+        config = search.suggest("c")  # trial 2 of two at a time: trial 0 alone counts
+        assert isinstance(config, dict)
+        assert config["limits"] == [0.1, 0.4]
         search.on_trial_complete("c", self.done() | {"rungs": [0.2, 0.5]})
-        asked = search.suggest("d")  # trials 0 and 1: the better two of three go on, of two the better one
-        assert isinstance(asked, dict)
-        assert asked["limits"] == [0.1, 0.4]
+        config = search.suggest("d")  # trials 0 and 1: the best two of three continue, the better one of two
+        assert isinstance(config, dict)
+        assert config["limits"] == [0.1, 0.4]
         assert ledger.records[1].stopped_at == 2
         assert search.running["d"].parent == 0  # one that was stopped has no children

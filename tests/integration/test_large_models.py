@@ -58,7 +58,7 @@ def test_from_training_to_timing(
         work=tmp_path / "runs",
     )
     model = load_detector(weights).model
-    assert (model.auxiliary is not None) == (name == "yolov7-w6")  # training goes on from the file
+    assert (model.auxiliary is not None) == (name == "yolov7-w6")  # training can continue from the file
 
     common = {"model": name, "data": data, "weights": weights, **options}
     evaluate.run(params, **common, out=tmp_path / "evaluate")

@@ -14,7 +14,7 @@ from yolo_core.train import Phase, TrainConfig, fit
 ROOT = Path(__file__).parents[2]
 COCO128 = ROOT.parent / "shared" / "data" / "coco128"
 SIZE = 416
-# Small moves stay: evaluation pads the pictures otherwise, and a network that saw one position only is lost there.
+# Small shifts are kept: evaluation pads the pictures differently, and a network that saw a single position fails there.
 MILD = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "translate": 0.1, "scale": 0.2, "flip_lr": 0.5, "mosaic": 0.0}
 
 

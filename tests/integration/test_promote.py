@@ -109,7 +109,7 @@ def test_a_worse_one_is_held(registry: Registry):
 
 def test_a_gain_within_the_noise_is_inconclusive(registry: Registry):
     judge(registry.first)
-    record = judge(registry.better, "promote.min_ap_gain=0.45")  # the gain is 0.5 give or take 0.25
+    record = judge(registry.better, "promote.min_ap_gain=0.45")  # the gain is 0.5 +- 0.25
     assert record["decision"] == "inconclusive"
     assert aliases() == {"champion": 1, "challenger": 2}
 
@@ -153,7 +153,7 @@ def test_rollback_goes_back_step_by_step_and_sticks(registry: Registry):
     record = judge(registry.better, rollback=True)
     assert (record["decision"], record["champion_before"], record["champion_after"]) == ("rollback", 2, 4)
     assert aliases() == {"champion": 4, "previous_champion": 1}
-    assert judge(registry.better)["decision"] == "hold"  # what was rolled back does not come back by itself
+    assert judge(registry.better)["decision"] == "hold"  # a rolled-back version is not promoted again by itself
     assert judge(registry.better, rollback=True)["champion_after"] == 1
     assert aliases() == {"champion": 1, "challenger": 2}
     with pytest.raises(UserError, match="no previous champion"):
@@ -188,7 +188,7 @@ def test_the_champion_is_where_serving_looks(registry: Registry, tmp_path: Path)
 def test_a_rollback_that_cannot_be_served_is_repeated(registry: Registry, tmp_path: Path):
     place = tmp_path / "champions"
     judge(registry.first, f"promote.champions={place}")
-    judge(registry.better)  # where champions are put is remembered
+    judge(registry.better)  # where champions are published is remembered
     assert json.loads((place / MODEL / "champion.json").read_text())["version"] == 2
     shutil.move(place, tmp_path / "aside")
     place.write_text("in the way")

@@ -34,7 +34,7 @@ from yolo_core.models.fuse import fuse
 from yolo_core.models.weights import load_detector
 
 NAME = f"scaled-yolov4-{MODEL}"
-EVERYTHING = {"conf": 0.001, "iou": 0.65, "max_detections": 300}  # an untrained detector is sure of nothing
+EVERYTHING = {"conf": 0.001, "iou": 0.65, "max_detections": 300}  # an untrained detector has low scores
 
 
 @pytest.fixture(scope="module")

@@ -208,7 +208,7 @@ def test_a_training_from_the_store_to_the_store(place: Location, tmp_path: Path,
     first = ["train", "--data", f"{place}/data", "--anchors", fitted, "--hyp", f"{place}/hyp.yaml"]
     process(*first, "--out", f"{place}/train", "--work", f"{place}/work")
     assert there(place / "train") == {"model.safetensors", "curves.csv", "train.json"}
-    assert not [path for path in there(place / "work") if "step-" in path]  # finished work is gone there too
+    assert not [path for path in there(place / "work") if "step-" in path]  # finished work is removed there too
     process(*first, "--out", "tuned", "--start-from", f"{place}/train/model.safetensors")
     started = json.loads(Path("tuned/train.json").read_text())["started_from"]
     assert started["file"].endswith("train/model.safetensors")

@@ -82,8 +82,8 @@ def test_other_parameters_or_another_image_train_from_scratch(source: CocoFolder
     other = decision("train.epochs=31")
     assert (other["action"], other["reason"]) == ("scratch", "parameters changed since the champion")
     assert "changed besides the data: parameters" in Path(f"outputs/retrain/{MODEL}/decision.md").read_text()
-    assert decision("promote.confidence=0.9")["action"] == "unchanged"  # it decides no weights
-    assert decision("evaluate.conf=0.01")["others"] == ["parameters"]  # it has a say in which epoch is the best
+    assert decision("promote.confidence=0.9")["action"] == "unchanged"  # it does not affect weights
+    assert decision("evaluate.conf=0.01")["others"] == ["parameters"]  # it affects which epoch is the best
     monkeypatch.setenv(IMAGE_VARIABLE, "registry/name:2")
     assert decision("train.epochs=31")["others"] == ["parameters", "image"]
 
@@ -104,7 +104,7 @@ def test_force_trains_whatever_changed(source: CocoFolder):
     retrain.run(load_params(), dry_run=True, force=True)
     record = json.loads(Path(f"outputs/retrain/{MODEL}/decision.json").read_text())
     assert (record["action"], record["reason"]) == ("scratch", "asked for, whatever changed")
-    assert record["diff"]["fraction"] == 0  # what it was compared with stands beside it
+    assert record["diff"]["fraction"] == 0  # the comparison is recorded as well
 
 
 def test_without_a_champion_it_starts_from_scratch(

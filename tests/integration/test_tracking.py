@@ -43,7 +43,7 @@ def test_a_stage_run_again_continues_the_same_run(data: Path):
     assert second.root.run_id == first.root.run_id == tracking.pipeline_run(params, data)
     run = connection.connect().get_run(first.run_id)
     assert run.data.metrics == {"loss": 2.0}
-    assert run.data.params == {"batch": "16", "size": "224"}  # the first value of a parameter stays
+    assert run.data.params == {"batch": "16", "size": "224"}  # the first value of a parameter is kept
     assert run.info.status == "FINISHED"
     assert Path("mlflow.db").exists()
     assert str(run.info.artifact_uri).startswith(Path("mlartifacts").absolute().as_uri())

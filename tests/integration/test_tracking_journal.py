@@ -67,7 +67,7 @@ def test_records_arrive_and_nothing_stays_behind(embedded: None, data: Path):
     assert not journal.journals_in(outbox() / "records")
     with tracking.stage_run(params, data, "train", MODEL) as direct:
         pass
-    assert direct.run_id == run.run_id  # the same run by either way
+    assert direct.run_id == run.run_id  # the same run either way
 
 
 KILLED = """
@@ -124,7 +124,7 @@ def test_without_mlflow_the_work_continues_and_the_records_are_kept(
 
 # Over a server with accounts, through a proxy
 
-REQUEST_S = 20  # after which a request that hangs is given up
+REQUEST_S = 20  # after which a hanging request is abandoned
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_a_stage_ends_with_exit_code_3_and_sync_delivers_later(
     assert last.startswith("error: MLflow at http://127.0.0.1")
     assert "run `scaled-yolov4 sync`" in last
     assert (tmp_path / f"outputs/train/{MODEL}/model.safetensors").exists()
-    assert command("sync").returncode == 3  # still away
+    assert command("sync").returncode == 3  # still down
     assert list((tmp_path / "runs/outbox/records").glob("*.jsonl"))
     proxy.state = "through"
     done = command("sync")

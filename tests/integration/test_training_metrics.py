@@ -73,11 +73,11 @@ def test_a_training_on_a_cluster_exports_through_the_agent_of_ray(
     run(place, "on-ray", "train.workers=1")
     after = time.time()
 
-    def told_of_all_images() -> bool:
+    def all_images_exported() -> bool:
         seen.update(exported_by_ray(agent))
         return seen.get("scaled_yolov4_train_images_total") == IMAGES
 
-    until(told_of_all_images, f"{IMAGES} images told of by Ray")
+    until(all_images_exported, f"{IMAGES} images exported by Ray")
     assert seen.keys() == {PREFIX + name for name in METRICS if name.startswith("train_")}
     assert seen["scaled_yolov4_train_step"] == STEPS
     assert 0 < seen["scaled_yolov4_train_queue_seconds"] <= after - before

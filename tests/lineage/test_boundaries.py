@@ -29,7 +29,7 @@ from components.storage.stage_paths import local_copy
 from components.tracking import journaled_run
 from components.training import launch
 
-TOLD = ("seconds", "images_per_second", "mlflow_run_id")  # of how a training went, not what came of it
+TOLD = ("seconds", "images_per_second", "mlflow_run_id")  # about the course of a training, not its result
 
 
 def test_the_boundaries_are_these() -> None:

@@ -43,7 +43,7 @@ TINY = [
 
 
 UNCHANGED = {"parameters", "check-source", "finish"}  # the steps of a run whose source is known to have nothing new
-PREPARED = UNCHANGED | {"prepare", "retrain"}  # of one that has to look at the data to know so
+PREPARED = UNCHANGED | {"prepare", "retrain"}  # of one that has to read the data to know
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def test_two_models_from_nothing_to_promotion_then_unchanged_then_tuned(tmp_path
     training = [read(path) for path in third.glob("for-loop-*/train/detector/train.json")]
     assert len(training) == 2
     assert all(record["started_from"] for record in training), training[0]
-    here.run("-S", "prepare.digits.train_images=25")  # whoever was promoted, this has been judged
+    here.run("-S", "prepare.digits.train_images=25")  # whichever was promoted, this has been judged
     assert here.outcome()[0] == "unchanged"
 
     fifth = here.run("-S", "prepare.digits.train_images=26", "-S", "retrain.fine_tune_from=0.5")

@@ -172,7 +172,11 @@ def test_kubeflow_retries_only_where_a_lost_node_costs_hours() -> None:
     dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
     tasks = [task for dag in dags for task in dag["tasks"].values()]
     retried = {task["taskInfo"]["name"]: task["retryPolicy"] for task in tasks if "retryPolicy" in task}
-    assert set(retried) == {"train", "evolve", "finish"}  # finish: RayJobs that stay cost money, and it harms nobody
+    assert set(retried) == {
+        "train",
+        "evolve",
+        "finish",
+    }  # finish: leftover RayJobs cost money, and retrying is harmless
     assert retried["train"]["backoffFactor"] == 2
 
 

@@ -132,11 +132,11 @@ def test_the_time_in_the_queue_is_reported(server: KubernetesServer, monkeypatch
         waited.append(time.time())
         server.status(name, **SUCCEEDED)
         assert following.ended() == 0
-    told = [figures["scaled_yolov4_job_queue_seconds"] for method, _, figures in gateway.pushes if method == "PUT"]
-    assert len(told) == 2
-    asked, queued, admitted, taken_back, ended = waited
-    assert admitted - queued <= told[0] <= taken_back - asked  # since the job was made
-    assert told[1] <= ended - taken_back  # since it was taken back, not since it was made
+    reported = [figures["scaled_yolov4_job_queue_seconds"] for method, _, figures in gateway.pushes if method == "PUT"]
+    assert len(reported) == 2
+    requested, queued, admitted, taken_back, ended = waited
+    assert admitted - queued <= reported[0] <= taken_back - requested  # since the job was made
+    assert reported[1] <= ended - taken_back  # since it was taken back, not since it was made
     assert {path for _, path, _ in gateway.pushes} == {"/metrics/job/scaled_yolov4_jobs/stage/train-yolov4-tiny"}
     assert gateway.pushes[-1][0] == "DELETE"
 
@@ -192,7 +192,7 @@ def test_a_job_deleted_by_another_is_a_fault(server: KubernetesServer, finalizer
     assert posts(server) == 1
 
 
-@pytest.mark.parametrize("runs", [False, True])  # before the job is there, and while it runs
+@pytest.mark.parametrize("runs", [False, True])  # before the job exists, and while it runs
 def test_cancelling_deletes_the_job(server: KubernetesServer, runs: bool) -> None:
     following = Run(server)
     if runs:
@@ -230,8 +230,8 @@ def test_a_job_that_is_still_being_deleted_is_waited_for(server: KubernetesServe
     "fault",
     [
         Fault("POST", "rayjobs", status=500, times=2),
-        Fault("POST", "rayjobs", status=503, done=True),  # made, and the answer says otherwise
-        Fault("POST", "rayjobs", status=0, done=True),  # made, and the answer is lost
+        Fault("POST", "rayjobs", status=503, done=True),  # created, although the answer is an error
+        Fault("POST", "rayjobs", status=0, done=True),  # created, but the answer is lost
         Fault("POST", "rayjobs", status=0),
         Fault("GET", "rayjobs/", status=502, times=3),
         Fault("GET", "watch", status=0, times=3),

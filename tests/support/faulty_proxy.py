@@ -121,7 +121,7 @@ class FaultyProxy:
             writer.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
-        done, since = 0, {}  # since: where the last harm of each fault was
+        done, since = 0, {}  # since: where each fault was last applied
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
                 while self.passed[direction] >= self.hold[direction]:

@@ -25,5 +25,5 @@ def run_command(module: str, app: str, *words: str) -> tuple[str, set[str]]:
     """What a command of a typer app prints in a separate process, and the third-party packages that it imported."""
     code = f"import sys, {module} as c\ntry: c.{app}({list(words)})\nexcept SystemExit: pass\n{LIST}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    said, _, names = done.stdout.rstrip("\n").rpartition("\n")
-    return said, {name for name in names.split() if not name.startswith("_")} - OWN
+    output, _, names = done.stdout.rstrip("\n").rpartition("\n")
+    return output, {name for name in names.split() if not name.startswith("_")} - OWN

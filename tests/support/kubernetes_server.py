@@ -22,7 +22,7 @@ from waiting import LIMIT_S
 JOBS = re.compile(r"/apis/ray\.io/v1/namespaces/(?P<namespace>[^/]+)/rayjobs(/(?P<name>[^/]+))?")
 PODS = re.compile(r"/api/v1/namespaces/(?P<namespace>[^/]+)/pods(/(?P<name>[^/]+)/log)?")
 
-Check = Callable[[dict[str, Any]], list[str]]  # problems of an object, none when it is right
+Check = Callable[[dict[str, Any]], list[str]]  # problems of an object, empty if valid
 
 
 @dataclass

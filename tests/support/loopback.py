@@ -49,7 +49,7 @@ class LoopbackServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # it holds the second half of an answer back for 40 ms
+            disable_nagle_algorithm = True  # it delays the second half of an answer by 40 ms
 
             def handle_request(self) -> None:
                 owner._answer(self)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 LIMIT_S = 600.0
-EVERY_S = 0.02  # between two looks
-SAID_CHARACTERS = 5000  # of a log's end in a message
+EVERY_S = 0.02  # between two polls
+LOG_CHARACTERS = 5000  # of the end of a log, in a message
 
 T = TypeVar("T")
 
@@ -23,8 +23,8 @@ def until(condition: Callable[[], T], what: str, process: subprocess.Popen | Non
     """
     end = time.monotonic() + LIMIT_S
     while not (value := condition()):
-        assert process is None or process.poll() is None, f"the process ended before: {what}{_said(log)}"
-        assert time.monotonic() < end, f"not within {LIMIT_S:.0f} s: {what}{_said(log)}"
+        assert process is None or process.poll() is None, f"the process ended before: {what}{_log_tail(log)}"
+        assert time.monotonic() < end, f"not within {LIMIT_S:.0f} s: {what}{_log_tail(log)}"
         time.sleep(EVERY_S)
     return value
 
@@ -46,5 +46,5 @@ def until_healthy(url: str, process: subprocess.Popen, log: Path) -> None:
     until(answers, f"an answer at {url}", process, log)
 
 
-def _said(log: Path | None) -> str:
-    return f"\n{log.read_text()[-SAID_CHARACTERS:]}" if log else ""
+def _log_tail(log: Path | None) -> str:
+    return f"\n{log.read_text()[-LOG_CHARACTERS:]}" if log else ""

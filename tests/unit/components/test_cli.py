@@ -44,8 +44,8 @@ def test_help_of_every_command_has_an_example(name: str):
 
 
 def test_help_loads_nothing_heavy():
-    said, imported = run_command("components.cli.main", "app", "--help")
-    assert "Examples:" in said
+    output, imported = run_command("components.cli.main", "app", "--help")
+    assert "Examples:" in output
     assert imported <= TYPER
 
 
@@ -92,7 +92,7 @@ def test_default_paths_are_those_of_dvc(name: str):
     declared = {re.sub(r"\$\{item\.model\}", "M", path) for path in _paths(stage)}
     for option, path in default_paths(name, "M").items():
         if option == "work":
-            continue  # unfinished work is nobody's output
+            continue  # unfinished work is not an output
         covered = any(str(path) == at or at.startswith(f"{path}/") or str(path).startswith(f"{at}/") for at in declared)
         assert covered, f"{name} --{option} {path} is not in dvc.yaml"
 

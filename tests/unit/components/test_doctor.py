@@ -32,7 +32,7 @@ def test_space_is_compared_with_what_is_needed(tmp_path: Path):
 
 
 def test_a_store_that_cannot_be_written_is_found(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody listens
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nothing listens
     finding = doctor.check_mlflow()
     assert not finding.ok
     assert "MLFLOW_TRACKING_URI" in finding.fix

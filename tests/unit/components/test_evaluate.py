@@ -40,7 +40,7 @@ def test_metrics_are_complete_and_those_of_the_detections(project, out):
         for judge in ("hotcoco", "pycocotools"):
             again = score(project.data / "annotations/instances_val.json", detections, judge=judge)
             assert metrics[row] == again.figures
-    assert metrics["plain"]["AP50"] > 0.2, "the truth is what the detector finds on a slightly smaller canvas"
+    assert metrics["plain"]["AP50"] > 0.2, "the ground truth is what the detector finds on a slightly smaller canvas"
     assert metrics["tta"] != metrics["plain"]
 
 
@@ -48,7 +48,7 @@ def test_the_confusion_matrix_counts_every_ground_truth(project, out):
     confusion = json.loads((out / "confusion.json").read_text())
     assert confusion["categories"] == ["one", "two", "background"]
     truth = json.loads((project.data / "annotations/instances_val.json").read_text())["annotations"]
-    rows = [sum(row) for row in confusion["matrix"][:2]]  # a truth is found as some class, or missed
+    rows = [sum(row) for row in confusion["matrix"][:2]]  # a ground truth is found as some class, or missed
     counted = Counter(box["category_id"] for box in truth)
     assert rows == [counted[number] for number in sorted(counted)]
 

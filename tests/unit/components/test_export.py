@@ -35,7 +35,7 @@ def test_files_and_report(out):
     assert report["bytes"]["model.onnx"] == (out / "model.onnx").stat().st_size
     assert 0 < report["onnx"]["relative_error"] < 1e-4
     for row in (report["onnx"], report["onnx_nms"]):
-        assert row["ap_pytorch"] > 0.5, "the truth is what the detector finds"
+        assert row["ap_pytorch"] > 0.5, "the ground truth is what the detector finds"
         assert row["ap_difference"] <= 0.001
     assert report["versions"].keys() >= {"python", "torch", "onnx", "onnxruntime"}
 
@@ -53,7 +53,7 @@ def test_openvino_files_are_written_and_measured(out, precision):
         return
     assert row["status"] == "built"
     assert openvino.OpenVINOPredictor(out / row["file"], precision).size == small_detector.SIZE
-    limits = {"fp32": (0, 1e-4), "bf16": (1e-4, 0.2), "int8": (1e-3, 0.5)}  # the coarser, the further off
+    limits = {"fp32": (0, 1e-4), "bf16": (1e-4, 0.2), "int8": (1e-3, 0.5)}  # the coarser, the less accurate
     least, most = limits[precision]
     assert least < row["relative_error"] < most
 

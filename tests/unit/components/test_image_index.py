@@ -59,7 +59,7 @@ def test_one_byte_is_noticed_though_size_and_time_of_modification_are_as_before(
     path, state = image(source), image(source).stat()
     data = bytearray(path.read_bytes())
     data[-10] ^= 1
-    check_image(bytes(data))  # still a whole image
+    check_image(bytes(data))  # still a valid image
     path.write_bytes(data)
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert path.stat().st_size == state.st_size
@@ -68,7 +68,7 @@ def test_one_byte_is_noticed_though_size_and_time_of_modification_are_as_before(
 
 
 def test_a_file_modified_just_before_it_was_read_is_not_trusted(source, tmp_path, monkeypatch):
-    monkeypatch.undo()  # the true clock: all images were written within the last two seconds
+    monkeypatch.undo()  # the real clock: all images were written within the last two seconds
     run(source, tmp_path)
     assert run(source, tmp_path) == 0
 

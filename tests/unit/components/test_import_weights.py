@@ -32,9 +32,9 @@ def run(published: Path, **changes):
 
 
 def test_the_result_is_a_detector_of_the_named_classes(published: Path):
-    said = run(published, size=320)
+    facts = run(published, size=320)
     loaded = load_detector(published.parent / "out.safetensors")
-    assert said["tensors matched"] == len(loaded.model.state_dict())
+    assert facts["tensors matched"] == len(loaded.model.state_dict())
     assert (loaded.classes, loaded.size) == (["cat", "dog"], 320)
     assert loaded.extra["imported_from"] == "published.pt"
 

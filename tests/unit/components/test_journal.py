@@ -155,12 +155,12 @@ def test_entries_written_before_a_kill_are_there(path: Path):
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     for _ in range(20):
-        said = int(process.stdout.readline())
+        last = int(process.stdout.readline())
     process.send_signal(signal.SIGKILL)
-    said = max([said, *map(int, process.stdout.read().split())])
+    last = max([last, *map(int, process.stdout.read().split())])
     process.wait()
     with open_journal(path) as book:
-        assert [entry["n"] for entry in book.history][:said] == list(range(1, said + 1))
+        assert [entry["n"] for entry in book.history][:last] == list(range(1, last + 1))
 
 
 def test_a_full_disk_costs_nothing_while_the_service_is_up(path: Path, caplog: pytest.LogCaptureFixture):
@@ -177,7 +177,7 @@ def test_a_full_disk_costs_nothing_while_the_service_is_up(path: Path, caplog: p
             signal.signal(signal.SIGXFSZ, ignored)
         assert "wait in memory" in caplog.text
         assert journal.peek(path)[1] == 1
-        book.append({"value": "after"})  # there is room again
+        book.append({"value": "after"})  # there is space again
         assert journal.peek(path)[1] == 3
         assert delivery(book, service).finish(LIMIT_S)
     assert service.order == [1, 2, 3]

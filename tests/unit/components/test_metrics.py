@@ -76,9 +76,9 @@ def test_a_training_adds_up_its_work_and_leaves_nothing_behind(
         look(10, {"loss": 3.5}, Pace(images=40, seconds=2.0, waiting=0.5))
         look(20, {"loss": 3.0}, Pace(images=40, seconds=1.0, waiting=0.25))
         until(lambda: pushes.pushes and pushes.pushes[-1][2].get("scaled_yolov4_train_step") == 20, "a push of step 20")
-        told = pushes.pushes[-1][2]
-    assert before <= told.pop("scaled_yolov4_train_last_step_timestamp_seconds") <= time.time()
-    assert told == {
+        pushed = pushes.pushes[-1][2]
+    assert before <= pushed.pop("scaled_yolov4_train_last_step_timestamp_seconds") <= time.time()
+    assert pushed == {
         "scaled_yolov4_train_images_total": 80,
         "scaled_yolov4_train_step_seconds_total": 3.0,
         "scaled_yolov4_train_loader_wait_seconds_total": 0.75,
@@ -92,7 +92,7 @@ def test_a_training_adds_up_its_work_and_leaves_nothing_behind(
 def test_an_unavailable_gateway_is_reported_once_and_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv(GATEWAY_VARIABLE, "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv(GATEWAY_VARIABLE, "http://127.0.0.1:9")  # nothing listens there
     with caplog.at_level(logging.WARNING), metrics.stage("prepare"):
         done = True
     assert done

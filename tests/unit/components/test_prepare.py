@@ -68,7 +68,7 @@ def test_over_the_limit_it_stops_and_leaves_the_report(source, tmp_path):
     assert json.loads(report.read_text())["boxes"] == {"found": 7, "quarantined": 1}
     assert not (tmp_path / "out").exists()
     run(source, tmp_path / "out", "prepare.max_bad_fraction=0.5")
-    assert not report.exists()  # it spoke of a run that is past
+    assert not report.exists()  # it was of an earlier run
 
 
 def test_bad_images_count_against_the_limit_too(source, tmp_path):

@@ -70,7 +70,7 @@ def test_a_size_that_disagrees_with_the_file_is_quarantined(tmp_path):
 @pytest.mark.parametrize("thumbnail", [False, True])
 def test_a_jpeg_cut_off_anywhere_is_found(progressive, thumbnail):
     whole = encoded(SMOOTH, quality=90, progressive=progressive)
-    if thumbnail:  # an embedded JPEG has an end mark of its own
+    if thumbnail:  # an embedded JPEG has its own end marker
         small = b"Exif\0\0" + encoded(pixels(8, 8))
         whole = whole[:2] + b"\xff\xe1" + (len(small) + 2).to_bytes(2, "big") + small + whole[2:]
     assert check_image(whole).data == whole
@@ -162,7 +162,7 @@ def test_exif_rotation_is_applied_to_the_pixels(orientation):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_an_orientation_that_only_some_readers_heed_is_removed(kind):
-    malformed = exif(ROTATED_RIGHT).tobytes().replace(b"\x01\x12\x00\x03", b"\x01\x12\x01\x03")  # a type that is none
+    malformed = exif(ROTATED_RIGHT).tobytes().replace(b"\x01\x12\x00\x03", b"\x01\x12\x01\x03")  # an invalid type
     data = encoded(SMOOTH, kind, exif=malformed)
     assert as_loader_sees(data).shape == (160, 120, 3)
     assert Image.open(io.BytesIO(data)).getexif().get(0x0112) is None

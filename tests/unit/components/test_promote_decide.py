@@ -29,10 +29,10 @@ THRESHOLDS = PromoteParams(
         (-0.03, 0.01, 1.0, "hold"),  # none of it above 0.01
         (0.02, 0.05, 1.2, "promote"),  # the slowest that is allowed
         (0.02, 0.05, 1.21, "hold"),  # too slow, whatever the AP
-        (-0.01, 0.005, 0.8, "promote"),  # fast enough that losing under 0.02 will do
+        (-0.01, 0.005, 0.8, "promote"),  # fast enough that losing less than 0.02 suffices
         (-0.01, 0.005, 0.81, "hold"),  # not fast enough for that
         (-0.03, 0.005, 0.5, "inconclusive"),  # may lose more than 0.02
-        (-0.05, -0.03, 0.5, "hold"),  # surely loses more than 0.02
+        (-0.05, -0.03, 0.5, "hold"),  # significantly loses more than 0.02
         (0.02, 0.05, None, "promote"),  # latencies that cannot be compared do not count
         (0.0, 0.0, None, "hold"),  # the same detections
     ],
@@ -50,7 +50,7 @@ def test_without_ground_truth_nothing_is_decided_but_a_slow_one_is_held():
 
 
 def test_a_faster_model_never_needs_more_than_a_slower_one():
-    lenient = THRESHOLDS.model_copy(update={"min_ap_gain": -0.1})  # asks less than max_ap_loss does
+    lenient = THRESHOLDS.model_copy(update={"min_ap_gain": -0.1})  # requires less than max_ap_loss does
     gain = Gain(-0.05, -0.05, -0.05)
     assert decide(gain, 1.0, lenient)[0] == "promote"
     assert decide(gain, 0.5, lenient)[0] == "promote"

@@ -30,7 +30,7 @@ def test_linked_folders_count_and_a_link_back_ends(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "images").symlink_to(tmp_path / "elsewhere")
-    assert file_times(root) is None  # of nothing there is none
+    assert file_times(root) is None  # nothing has none
     (tmp_path / "elsewhere/a").touch()
     before = file_times(root)
     (tmp_path / "elsewhere/back").symlink_to(root)

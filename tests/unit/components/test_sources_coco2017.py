@@ -166,7 +166,7 @@ def test_a_link_planted_in_the_folder_is_not_followed(tmp_path):
 def test_unpacking_resumes_where_it_was_killed(tmp_path):
     (tmp_path / "val2017.zip").write_bytes(zipped({"val2017/a.jpg": b"aa", "val2017/b.jpg": b"bb"}))
     (tmp_path / "val2017").mkdir()
-    (tmp_path / "val2017/a.jpg").write_bytes(b"AA")  # there with the right size: stays
+    (tmp_path / "val2017/a.jpg").write_bytes(b"AA")  # exists with the right size: kept
     extract(tmp_path / "val2017.zip", tmp_path, ("val2017",), silent)
     assert (tmp_path / "val2017/a.jpg").read_bytes() == b"AA"
     assert (tmp_path / "val2017/b.jpg").read_bytes() == b"bb"
@@ -205,12 +205,12 @@ def test_from_archives_to_dataset(small_archives, tmp_path, monkeypatch):
     with RangeServer(small_archives, drop_after=5000, drops=1) as server:
         monkeypatch.setenv(coco2017.BASE_URL_VARIABLE, server.url + "/")
         summary = prepare.run(parameters("prepare.source=coco2017"), out=tmp_path / "data/prepared")
-        asked = len(server.requests)
+        requests = len(server.requests)
         (tmp_path / "data/downloads/coco2017/val2017.zip").unlink()  # may be deleted once unpacked
         again = prepare.run(parameters("prepare.source=coco2017"), out=tmp_path / "data/prepared")
     assert (summary["train_images"], summary["val_images"], summary["train_boxes"]) == (4, 2, 4)
     assert again == summary
-    assert len(server.requests) == asked
+    assert len(server.requests) == requests
 
 
 def test_another_download_folder(small_archives, tmp_path, monkeypatch):

@@ -186,5 +186,5 @@ def test_a_polygon_is_inside_its_box_and_touches_all_sides(points):
 @given(st.text())
 def test_any_text_is_parsed_or_refused_line_by_line(text):
     lines, bad = parse(text)
-    told = [line.number for line in lines] + [number for number, _ in bad]
-    assert sorted(told) == [number for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    numbers = [line.number for line in lines] + [number for number, _ in bad]
+    assert sorted(numbers) == [number for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -57,7 +57,7 @@ def there_and_back(path: Path, place: Location) -> bytes:
         transfer.upload(client, path, place)
         back = path.with_name("back")
         transfer.download(client, place, back)
-    assert {each.name for each in path.parent.iterdir()} == {path.name, "back"}  # nothing temporary stays
+    assert {each.name for each in path.parent.iterdir()} == {path.name, "back"}  # no temporary file is left
     return back.read_bytes()
 
 
@@ -116,7 +116,7 @@ def test_damaged_headers_are_overcome(
     proxy: FaultyProxy, place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction
 ):
     """No checksum guards methods, lengths, dates, signatures, ETags and checksums themselves."""
-    monkeypatch.setattr(storage_client, "READ_S", 1)  # for a length that is damaged
+    monkeypatch.setattr(storage_client, "READ_S", 1)  # for a damaged length
     path, back, client = written(tmp_path / "file", 100), tmp_path / "back", connect()
     transfer.upload(client, path, place)
     transfers = [lambda: transfer.upload(client, path, place), lambda: transfer.download(client, place, back, size=100)]
@@ -173,7 +173,7 @@ def test_a_killed_upload_resumes(proxy: FaultyProxy, place: Location, tmp_path: 
     killed_at(proxy, "up", 40 * MIB, code)
     proxy.rate, before = None, proxy.passed["up"]
     transfer.upload(connect(), path, place)
-    assert proxy.passed["up"] - before <= 34 * MIB  # 6 parts of 8 MiB, of which at least 2 were whole
+    assert proxy.passed["up"] - before <= 34 * MIB  # 6 parts of 8 MiB, of which at least 2 were complete
     transfer.download(connect(), place, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
@@ -382,7 +382,7 @@ def test_progress_counts_files_and_parts(place: Location, tmp_path: Path):
     assert seen == {f"upload s3://{place.bucket}": [2, 2], "upload large (parts)": [3, 3]}
 
 
-# Places
+# Locations
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import textwrap
 
 from components import telemetry
 
-HOSTED = ("CI", "GITHUB_ACTIONS", "JENKINS_URL", "PYTEST_CURRENT_TEST")  # where MLflow would be silent by itself
+HOSTED = ("CI", "GITHUB_ACTIONS", "JENKINS_URL", "PYTEST_CURRENT_TEST")  # where MLflow would send nothing anyway
 
 
 def _run(script: str, **variables: str) -> str:

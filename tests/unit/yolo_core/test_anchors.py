@@ -64,7 +64,7 @@ def test_ratio_ignores_which_side_is_which(boxes, sets):
         (Quality(0.7, 0.97), Quality(0.6, 0.975), False),  # not both: recall decides
         (Quality(0.6, 0.985), Quality(0.7, 0.90), True),
         (Quality(0.7, 0.90), Quality(0.6, 0.90), True),  # equal recall: fitness again
-        (Quality(0.7, 0.99), Quality(0.7, 0.99), False),  # the default keeps its place
+        (Quality(0.7, 0.99), Quality(0.7, 0.99), False),  # the default is kept
     ],
 )
 def test_which_anchors_are_better(first, second, expected):

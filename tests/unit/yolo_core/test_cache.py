@@ -105,7 +105,7 @@ def test_images_beyond_the_limit_are_not_held_and_one_line_says_so(folder, tmp_p
         assert len(caplog.messages) == (not held)
         assert held or "exceed the limit of" in caplog.messages[0]
     if kind == "disk":
-        data = opened(folder, tmp_path / "cache", size=32, limit=36_100)  # what is there counts
+        data = opened(folder, tmp_path / "cache", size=32, limit=36_100)  # existing files count
         assert data.open_cache(32) is None
         assert "earlier ones, which may be deleted" in caplog.messages[-1]
         assert len(files(tmp_path / "cache")) == 1
@@ -253,7 +253,7 @@ def test_two_ranks_hold_the_images_once(tmp_path):
             pipes.append(here)
             processes.append(FORKS.Process(target=_rank, args=(folder, tmp_path / "cache", there)))
             processes[-1].start()
-        for _ in range(2):  # all draw, then all look
+        for _ in range(2):  # all draw, then all measure
             for pipe in pipes:
                 pipe.send("go")
             answers = [pipe.recv() for pipe in pipes]

@@ -57,12 +57,12 @@ def test_no_checkpoint(tmp_path: Path) -> None:
 def test_a_damaged_newest_one_falls_back_to_the_one_before(tmp_path: Path, name: str) -> None:
     save(tmp_path, 5)
     damage(save(tmp_path, 50) / name)
-    said: list[str] = []
-    assert checkpoint.newest(tmp_path, said.append) == tmp_path / "step-00000005"
-    assert len(said) == 1
-    assert "step-00000050 is damaged" in said[0]
-    assert "resuming from the one before" in said[0]
-    assert checkpoint.newest(tmp_path, pytest.fail) == tmp_path / "step-00000005"  # said once
+    lines: list[str] = []
+    assert checkpoint.newest(tmp_path, lines.append) == tmp_path / "step-00000005"
+    assert len(lines) == 1
+    assert "step-00000050 is damaged" in lines[0]
+    assert "resuming from the one before" in lines[0]
+    assert checkpoint.newest(tmp_path, pytest.fail) == tmp_path / "step-00000005"  # reported once
 
 
 @pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.STATE, checkpoint.SUMS])
@@ -110,7 +110,7 @@ def test_random_states_come_back() -> None:
         numpy_draws = float(np.random.normal()), float(np.random.random())  # noqa: NPY002 - the global generator
         return random.gauss(0, 1), *numpy_draws, torch.rand(()).item()
 
-    draw()  # leaves half a pair of normal numbers waiting in both generators
+    draw()  # leaves half a pair of normal numbers pending in both generators
     state = json.loads(json.dumps(checkpoint.random_state()))
     expected = [draw() for _ in range(3)]
     checkpoint.set_random_state(state)

@@ -30,10 +30,10 @@ def test_right_wrong_missed_and_invented(tmp_path):
         detection(3, [0, 0, 20, 20], 0.9),  # right
         detection(9, [50, 0, 20, 18], 0.8),  # cat taken for dog, IoU 0.9
         detection(9, [0, 50, 20, 18], 0.7),  # right, IoU 0.9
-        detection(3, [0, 50, 20, 16], 0.9),  # the same dog again, IoU 0.8: the better overlap has it, so made up
-        detection(9, [50, 50, 8, 20], 0.9),  # IoU 0.4 is not over .45: made up, and that dog is missed
-        detection(3, [70, 70, 9, 9], 0.2),  # under the score of .25: not there
-        detection(3, [10, 10, 30, 30], 0.6, image=2),  # made up
+        detection(3, [0, 50, 20, 16], 0.9),  # the same dog again, IoU 0.8: the better overlap has it, so false
+        detection(9, [50, 50, 8, 20], 0.9),  # IoU 0.4 is not over .45: false, and that dog is missed
+        detection(3, [70, 70, 9, 9], 0.2),  # under the score of .25: ignored
+        detection(3, [10, 10, 30, 30], 0.6, image=2),  # false
     ]
     counts = confusion_matrix(load_split(tmp_path, "val"), Detections.of(found))
     assert counts.tolist() == [[1, 1, 0], [0, 1, 1], [2, 1, 0]]  # rows: true cat, dog, background
@@ -58,7 +58,7 @@ def test_pairs_equal_the_one_at_a_time_definition(seed, rows, columns, ties):
     assert len(np.unique(pairs[:, 0])) == len(np.unique(pairs[:, 1])) == len(pairs)
     expected = one_at_a_time(overlaps, 0.45)
     assert all(overlaps[r, c] > 0.45 for r, c in pairs)
-    if ties:  # equal overlaps may go either way; what is left apart must not fit together
+    if ties:  # equal overlaps may go either way; what is left unpaired must not match
         overlaps[pairs[:, 0]], overlaps[:, pairs[:, 1]] = 0, 0
         assert overlaps.max(initial=0) <= 0.45
     else:

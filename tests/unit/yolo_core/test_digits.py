@@ -8,8 +8,8 @@ from yolo_core.data.digits import scene
 
 GLYPHS = np.zeros((3, 8, 8))
 GLYPHS[0, 1:7, 2:6] = 1.0  # a block 4 wide, 6 high
-GLYPHS[1, 0:8, 3:5] = 1.0  # a bar
-GLYPHS[2, 2:6, 0:8] = 1.0  # a bar lying
+GLYPHS[1, 0:8, 3:5] = 1.0  # a vertical bar
+GLYPHS[2, 2:6, 0:8] = 1.0  # a horizontal bar
 LABELS = np.array([4, 1, 7])
 GREY = [np.full((120, 160, 3), 40, np.uint8)]
 

@@ -148,8 +148,8 @@ def test_the_search_continues_from_the_starting_point_when_all_have_failed():
     [
         ([], 0.5, [-math.inf, -math.inf]),
         ([[0.3, 0.4]], 0.5, [0.3, 0.4]),  # the better one of two
-        ([[0.3, 0.4], [0.1]], 0.5, [0.1, 0.4]),  # of three the better two; one came to the second rung
-        ([[0.3, 0.4], [0.1], [0.2, 0.5]], 0.5, [0.2, 0.4]),  # of four the better two; of three the better two
+        ([[0.3, 0.4], [0.1]], 0.5, [0.1, 0.4]),  # the best two of three; one reached the second rung
+        ([[0.3, 0.4], [0.1], [0.2, 0.5]], 0.5, [0.2, 0.4]),  # the best two of four; the best two of three
         ([[0.3, 0.4], [0.1], [0.2, 0.5]], 0.25, [0.3, 0.5]),
         ([[0.3, 0.4], [0.1], [0.2, 0.5]], 0.9, [-math.inf, -math.inf]),  # four of four
     ],

@@ -49,7 +49,7 @@ def test_the_image_fills_the_canvas_in_one_direction_and_is_centred(height, widt
     assert (box.pad_x, box.pad_y) == (left, above)
     assert 0 <= below - above <= 1
     assert 0 <= right - left <= 1
-    np.testing.assert_allclose(  # the image's own corners are the drawn rectangle
+    np.testing.assert_allclose(  # the image's corners are those of the drawn rectangle
         box.to_canvas(np.array([0.0, 0, width, height])), [left, above, canvas_width - right, canvas_height - below]
     )
 

@@ -83,7 +83,7 @@ def test_starting_inside_an_epoch_gives_its_remaining_batches(data):
 def test_a_small_dataset_fills_a_batch(data):
     (batch,) = batches(data.subset(3), batch=8)
     assert batch.images.shape[0] == 8
-    assert len({image.numpy().tobytes() for image in batch.images}) == 8  # repeats are drawn anew
+    assert len({image.numpy().tobytes() for image in batch.images}) == 8  # repeats have new draws
 
 
 def test_multi_scale_batches_have_one_size_on_all_ranks(data):

@@ -95,7 +95,7 @@ def test_simota_by_hand():
     model = detector("yolov7", anchors=APART[3])
     maps = zero_maps(model)
     loss, parts = make_loss(model, HYP, size=1280)(maps, torch.tensor([TARGET]))
-    # One candidate, which predicts the very box: IoU 1. Cross-entropy at probability 1/2 is ln 2.
+    # One candidate, which predicts exactly the box: IoU 1. Cross-entropy at probability 1/2 is ln 2.
     # Gains x 3 / 3 levels; classes 2/80; objectness (1280 / 640)^2 = 4, balance 4, 1 and 0.4
     assert parts["box"].item() == pytest.approx(0, abs=1e-6)
     assert parts["obj"].item() == pytest.approx(LN2 * 5.4 * 0.7 * 4)
@@ -109,7 +109,7 @@ def test_simota_by_hand():
 
 def test_simota_leaves_out_the_worse_candidates():
     model = detector("yolov7", anchors=APART[3])
-    target = torch.tensor([[0.0, 1, 14, 22, 32, 32]])  # right and below in its cell: asks the cells right and below
+    target = torch.tensor([[0.0, 1, 14, 22, 32, 32]])  # right and below in its cell: takes the cells right and below
     maps = zero_maps(model)
     make_loss(model, HYP, size=640)(maps, target)[0].backward()
     goals = objectness_goals(maps[0], weight=4 * 0.7)[0, 0]

@@ -311,7 +311,7 @@ def test_jitter_equals_tables_of_hue_saturation_and_value(drawn):
         difference = np.abs(planes.transpose(1, 2, 0).astype(int) - by_tables(image, gains))
         assert difference.mean() < 0.2
         assert (difference > 1).mean() < 0.02
-        assert (difference > 18).mean() < 1e-3  # next to red, where the gain of hue tears the circle
+        assert (difference > 18).mean() < 1e-3  # next to red, where the hue gain wraps around
 
 
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))

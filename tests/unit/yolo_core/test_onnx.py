@@ -66,7 +66,7 @@ def test_suppression_in_the_graph_equals_ours(fused, folder):
     expected = nms(Plain(fused)(images), Suppression(0.3, 0.5, 10_000))
     assert min(map(len, expected)) > 20
     for ours, theirs in zip(expected, found, strict=True):
-        # Scores equal but for rounding may stand in another order: compare by class, then score.
+        # Scores that differ by rounding may come in another order: compare by class, then score.
         order = [rows[(rows[:, 5] * 1000 + rows[:, 4]).argsort()] for rows in (ours, theirs)]
         assert order[0].shape == order[1].shape
         assert torch.allclose(order[0], order[1], rtol=1e-3, atol=1e-3)
@@ -108,7 +108,7 @@ def mish():
             if name.endswith("bn.weight"):
                 weight.mul_(3)
         for level, raw in zip(model.head.levels, model.eval()(torch.rand(4, 3, SIZE, SIZE)), strict=True):
-            level.weight.div_(raw.std())  # what comes out is moderate again
+            level.weight.div_(raw.std())  # outputs are moderate again
             level.bias.zero_()
     return fuse(model)
 

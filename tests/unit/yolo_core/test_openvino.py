@@ -130,7 +130,7 @@ def test_nothing_is_sent_or_left_in_the_home(tmp_path):
         print(talk, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
     """
     (tmp_path / "home").mkdir()
-    hosted = ("CI", "TF_BUILD", "JENKINS_URL")  # where the reporter would be silent by itself
+    hosted = ("CI", "TF_BUILD", "JENKINS_URL")  # where the reporter would send nothing anyway
     env = {name: value for name, value in os.environ.items() if name not in hosted}
     env |= {"HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
     env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -147,7 +147,7 @@ def test_signals_are_handled_after_predictors_went_in_the_order_they_came(folder
         import faulthandler, signal, subprocess, sys
         from pathlib import Path
         from yolo_core.deploy.openvino import OpenVINOPredictor
-        faulthandler.enable()  # handlers run on a stack of their own
+        faulthandler.enable()  # handlers run on their own stack
         signal.signal(signal.SIGCHLD, lambda *_: None)
         predictors = [OpenVINOPredictor(Path(sys.argv[1]), "fp32") for _ in range(3)]
         while predictors:

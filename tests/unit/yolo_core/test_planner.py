@@ -218,7 +218,7 @@ def test_the_roofline_by_hand():
         ),
         min_size=1,
         max_size=6,
-        unique_by=lambda m: round(m.footprint.gflops, 3),  # equal work measured at two times has no one answer
+        unique_by=lambda m: round(m.footprint.gflops, 3),  # equal work measured at two speeds has no single answer
     )
 )
 def test_a_measured_graph_is_predicted_at_its_measured_time(measured):

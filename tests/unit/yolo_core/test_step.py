@@ -15,7 +15,7 @@ from yolo_core.train.step import Learner, StepConfig, reproducible
 
 CURVES = json.loads((Path(__file__).parents[2] / "golden/training-curves.json").read_text())
 CPU = torch.device("cpu")
-# Of the distances, relative. SimOTA's choice jumps with the last bits of the predictions: a box more or less is learnt.
+# SimOTA's choice depends on the last bits of the predictions: one box more or less is assigned.
 WITHIN = {"yolov4-tiny": 2e-3, "yolov4-csp": 2e-3, "yolov7-tiny": 5e-3}
 
 
@@ -82,7 +82,7 @@ def test_nothing_in_a_step_reads_the_values_of_a_tensor(name: str) -> None:
 def test_nothing_in_a_step_waits_for_the_gpu(name: str, dtype: torch.dtype | None) -> None:
     learner = learner_of(name, 0.125, 128, device=torch.device("cuda"), dtype=dtype)
     (phase,) = learner.losses
-    for step in range(4):  # the first two make what is kept from then on
+    for step in range(4):  # the first two allocate what is kept from then on
         torch.cuda.set_sync_debug_mode("error" if step >= 2 else "default")
         try:
             learner.learn(batch_of(step, 128), phase, Values(0.01, 0.01, 0.9, 2), step % 2 == 1)
