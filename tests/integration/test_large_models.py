@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from parameter_reads import run
 
 from components import params as params_
 from components.stages import anchors, benchmark, evaluate, export, prepare, train
@@ -46,24 +47,17 @@ def test_from_training_to_timing(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     params = params_.load(Path(__file__).parents[2] / "params.yaml", [*SETTINGS, f"models=[{name}]"])
     data, weights, exported = tmp_path / "data", tmp_path / "train/model.safetensors", tmp_path / "export"
-    prepare.run(params, out=data)
-    anchors.run(params, data=data, out=tmp_path / "anchors")
-    train.run(
-        params,
-        model=name,
-        data=data,
-        anchors=tmp_path / f"anchors/{name}.json",
-        hyp=None,
-        out=tmp_path / "train",
-        work=tmp_path / "runs",
-    )
+    run(prepare, params, out=data)
+    run(anchors, params, data=data, out=tmp_path / "anchors")
+    paths = {"anchors": tmp_path / f"anchors/{name}.json", "out": tmp_path / "train", "work": tmp_path / "runs"}
+    run(train, params, model=name, data=data, hyp=None, **paths)
     model = load_detector(weights).model
     assert (model.auxiliary is not None) == (name == "yolov7-w6")  # training can continue from the file
 
     common = {"model": name, "data": data, "weights": weights, **options}
-    evaluate.run(params, **common, out=tmp_path / "evaluate")
-    export.run(params, **common, out=exported)
-    benchmark.run(params, **common, export=exported, out=tmp_path / "benchmark")
+    run(evaluate, params, **common, out=tmp_path / "evaluate")
+    run(export, params, **common, out=exported)
+    run(benchmark, params, **common, export=exported, out=tmp_path / "benchmark")
     levels = len(model.strides) - options.get("drop_levels", 0)
     assert len(json.loads((tmp_path / "evaluate/metrics.json").read_text())["strides"]) == levels
     assert json.loads((exported / "export.json").read_text())["onnx"]["relative_error"] < 1e-3

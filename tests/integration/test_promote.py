@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import boto3
 import pytest
+from parameter_reads import run
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
 
 from components.files import sha256
@@ -60,14 +61,8 @@ def registry(filled: tuple[Path, Registry], tmp_path: Path, monkeypatch: pytest.
 
 
 def judge(outputs: Outputs, *overrides: str, rollback: bool = False) -> dict[str, Any]:
-    promote.run(
-        load_params(*overrides),
-        model=MODEL,
-        registered=outputs.registered,
-        data=outputs.data,
-        out=outputs.promoted,
-        rollback=rollback,
-    )
+    given = {"registered": outputs.registered, "data": outputs.data, "out": outputs.promoted}
+    run(promote, load_params(*overrides), model=MODEL, **given, rollback=rollback)
     return json.loads(outputs.promoted.read_text())
 
 

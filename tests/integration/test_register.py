@@ -16,6 +16,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import get_model_info
 from mlflow.pyfunc import PyFuncModel, load_model
+from parameter_reads import run
 from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
 from waiting import LIMIT_S
 
@@ -108,7 +109,7 @@ def paths(client: Any, run_id: str, folder: str = "") -> set[str]:
 
 def test_registering_again_finds_the_version(outputs: Outputs, record: dict[str, Any]):
     before = outputs.registered.read_bytes()
-    summary = register.run(load_params(), model=MODEL, **outputs.paths)
+    summary = run(register, load_params(), model=MODEL, **outputs.paths)
     assert summary == {"name": NAME, "version": record["version"], "state": "known"}
     assert outputs.registered.read_bytes() == before
     assert len(connection.connect().search_model_versions(f"name = '{NAME}'")) == 1

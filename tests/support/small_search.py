@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import parameter_reads
 from small_training import ROOT
 from waiting import until
 
@@ -44,13 +45,8 @@ def prepared(folder: Path) -> Path:
 
 
 def run(folder: Path, prepared: Path, *overrides: str) -> dict:
-    return evolve.run(
-        params(*overrides),
-        data=prepared / "data",
-        anchors=prepared / "anchors",
-        out=folder / "out",
-        work=folder / "work",
-    )
+    paths = {"data": prepared / "data", "anchors": prepared / "anchors", "out": folder / "out", "work": folder / "work"}
+    return parameter_reads.run(evolve, params(*overrides), **paths)
 
 
 def records(path: Path) -> dict[int, Record]:

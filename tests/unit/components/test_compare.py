@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import pytest
+from parameter_reads import run
 
 from components import params
 from components.stages import compare
@@ -48,7 +49,7 @@ def made(folder: Path, models: dict[str, tuple[float | None, float]]) -> dict[st
 def test_a_row_and_a_point_for_each_model(tmp_path: Path) -> None:
     paths = made(tmp_path, {**MODELS, "another-run's": (0.9, 1.0), "no-truth": (None, 5.0)})
     chosen = params.load(PARAMS, [f"models=[{', '.join(MODELS)}, no-truth]"])
-    assert compare.run(chosen, **paths) == {"models": 5, "best for their time": "fast, slow"}
+    assert run(compare, chosen, **paths) == {"models": 5, "best for their time": "fast, slow"}
     written = json.loads((tmp_path / "out/comparison.json").read_text())
     assert written["devices"] == ["a CPU"]
     assert {model: entry["on_front"] for model, entry in written["models"].items()} == {
