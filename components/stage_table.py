@@ -81,6 +81,7 @@ CHANGED_MODEL = (
            own_result=True),
 )  # fmt: skip
 SCORING = tuple(f"evaluate.{key}" for key in ("batch", "conf", "iou", "max_detections", "judge"))
+LINEAGE = ("seed", "anchors", "evolve", "train", *SCORING)  # what a version records of its training
 RECORDED = "it acts on the registry, so a cached result must not stand in for running it"
 
 STAGES = (
@@ -287,7 +288,7 @@ STAGES = (
             "benchmark": Input("benchmark", "Results of `benchmark`."),
         },
         result=Result("outputs/register/{model}.json", "registered", persist=RECORDED),
-        params=("register",),
+        params=("register", *LINEAGE),
         records=("anchors", "evolve", "train"),
         resources=Resources("500m", "4Gi"),
         examples=("scaled-yolov4 register --model yolov4-tiny",),
