@@ -1,12 +1,11 @@
 """Checks one image file: is it complete, and what must change so that every reader sees the same 8-bit RGB pixels.
 
 Truncation is detected twice: the end marker (JPEG EOI after the last scan, PNG IEND) must be present, and the decoder
-must deliver every pixel. A PNG's chunks must be known and their checksums correct: decoders other than Pillow's insist
-on that.
+must deliver every pixel, and for a JPEG must not run out of coded data (see `jpeg_check`). A PNG's chunks must be known
+and their checksums correct: decoders other than Pillow's insist on that.
 """
 
 import io
-import re
 import threading
 import zlib
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from components.datasets.jpeg_check import Scans, find_scans, is_cut, shrink
 
 EXIF_ORIENTATION = 0x0112
 EXIF_MARKS = (b"\xff\xe1", b"eXIf")  # of the segment of a JPEG and the chunk of a PNG that hold it
@@ -31,10 +32,6 @@ WAIT_S = 600.0  # for memory to decode in; then it is decoded anyway
 PNG_END = b"IEND\xaeB`\x82"
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # that the pixels depend on; OpenCV refuses files with others
 PNG_START_BYTES = 8  # of the signature before the first chunk
-_MARKER = re.compile(rb"\xff[^\x00\xff]")
-_WITHOUT_LENGTH = frozenset([0x01, *range(0xD0, 0xD9)])
-# In scan data 0xFF is followed by 0x00 or a restart marker D0 to D7 (or is fill); anything else ends the scan.
-_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 CONVERSIONS = {"L": "greyscale", "LA": "greyscale", "1": "greyscale", "P": "palette", "PA": "palette"}
 CONVERSIONS |= {"CMYK": "cmyk", "RGBA": "alpha", "RGBX": "alpha", "RGBa": "alpha", "La": "greyscale"}
 
@@ -67,10 +64,9 @@ def check_image(data: bytes, recorded_px: tuple[float, float] | None = None) -> 
     A plain 8-bit RGB JPEG or PNG is kept byte for byte; anything else is re-encoded (JPEG stays JPEG, the rest becomes
     PNG). Raises BadImage.
     """
-    image, container = _open(data)
-    drafted = container == "JPEG" and not image.info.get("progressive")  # decoded at an eighth of each side
-    with _budget.reserved(image.width * image.height // (64 if drafted else 1)):
-        return _checked(image, container, data, recorded_px)
+    image, container, scans = _open(data)
+    with _budget.reserved(image.width * image.height // (64 if scans and scans.count == 1 else 1)):
+        return _checked(image, container, scans, data, recorded_px)
 
 
 class _PixelBudget:
@@ -96,7 +92,9 @@ class _PixelBudget:
 _budget = _PixelBudget(MAX_PIXELS)
 
 
-def _checked(image: Image.Image, container: str, data: bytes, recorded_px: tuple[float, float] | None) -> CheckedImage:
+def _checked(
+    image: Image.Image, container: str, scans: Scans | None, data: bytes, recorded_px: tuple[float, float] | None
+) -> CheckedImage:
     conversion = _conversion(image, container)
     if container != "JPEG":
         _decode(image)  # before reading the EXIF, which decodes these formats too and hides what fails
@@ -105,9 +103,12 @@ def _checked(image: Image.Image, container: str, data: bytes, recorded_px: tuple
     turned = rotate and orientation != 1
     unclear = orientation == 1 and not _opencv_sees_upright(data)
     plain = conversion is None and orientation == 1 and not unclear
-    if plain and container == "JPEG":
-        image.draft("RGB", (stored_px[0] // 8, stored_px[1] // 8))  # reads all the data but computes fewer pixels
+    shrunk = plain and scans is not None and scans.count == 1
+    if shrunk:
+        shrink(image)
     _decode(image)
+    if scans and is_cut(image, data, scans, shrunk=shrunk):
+        raise BadImage("truncated: the data end before the picture does")
     if not plain:
         container = "JPEG" if container == "JPEG" else "PNG"
         data = _encode(_to_rgb(ImageOps.exif_transpose(image) if turned else image), container)
@@ -117,8 +118,8 @@ def _checked(image: Image.Image, container: str, data: bytes, recorded_px: tuple
     return CheckedImage(data, SUFFIXES[container], width, height, scale, conversions)
 
 
-def _open(data: bytes) -> tuple[Image.Image, str]:
-    """The image, not yet decoded, and its format: "JPEG", "PNG" or another."""
+def _open(data: bytes) -> tuple[Image.Image, str, Scans | None]:
+    """The image, not yet decoded, its format ("JPEG", "PNG" or another) and the scans of a JPEG."""
     if not data:
         raise BadImage("unreadable: empty file")
     try:
@@ -130,11 +131,14 @@ def _open(data: bytes) -> tuple[Image.Image, str]:
     if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
         raise BadImage(f"too large: {image.width}x{image.height} px; at most {MAX_PIXELS / 1e6:g} megapixels")
     container = "JPEG" if image.format in ("JPEG", "MPO") else str(image.format)
-    if (container == "JPEG" and not jpeg_is_whole(data)) or (container == "PNG" and PNG_END not in data):
+    scans = find_scans(data) if container == "JPEG" else None
+    if (container == "JPEG" and scans is None) or (container == "PNG" and PNG_END not in data):
         raise BadImage("truncated: the end of the file is missing")
+    if scans and not scans.are_complete:
+        raise BadImage("truncated: the last scans are missing")
     if image.format == "PNG" and not png_chunks_hold(data):
         raise BadImage("unreadable: unknown chunk type, or wrong checksum")
-    return image, container
+    return image, container, scans
 
 
 def _decode(image: Image.Image) -> None:
@@ -143,30 +147,6 @@ def _decode(image: Image.Image) -> None:
     except Exception as error:  # decoders raise all kinds of errors
         truncated = "truncated" in str(error) or "unexpected end" in str(error).lower()
         raise BadImage(f"{'truncated' if truncated else 'unreadable'}: {error}") from None
-
-
-def jpeg_is_whole(data: bytes) -> bool:
-    """Do the marker segments of a JPEG lead from its start to an end-of-image marker after a scan?"""
-    position, scanned = 2, False
-    while True:
-        found = _MARKER.search(data, position)  # decoders skip stray bytes before a marker, too
-        if found is None:
-            return False
-        position, marker = found.start(), data[found.start() + 1]
-        if marker == 0xD9:
-            return scanned
-        if marker in _WITHOUT_LENGTH:
-            position += 2
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if length < 2:
-            return False
-        position += 2 + length
-        if marker == 0xDA:  # start of scan: coded data up to the next marker
-            end = _SCAN_END.search(data, position)
-            if end is None:
-                return False
-            position, scanned = end.start(), True
 
 
 def png_chunks_hold(data: bytes) -> bool:

@@ -17,7 +17,7 @@ import cv2
 import msgspec
 import PIL
 
-from components.datasets import image_check
+from components.datasets import image_check, jpeg_check
 from components.datasets.raw import RawImage
 from yolo_core.atomic import write_bytes
 
@@ -132,6 +132,6 @@ def _load(file: Path) -> dict[str, _Entry]:
 
 def _rules() -> str:
     """Digest of all that determines how an image is checked and written; another one invalidates the index."""
-    sources = [Path(module).read_bytes() for module in (__file__, image_check.__file__)]
+    sources = [Path(module).read_bytes() for module in (__file__, image_check.__file__, jpeg_check.__file__)]
     versions = [PIL.__version__.encode(), cv2.__version__.encode()]
     return hashlib.sha256(b"\0".join([*sources, *versions])).hexdigest()

@@ -139,6 +139,8 @@ def _write_image(split: str, image: RawImage, out: Path, index: ImageIndex) -> W
         checked = check_image(data, image.size_px)
     except BadImage as bad:
         return str(bad)
+    except Exception as error:  # one image never ends a run
+        return f"unreadable: {type(error).__name__}: {error}"
     right = Path(image.name).suffix.lower() in checked.suffixes
     name = image.name if right else image.name + checked.suffixes[0]
     try:
