@@ -84,7 +84,7 @@ def test_inputs_that_do_not_fit_are_refused(project, tmp_path, changed, message)
     ("changed", "message"),
     [
         ({"size": 100}, "--size = 100: yolov4-tiny needs a multiple of 32 px"),
-        ({"drop_levels": 1}, "--drop-levels = 1: 0 levels of yolov4-tiny can be dropped"),
+        ({"drop_levels": 1}, "--drop-levels = 1: at most 0 levels of yolov4-tiny can be dropped"),
     ],
 )
 def test_options_that_the_model_does_not_allow_are_named(project, tmp_path, changed, message):

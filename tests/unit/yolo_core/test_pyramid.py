@@ -43,5 +43,5 @@ def test_none_dropped_is_the_model_itself():
 )
 def test_a_level_that_cannot_be_dropped_is_refused(name: str, count: int, most: int):
     model = build_model(name, num_classes=2, width=0.125, depth=0.1)
-    with pytest.raises(UserError, match=f"count = {count}: {most} levels of {name} can be dropped"):
+    with pytest.raises(UserError, match=f"count = {count}: at most {most} levels of {name} can be dropped"):
         drop_levels(model, count)
