@@ -89,14 +89,30 @@ class RawSplit:
     """What the source could not even turn into an image or a box."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a folder was read."""
+
+    root: Path
+    """The folder that images are named from."""
+    layout: str
+    """What its layout was taken for, in words for a person."""
+    left_out: list[str] = field(default_factory=list)
+    """Subsets that were not read."""
+    why: str = ""
+    """Why it was taken for that, if it could have been another layout."""
+
+
 @dataclass
 class RawDataset:
-    """Both splits of a source."""
+    """The splits of a source."""
 
     categories: list[Category]
     splits: dict[str, RawSplit]
-    """By name: "train" and "val"."""
+    """By name: "train", and "val" unless the source has no validation split."""
     info: dict[str, object] = field(default_factory=dict)
     """COCO's `info`: where the dataset comes from."""
     licenses: list[object] = field(default_factory=list)
     """COCO's `licenses`."""
+    reading: Reading | None = None
+    """None for a source that is not a folder of the user's."""

@@ -1,12 +1,11 @@
-"""The source `coco-dir`: a folder with COCO instances files and image folders."""
+"""The source `coco-dir`: a folder with COCO instances files and images, as COCO or a tool lays them out."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypedDict, TypeGuard
 
 from components.datasets.raw import (
-    SPLITS,
     Attribution,
     Category,
     Quarantined,
@@ -14,19 +13,20 @@ from components.datasets.raw import (
     RawDataset,
     RawImage,
     RawSplit,
+    Reading,
     Resolved,
 )
-from components.datasets.sources import coco_json
+from components.datasets.sources import coco_json, coco_layout, subsets
 from components.datasets.sources.coco_json import Annotation, Instances
+from components.datasets.sources.coco_layout import Layout
 from components.datasets.sources.fingerprint import file_times
+from components.datasets.sources.joined import joined
 from components.params import Params
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
-ANNOTATIONS = ("annotations/instances_{}2017.json", "annotations/instances_{}.json")
 CARRIED: tuple[Literal["license", "coco_url", "flickr_url", "date_captured"], ...]
 CARRIED = ("license", "coco_url", "flickr_url", "date_captured")  # in the order in which they are written
-IMAGE_FOLDERS = ("images/{}2017", "images/{}", "{}2017", "{}", "images", ".")
 
 
 class _ImageRecord(TypedDict):
@@ -53,31 +53,48 @@ def _root(params: Params) -> Path:
 
 
 def is_layout(root: Path) -> bool:
-    """Is there a COCO annotation file in one of the usual places?"""
-    return any((root / pattern.format(split)).is_file() for pattern in ANNOTATIONS for split in SPLITS)
+    """Are there COCO annotations in one of the usual places?"""
+    return coco_layout.find(root) is not None
 
 
 def read(root: Path, progress: Progress) -> RawDataset:
-    """Read both splits of the COCO layout at `root`. Raises UserError naming what was not found, and where."""
+    """Read the COCO layout at `root`. Raises UserError naming what was not found, and where."""
     if not root.is_dir():
         raise UserError(f"prepare.location = {root}: no such folder")
-    files = {split: _first(root, ANNOTATIONS, split, "annotation file") for split in SPLITS}
-    documents = {split: coco_json.read(file) for split, file in progress(files.items(), "read annotations", total=2)}
-    categories = _categories({files[split]: documents[split].categories for split in SPLITS})
-    splits = {split: _split(split, root, files[split], documents[split]) for split in SPLITS}
-    info, licenses = documents["train"].info, documents["train"].licenses
-    return RawDataset(
-        categories, splits, info if isinstance(info, dict) else {}, licenses if isinstance(licenses, list) else []
+    layout = coco_layout.find(root)
+    if layout is None:
+        raise UserError(f"{root}: no COCO annotations; looked for {coco_layout.LOOKED_FOR}")
+    chosen = subsets.choose(layout.files, root)
+    used = [subset for found in chosen.splits.values() for subset in found]
+    documents = {
+        subset: coco_json.read(layout.files[subset]) for subset in progress(used, "read annotations", total=len(used))
+    }
+    categories = _categories({layout.files[subset]: document.categories for subset, document in documents.items()})
+    categories = _without_placeholder(categories, documents.values())
+    splits = {
+        split: joined({subset: _split(split, root, layout, subset, documents[subset]) for subset in found})
+        for split, found in chosen.splits.items()
+    }
+    first = documents[used[0]]
+    info = first.info if isinstance(first.info, dict) else {}
+    licenses = first.licenses if isinstance(first.licenses, list) else []
+    return RawDataset(categories, splits, info, licenses, Reading(root, layout.name, chosen.left_out))
+
+
+def _without_placeholder(categories: list[Category], documents: Iterable[Instances]) -> list[Category]:
+    """Without the unused category 0 by which Roboflow names the whole, often with the name of a class."""
+    first, *others = categories
+    placeholder = (
+        first["id"] == 0
+        and first.get("supercategory") == "none"
+        and others
+        and all(other.get("supercategory") == first["name"] for other in others)
     )
-
-
-def _first(root: Path, patterns: tuple[str, ...], split: str, what: str) -> Path:
-    candidates = [root / pattern.format(split) for pattern in patterns]
-    found = next((path for path in candidates if path.exists()), None)
-    if found is None:
-        searched = ", ".join(str(path) for path in candidates)
-        raise UserError(f"{root}: no {what} for split {split!r}; searched {searched}")
-    return found
+    if not placeholder:
+        return categories
+    records = (record for document in documents for record in document.annotations)
+    used = any(getattr(record, "category_id", None) == 0 for record in records)
+    return categories if used else others
 
 
 def _categories(by_file: dict[Path, list[object]]) -> list[Category]:
@@ -105,9 +122,10 @@ def _is_category(record: object) -> TypeGuard[Category]:
     return isinstance(record, dict) and _is_int(record.get("id")) and isinstance(record.get("name"), str)
 
 
-def _split(split: str, root: Path, file: Path, document: Instances) -> RawSplit:
-    raw = RawSplit([], [])
-    folder = _image_folder(root, split, document.images)
+def _split(split: str, root: Path, layout: Layout, subset: str, document: Instances) -> RawSplit:
+    raw, file = RawSplit([], []), layout.files[subset]
+    names = [image["file_name"] for image in document.images[:10] if _is_image(image)]
+    folder = coco_layout.image_folder(root, layout, subset, names)
     for record in document.images:
         if not _is_image(record):
             item = record.get("file_name") if isinstance(record, dict) else None
@@ -134,16 +152,6 @@ def _split(split: str, root: Path, file: Path, document: Instances) -> RawSplit:
             )
         )
     return raw
-
-
-def _image_folder(root: Path, split: str, images: list[object]) -> Path:
-    """The first folder that holds one of the first images listed, else the first existing one below the root."""
-    names = [image["file_name"] for image in images[:10] if _is_image(image)]
-    folders = [root / pattern.format(split) for pattern in IMAGE_FOLDERS]
-    for folder in folders:
-        if any((folder / name).is_file() for name in names):
-            return folder
-    return _first(root, IMAGE_FOLDERS[:-1], split, "image folder")
 
 
 def _is_image(record: object) -> TypeGuard[_ImageRecord]:
