@@ -5,6 +5,7 @@ Every stage takes one `Params`. Units and meanings are documented in the comment
 
 import hashlib
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,13 +56,33 @@ def _quoted(value: object) -> object:
     return value
 
 
+def _with_a_group(pattern: str | None) -> str | None:
+    if pattern is None:
+        return None
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"not a regular expression ({error})") from None
+    if not compiled.groups:
+        raise ValueError("its first group in parentheses names the group; for example '(video[0-9]+)_'")
+    return pattern
+
+
 class PrepareParams(Section):
     source: Literal["digits", "coco-dir", "yolo-dir", "coco2017", "s3", "dvc"]
     location: str | None = None
     path: str | None = None
     revision: Annotated[str | None, BeforeValidator(_quoted)] = None
+    val_fraction: float | None = Field(default=None, gt=0, lt=1)
+    group_pattern: Annotated[str | None, AfterValidator(_with_a_group)] = None
     max_bad_fraction: float = Field(ge=0, le=1)
     digits: DigitsParams
+
+    @model_validator(mode="after")
+    def _groups_are_split(self) -> "PrepareParams":
+        if self.group_pattern is not None and self.val_fraction is None:
+            raise ValueError("group_pattern needs val_fraction, the fraction of images to split off")
+        return self
 
 
 class AnchorsParams(Section):

@@ -50,6 +50,8 @@ class _Entry:
     """Path, state and recorded size of the image."""
     copy: list[int]
     """State of the checked copy."""
+    content: str
+    """SHA-256 (hex) of the source file."""
     written: Written
 
 
@@ -77,28 +79,39 @@ class ImageIndex:
         self._found[key] = entry
         return entry.written
 
+    def content(self, image: RawImage, splits: tuple[str, ...]) -> str | None:
+        """SHA-256 (hex) of an unchanged source file, in whichever of `splits` it was; None if it must be read."""
+        try:
+            state = _source(image, os.stat(image.path))  # noqa: PTH116
+        except (OSError, ValueError):
+            return None
+        entries = (self._known.get(f"{split}/{image.name}") for split in splits)
+        return next((entry.content for entry in entries if entry and entry.source == state), None)
+
     @property
     def reused(self) -> int:
         """The number of images that did not have to be read."""
         return sum(self._known.get(key) is entry for key, entry in self._found.items())
 
-    def remember(self, split: str, image: RawImage, before: os.stat_result, written: Written, copy: Path) -> None:
-        """Add a checked image. before: the file's state when it was opened for reading, just now."""
+    def remember(
+        self, split: str, image: RawImage, before: os.stat_result, content: str, written: Written, copy: Path
+    ) -> None:
+        """Add a checked image. before: the file's state when it was opened for reading, just now; content: SHA-256."""
         changed = max(before.st_mtime_ns, before.st_ctime_ns)
         if self._file and changed + SETTLED_NS < time.time_ns():
-            self._found[f"{split}/{image.name}"] = _Entry(_source(image, before), _copy(copy.lstat()), written)
+            self._found[f"{split}/{image.name}"] = _Entry(_source(image, before), _copy(copy.lstat()), content, written)
 
     def save(self) -> None:
         """Store the index of this run, once the new dataset folder is in place."""
         if self._file:
-            files = {key: [one.source, one.copy, *_values(one.written)] for key, one in self._found.items()}
+            files = {key: _row(entry) for key, entry in self._found.items()}
             write_bytes(self._file, json.dumps({"rules": _rules(), "files": files}).encode())  # ASCII: any name fits
 
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\0]+$")]  # a file name without a folder
 _Pixels = Annotated[int, msgspec.Meta(gt=0)]
-# The states of source and copy, then `_values`.
-_Row = tuple[list[Any], list[int], _Name, str, _Pixels, _Pixels, tuple[float, float], tuple[str, ...]]
+# The states of source and copy, the digest of the source, then `_values`.
+_Row = tuple[list[Any], list[int], str, _Name, str, _Pixels, _Pixels, tuple[float, float], tuple[str, ...]]
 
 
 def _source(image: RawImage, state: os.stat_result) -> list[object]:
@@ -109,6 +122,10 @@ def _source(image: RawImage, state: os.stat_result) -> list[object]:
 def _copy(state: os.stat_result) -> list[int]:
     """Without the inode's change time, which a link updates."""
     return [state.st_mode, state.st_size, state.st_mtime_ns, state.st_ino]
+
+
+def _row(entry: _Entry) -> list[object]:
+    return [entry.source, entry.copy, entry.content, *_values(entry.written)]
 
 
 def _values(written: Written) -> list[object]:
@@ -125,8 +142,8 @@ def _load(file: Path) -> dict[str, _Entry]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError, msgspec.ValidationError):
         return {}
     return {
-        key: _Entry(source, copy, Written(name, sha256, width, height, scale, conversions))
-        for key, (source, copy, name, sha256, width, height, scale, conversions) in rows.items()
+        key: _Entry(source, copy, content, Written(name, sha256, width, height, scale, conversions))
+        for key, (source, copy, content, name, sha256, width, height, scale, conversions) in rows.items()
     }
 
 

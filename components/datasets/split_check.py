@@ -116,7 +116,7 @@ def _check_images(split: str, images: list[RawImage], out: Path, index: ImageInd
             yield from (written or next(read) for written in known)
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def without_waiting(path: str, flags: int) -> int:
     """Open without waiting for a writer, should it be a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 
@@ -124,7 +124,7 @@ def _without_waiting(path: str, flags: int) -> int:
 def _write_image(split: str, image: RawImage, out: Path, index: ImageIndex) -> Written | str:
     """Write the checked image, or say why it is refused. Threads help: decoding and hashing release the GIL."""
     try:
-        with open(image.path, "rb", opener=_without_waiting) as file:
+        with open(image.path, "rb", opener=without_waiting) as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 return "unreadable: not a file"  # reading a pipe or device may never end
@@ -148,7 +148,8 @@ def _write_image(split: str, image: RawImage, out: Path, index: ImageIndex) -> W
             file.write(checked.data)
     except FileExistsError:
         return f"duplicate file name {name}"
-    digest = hashlib.sha256(checked.data).hexdigest()
+    content = hashlib.sha256(data).hexdigest()
+    digest = content if checked.data is data else hashlib.sha256(checked.data).hexdigest()
     written = Written(name, digest, checked.width, checked.height, checked.scale, checked.conversions)
-    index.remember(split, image, before, written, out / name)
+    index.remember(split, image, before, content, written, out / name)
     return written

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 from components.datasets import manifest, sources
@@ -12,6 +14,7 @@ from components.datasets.folder import building
 from components.datasets.image_index import ImageIndex
 from components.datasets.raw import RawDataset
 from components.datasets.split_check import CheckedSplit, check_split
+from components.datasets.validation_split import Division, divide
 from components.params import Params
 from yolo_core.atomic import write_text
 from yolo_core.errors import UserError
@@ -35,6 +38,8 @@ def run(params: Params, *, out: Path, work: Path | None = None, progress: Progre
         scratch = folder / "scratch"
         scratch.mkdir()
         raw = source.load(params, scratch=scratch, downloads=out.parent / "downloads", progress=progress)
+        raw, division = divide(raw, params.prepare, index, progress)
+        _tell_reading(params, raw, division)
         ids = {record["id"] for record in raw.categories}
         splits = {
             name: check_split(name, split, ids, folder / "images" / name, index, progress)
@@ -42,7 +47,7 @@ def run(params: Params, *, out: Path, work: Path | None = None, progress: Progre
         }
         shutil.rmtree(scratch)
         _refuse_bad(splits, params.prepare.max_bad_fraction, report)
-        document = _write_documents(params, raw, splits, folder)
+        document = _write_documents(_source(params, division), raw, splits, folder)
     report.unlink(missing_ok=True)  # of an earlier, refused run
     index.save()
     return _summary(document, index)
@@ -73,7 +78,7 @@ def _refuse_bad(splits: dict[str, CheckedSplit], limit: float, report: Path) -> 
 
 
 def _write_documents(
-    params: Params, raw: RawDataset, splits: dict[str, CheckedSplit], folder: Path
+    source: dict[str, object], raw: RawDataset, splits: dict[str, CheckedSplit], folder: Path
 ) -> manifest.Manifest:
     """Write the annotation files and the manifest; returns the manifest."""
     files = {}
@@ -91,14 +96,30 @@ def _write_documents(
         (folder / path).write_bytes(data)
         files[path] = hashlib.sha256(data).hexdigest()
         files |= {f"images/{name}/{file}": digest for file, digest in split.sha256.items()}
-    document = manifest.build(_source(params), raw.categories, splits, files)
+    document = manifest.build(source, raw.categories, splits, files)
     (folder / manifest.NAME).write_text(json.dumps(document, indent=1) + "\n")
     return document
 
 
-def _source(params: Params) -> dict[str, object]:
+def _tell_reading(params: Params, raw: RawDataset, division: Division | None) -> None:
+    """Say in one line what a folder was taken for, what was left out and how validation images were split off."""
+    if raw.reading is None:
+        return
+    parts = [f"prepare: {params.prepare.location}: read as {raw.reading.layout}{raw.reading.why}"]
+    if raw.reading.left_out:
+        parts.append(f"not read: {', '.join(raw.reading.left_out)}")
+    if division:
+        parts.append(str(division))
+    elif params.prepare.val_fraction is not None:
+        parts.append("prepare.val_fraction is not used, because there is a validation split")
+    print("; ".join(parts), file=sys.stderr, flush=True)
+
+
+def _source(params: Params, division: Division | None) -> dict[str, object]:
     """The parameters that determine the content."""
     source: dict[str, object] = {"kind": params.prepare.source}
+    if division:
+        source["validation"] = asdict(division)
     if params.prepare.source == "digits":
         return source | {"seed": params.seed, **params.prepare.digits.model_dump()}
     if params.prepare.source == "dvc":
