@@ -209,7 +209,7 @@ def _check(graph: Graph, parameters: dict[str, Any]) -> None:
 def _follow(server: Kubeflow, run_id: str, hours: float) -> None:
     from pipelines.kubeflow import live
 
-    server.patience = 5 * 60  # a server that restarts is back by then; the run continues in any case
+    server.retry_limit_s = 5 * 60  # a server that restarts is back by then; the run continues in any case
     try:
         run = live.follow(server, run_id, limit=hours * HOUR, console=_console())
     except KeyboardInterrupt:

@@ -58,9 +58,9 @@ class ClientWithTimeouts(kfp.Client):
 
 
 class Connection:
-    """patience: seconds to retry while the server cannot be reached or answers 5xx; then TryAgain."""
+    """retry_limit_s: how long to retry while the server cannot be reached or answers 5xx; then TryAgain."""
 
-    def __init__(self, host: str = "", namespace: str = "", token: str = "", *, patience: float = 15) -> None:
+    def __init__(self, host: str = "", namespace: str = "", token: str = "", *, retry_limit_s: float = 15) -> None:
         """Connect. Without a host: as kfp does, by the pod's own account or by the kubeconfig.
 
         Raises UserError when no server is named or the token is refused, TryAgain when the server is unavailable.
@@ -69,7 +69,7 @@ class Connection:
             raise UserError("no Kubeflow server: give --host URL, or set KFP_ENDPOINT")
         if host and not host.startswith("http"):
             raise UserError(f"--host {host}: expected an address such as http://localhost:8080")
-        self.patience, self.host = patience, host
+        self.retry_limit_s, self.host = retry_limit_s, host
         self._client = self._call(ClientWithTimeouts, host, namespace, token)
 
     def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -77,7 +77,7 @@ class Connection:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_transient),
             wait=tenacity.wait_exponential_jitter(initial=0.2, max=10, jitter=0.2),
-            stop=tenacity.stop_after_delay(self.patience),
+            stop=tenacity.stop_after_delay(self.retry_limit_s),
             reraise=True,
         )
         try:
@@ -106,7 +106,7 @@ class Connection:
     def _explained(self, error: ApiException) -> UserError:
         where = f"Kubeflow at {self.host or 'the cluster'}: {error.status} {error.reason}"
         if error.status in TRANSIENT:
-            return TryAgain(f"{where} for {self.patience:g} s")
+            return TryAgain(f"{where} for {self.retry_limit_s:g} s")
         if error.status in (401, 403):
             return UserError(f"{where}; give a valid token with --token or KFP_EXISTING_TOKEN")
         return UserError(f"{where}: {_message(error)}")

@@ -166,7 +166,7 @@ class _Attempt:
         self.was_admitted |= self.queued_since is None
 
     def _overdue(self, status: Status) -> Outcome | None:
-        """The end of our own patience, where KubeRay did not enforce the job's deadline; deletes the job."""
+        """The end of our own waiting, where KubeRay did not enforce the job's deadline; deletes the job."""
         waiting = status.get("jobDeploymentStatus", "") in (*QUEUED, "Initializing")
         if waiting != self.is_waiting:
             self.is_waiting, self.phase_started_at = waiting, time.monotonic()

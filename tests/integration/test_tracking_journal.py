@@ -141,6 +141,7 @@ def proxy(server: services.Services, tmp_path: Path, monkeypatch: pytest.MonkeyP
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_S))
         monkeypatch.setattr(journal, "FIRST_WAIT_S", 0.2)
+        monkeypatch.setattr(tracking_journal, "END_TIMEOUT_S", LIMIT_S)
         monkeypatch.chdir(tmp_path)
         yield proxy
 

@@ -200,7 +200,7 @@ def test_an_unknown_run_is_one_line_and_exit_code_2(server: KfpServer) -> None:
 def test_a_server_that_stays_away_is_exit_code_3(
     server: KfpServer, fault: Fault | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubeflow.Kubeflow.__init__, "__kwdefaults__", {"patience": 0.5})
+    monkeypatch.setattr(kubeflow.Kubeflow.__init__, "__kwdefaults__", {"retry_limit_s": 0.5})
     if fault:
         server.faults.append(fault)
         result = submitted(server)
@@ -211,7 +211,7 @@ def test_a_server_that_stays_away_is_exit_code_3(
 
 
 def test_a_server_that_does_not_answer_is_given_up(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubeflow.Kubeflow.__init__, "__kwdefaults__", {"patience": 0.1})
+    monkeypatch.setattr(kubeflow.Kubeflow.__init__, "__kwdefaults__", {"retry_limit_s": 0.1})
     monkeypatch.setattr(connection, "TIMEOUTS", (0.2, 0.2))
     server.faults.append(Fault("GET", "healthz", delay=1, times=1000))
     assert submitted(server).exit_code == 3
