@@ -301,7 +301,10 @@ STAGES = (
         load=_promote,
         inputs={"registered": Input("register", "File written by `register`."), "data": DATASET},
         result=Result("outputs/promote/{model}.json", "decision", persist=RECORDED),
-        options=(Option("rollback", bool, "Make the previous champion the champion again.", False),),
+        options=(
+            Option("rollback", bool, "Make the previous champion the champion again.", False),
+            Option("force", bool, "Make the registered version the champion without judging it.", False),
+        ),
         params=("seed", "promote", "train.device", *SCORING),
         resources=Resources("500m", "4Gi"),
         examples=("scaled-yolov4 promote --model yolov4-tiny", "scaled-yolov4 promote --model yolov4-tiny --rollback"),

@@ -22,9 +22,15 @@ ROLLED_BACK_TAG = "scaled_yolov4.rolled_back"
 
 
 def decision_on(version: "ModelVersion") -> Decision | None:
-    """The decision recorded on a version; None when it has not been judged."""
+    """The decision recorded on a version; None when it has not been judged. UserError for a tag that is damaged."""
     text = version.tags.get(DECISION_TAG)
-    return Decision.parse(text) if text else None
+    try:
+        return Decision.parse(text) if text else None
+    except (ValueError, LookupError, TypeError):
+        raise UserError(
+            f"{version.name}: the tag {DECISION_TAG} of version {version.version} is not a decision of this release; "
+            "delete the tag to have the version judged again"
+        ) from None
 
 
 def record(client: "MlflowClient", version: "ModelVersion", decision: Decision) -> None:
@@ -44,10 +50,10 @@ def aliases_after(decision: Decision, aliases: Mapping[str, int]) -> dict[str, i
     """The aliases to set after a decision, in order; None deletes one."""
     if decision.decision != "promote":
         return {CHALLENGER: decision.version}
-    challenger = aliases.get(CHALLENGER)
+    challenger, previous = aliases.get(CHALLENGER), decision.champion_before or aliases.get(PREVIOUS)
     return {
         CHALLENGER: None if challenger == decision.version else challenger,
-        PREVIOUS: decision.champion_before,
+        PREVIOUS: None if previous == decision.version else previous,
         CHAMPION: decision.version,
     }
 
@@ -94,6 +100,11 @@ def roll_back(model: str, location: str | None = None) -> Decision:
                 raise
             aliases = {}
         champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+        if champion is None and previous is not None:
+            raise UserError(
+                f"{name}: no version has the alias `{CHAMPION}`, so there is none to roll back from; set it on the "
+                f"version in service, such as {previous}, which has the alias `{PREVIOUS}`"
+            )
         if champion is None or previous is None or previous == champion:
             raise UserError(f"{name}: there is no previous champion to restore")
         publish_champion(client, name, previous, location)

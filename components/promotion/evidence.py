@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from components.files import read_json
 from components.params import Params
-from components.tracking.model_versions import EVIDENCE, version_weights
+from components.tracking.model_versions import evidence_of, version_weights
 from yolo_core.evaluate.detections import Detections
 from yolo_core.progress import Progress
 
@@ -28,10 +28,10 @@ class Evidence:
     """The device of that measurement, as benchmark.json describes it."""
 
 
-def registered_evidence(client: "MlflowClient", version: "ModelVersion") -> Evidence:
-    """The evidence that was stored with a version at its registration."""
+def registered_evidence(client: "MlflowClient", version: "ModelVersion", remedy: str) -> Evidence:
+    """The evidence that was stored with a version at its registration. UserError if it is gone; remedy: what to do."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(client.download_artifacts(str(version.run_id), EVIDENCE, temporary))
+        folder = evidence_of(client, version, Path(temporary), remedy)
         benchmark = read_json(folder / "benchmark.json")
         detections = Detections.of(read_json(folder / "detections.json"))
         return Evidence(detections, benchmark.get("latency_ms_b1"), benchmark.get("device"))

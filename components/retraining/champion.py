@@ -12,7 +12,7 @@ from components.datasets.prepared import load_prepared
 from components.files import read_json
 from components.lineage.record import Lineage, of_version
 from components.params import Params, hyperparameters
-from components.tracking.model_versions import EVIDENCE, version_weights
+from components.tracking.model_versions import CHAMPION, evidence_of, version_weights
 from yolo_core.anchors import quality, training_boxes
 from yolo_core.atomic import replaced
 from yolo_core.models import get_spec
@@ -21,6 +21,8 @@ from yolo_core.models.weights import load_detector
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+REMEDY = f"move the alias `{CHAMPION}` to a version that has one, or train with `scaled-yolov4 retrain --force`"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Comparison:
 def load(client: "MlflowClient", version: "ModelVersion", folder: Path) -> Champion:
     """The champion with what was stored at its registration; its weights go to `folder`."""
     with tempfile.TemporaryDirectory() as temporary:
-        evidence = Path(client.download_artifacts(str(version.run_id), EVIDENCE, temporary))
+        evidence = evidence_of(client, version, Path(temporary), REMEDY)
         dataset, training = manifest.read(evidence / manifest.NAME), read_json(evidence / "train.json")
     return Champion(
         version=int(version.version),

@@ -22,12 +22,13 @@ from components.evaluation.inputs import load_inputs
 from components.files import require
 from components.lineage.record import SOURCE_TAG, SOURCE_VARIABLE, Lineage, judged_alike, lineage, of_version
 from components.params import Params
+from components.promotion.contenders import check_never_championed
 from components.retraining import champion as champions
 from components.retraining.cost import estimate
 from components.retraining.decision import TRAINING, Action, Decision, decide
 from components.retraining.page import page
 from components.tracking.connection import connect, reaching
-from components.tracking.model_versions import CHALLENGER, CHAMPION, version_of
+from components.tracking.model_versions import CHALLENGER, CHAMPION, registered_name, version_of
 from components.tracking.runs import stage_run
 from components.workspace import DATA, OUTPUTS
 from yolo_core import progress as progress_
@@ -73,8 +74,7 @@ def _decide(params: Params, model: str, data: Path, out: Path, force: bool) -> D
     with tempfile.TemporaryDirectory() as folder:
         with reaching():
             judged = {alias: version_of(client, model, alias) for alias in (CHAMPION, CHALLENGER)}
-            version = judged[CHAMPION]
-            champion = champions.load(client, version, Path(folder)) if version else None
+            champion = _champion(client, model, judged[CHAMPION], Path(folder), force)
         found = champions.compared(champion, params, model, data, after, now) if champion else None
         action, reason = _action(params, found)
         if force:
@@ -104,6 +104,20 @@ def _decide(params: Params, model: str, data: Path, out: Path, force: bool) -> D
     write_text(out / "decision.md", page(decision))
     _log(params, data, out, decision)
     return decision
+
+
+def _champion(
+    client: "MlflowClient", model: str, version: "ModelVersion | None", folder: Path, force: bool
+) -> champions.Champion | None:
+    """The champion; None when there never was one, or with `force` when it cannot be read."""
+    try:
+        if version:
+            return champions.load(client, version, folder)
+        check_never_championed(client, registered_name(model))
+    except UserError:
+        if not force:
+            raise
+    return None
 
 
 def _action(params: Params, found: champions.Comparison | None) -> tuple[Action, str]:

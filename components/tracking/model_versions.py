@@ -7,6 +7,8 @@ MLflow in `components.tracking.champions`.
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 from components.tracking.connection import shown_uri
 from components.tracking.runs import INPUTS_TAG, PIPELINE_TAG
 from yolo_core.atomic import replaced
+from yolo_core.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,9 +88,22 @@ def registered_name(model: str) -> str:
 
 
 def version_of_inputs(client: "MlflowClient", model: str, inputs: str) -> "ModelVersion | None":
-    """The registered version made of these inputs (a digest), None while there is none."""
+    """The first version made from these inputs (a digest) whose run still exists; None while there is none."""
     query = f"name = '{registered_name(model)}' and tags.`{INPUTS_TAG}` = '{inputs}'"
-    return min(client.search_model_versions(query), key=lambda version: int(version.version), default=None)
+    found = sorted(client.search_model_versions(query), key=lambda version: int(version.version))
+    return next((version for version in found if _has_run(client, version)), None)
+
+
+def _has_run(client: "MlflowClient", version: "ModelVersion") -> bool:
+    """Whether the run that made a version exists: `mlflow gc` purges deleted runs and leaves their versions."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(version.run_id and client.get_run(version.run_id))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def aliases_of(client: "MlflowClient", name: str) -> dict[str, int]:
@@ -107,13 +123,44 @@ def version_of(client: "MlflowClient", model: str, alias: str) -> "ModelVersion 
         return None
 
 
+def evidence_of(client: "MlflowClient", version: "ModelVersion", place: Path, remedy: str) -> Path:
+    """The folder `EVIDENCE` of a version's run, downloaded to `place`.
+
+    UserError if the run is gone or was not made by `register`; remedy: what to do then.
+    """
+    what = f"{version.name}: version {version.version} has no"
+    if not _has_run(client, version):
+        raise UserError(f"{what} run in MLflow at {shown_uri()}, so its detections and speed are unknown; {remedy}")
+    with _found(f"{what} evidence in its run {version.run_id}; {remedy}"):
+        return Path(client.download_artifacts(str(version.run_id), EVIDENCE, str(place)))
+
+
 def version_weights(version: "ModelVersion", path: Path) -> Path:
-    """Write the detector file of a registered version to `path`."""
+    """Write the detector file of a registered version to `path`; UserError if the version has none."""
     from mlflow.artifacts import download_artifacts
 
-    with tempfile.TemporaryDirectory() as folder:
+    remedy = "register its results again, or move its aliases to another version"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _found(f"{version.name}: version {version.version} has no detector file in its artifacts; {remedy}"),
+    ):
         uri = f"models:/{version.name}/{version.version}/artifacts"
         found = Path(download_artifacts(uri, dst_path=folder)) / "model.safetensors"
         with replaced(path) as temporary:
             shutil.copyfile(found, temporary)
     return path
+
+
+@contextmanager
+def _found(otherwise: str) -> Iterator[None]:
+    """UserError(otherwise) for artifacts that do not exist."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(otherwise) from None
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+            raise
+        raise UserError(otherwise) from None

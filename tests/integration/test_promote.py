@@ -60,9 +60,9 @@ def registry(filled: tuple[Path, Registry], tmp_path: Path, monkeypatch: pytest.
     return versions
 
 
-def judge(outputs: Outputs, *overrides: str, rollback: bool = False) -> dict[str, Any]:
+def judge(outputs: Outputs, *overrides: str, **flags: bool) -> dict[str, Any]:
     given = {"registered": outputs.registered, "data": outputs.data, "out": outputs.promoted}
-    run(promote, load_params(*overrides), model=MODEL, **given, rollback=rollback)
+    run(promote, load_params(*overrides), model=MODEL, **given, **flags)
     return json.loads(outputs.promoted.read_text())
 
 
@@ -240,3 +240,118 @@ def test_a_version_the_store_does_not_have_is_one_line(registry: Registry, tmp_p
     path.write_text(json.dumps({**named, "version": 99}))
     with pytest.raises(UserError, match=r"registered\.json: version 99 .* is not in MLflow"):
         promote.run(load_params(), model=MODEL, registered=path, data=registry.first.data, out=tmp_path / "out.json")
+
+
+def rewritten(outputs: Outputs, path: Path, **changes: Any) -> Path:
+    """A copy of the file that `register` wrote, with other values."""
+    path.write_text(json.dumps({**json.loads(outputs.registered.read_text()), **changes}))
+    return path
+
+
+def refused(outputs: Outputs, registered: Path, match: str) -> None:
+    """`promote` ends in one line and no alias changes."""
+    before = aliases()
+    with pytest.raises(UserError, match=match) as error:
+        promote.run(
+            load_params(), model=MODEL, registered=registered, data=outputs.data, out=registered.with_name("out.json")
+        )
+    assert "\n" not in str(error.value)
+    assert aliases() == before
+
+
+def test_a_version_of_other_inputs_is_not_promoted(registry: Registry, tmp_path: Path):
+    """As when the file was written for another registry, which numbers its versions 1, 2, ... as well."""
+    judge(registry.first)
+    other = json.loads(registry.worse.registered.read_text())["inputs_sha256"]
+    path = rewritten(registry.better, tmp_path / "registered.json", inputs_sha256=other)
+    refused(registry.better, path, r"registered\.json: version 2 .* was made from other inputs .*register` again")
+    by_hand = connection.connect().create_model_version(NAME, source=str(tmp_path))
+    path = rewritten(registry.better, tmp_path / "registered.json", version=int(by_hand.version))
+    refused(registry.better, path, r"version 6 .* was made from other inputs .*register` again")
+
+
+def test_a_file_of_another_model_or_kind_is_one_line(registry: Registry, tmp_path: Path):
+    path = rewritten(registry.first, tmp_path / "registered.json", registered_model="scaled-yolov4-yolov4-p5")
+    refused(registry.first, path, "is about scaled-yolov4-yolov4-p5; give --model or --registered to match")
+    path.write_text("[1]")
+    refused(registry.first, path, "not written by `scaled-yolov4 register`; run it again")
+
+
+def test_a_deleted_champion_alias_does_not_make_the_next_one_the_first(registry: Registry):
+    judge(registry.first)
+    judge(registry.better)
+    judge(registry.worse)
+    client = connection.connect()
+    client.delete_registered_model_alias(NAME, "champion")
+    refused(registry.worse, registry.worse.registered, "no version has the alias `champion`, which versions 1, 2 had")
+    with pytest.raises(UserError, match="none to roll back from; set it on the version in service, such as 1"):
+        judge(registry.worse, rollback=True)
+    client.set_registered_model_alias(NAME, "champion", "2")
+    assert judge(registry.worse)["decision"] == "hold"
+    assert aliases() == {"champion": 2, "challenger": 3, "previous_champion": 1}
+
+
+def test_a_deleted_champion_version_is_remembered(registry: Registry):
+    """Version 1 leaves with its own decision; that of version 3 still names it."""
+    judge(registry.first)
+    judge(registry.worse)
+    connection.connect().delete_model_version(NAME, "1")
+    refused(registry.worse, registry.worse.registered, "no version has the alias `champion`, which version 1 had")
+
+
+def test_a_forced_version_is_the_champion_and_the_previous_one_is_kept(registry: Registry):
+    judge(registry.first)
+    judge(registry.better)
+    connection.connect().delete_registered_model_alias(NAME, "champion")
+    record = judge(registry.worse, force=True)
+    assert (record["decision"], record["champion_before"], record["champion_after"]) == ("promote", None, 3)
+    assert record["reason"] == "forced, without a comparison with any version"
+    assert aliases() == {"champion": 3, "previous_champion": 1}
+    assert judge(registry.worse, force=True)["reason"] == "version 3 is the champion already"
+    assert judge(registry.better)["reason"].startswith("AP gain")  # the rules hold again
+    assert aliases() == {"champion": 2, "previous_champion": 3}
+
+
+def test_force_brings_back_what_was_rolled_back(registry: Registry):
+    judge(registry.first)
+    judge(registry.better)
+    judge(registry.better, rollback=True)
+    assert judge(registry.better)["decision"] == "hold"
+    assert judge(registry.better, force=True)["reason"] == "forced, without a comparison with version 1"
+    assert "scaled_yolov4.rolled_back" not in tags(2)
+    assert aliases() == {"champion": 2, "previous_champion": 1}
+
+
+def purge(version: int) -> None:
+    """What `mlflow runs delete` and `mlflow gc` do to the run of a version."""
+    client = connection.connect()
+    run = str(client.get_model_version(NAME, str(version)).run_id)
+    client.delete_run(run)
+    client._tracking_client.store._hard_delete_run(run)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_purged_run_is_named(registry: Registry, tmp_path: Path):
+    judge(registry.first)
+    purge(1)
+    refused(
+        registry.better, registry.better.registered, r"version 1 has no run in MLflow .*; move the alias `champion`"
+    )
+    purge(2)
+    refused(registry.better, registry.better.registered, r"version 2 has no run .*; run `scaled-yolov4 register` again")
+    # Registering the same results again makes a version that has a run, once.
+    for _ in range(2):
+        register.run(load_params(), model=MODEL, **{**registry.better.paths, "out": tmp_path / "again.json"})
+        assert json.loads((tmp_path / "again.json").read_text())["version"] == 6
+
+
+def test_a_champion_made_by_hand_is_one_line(registry: Registry, tmp_path: Path):
+    judge(registry.first)
+    client = connection.connect()
+    by_hand = client.create_model_version(NAME, source=str(tmp_path)).version
+    client.set_registered_model_alias(NAME, "champion", by_hand)
+    refused(registry.better, registry.better.registered, "version 6 has the alias `champion` but not the tag")
+    assert judge(registry.better, force=True)["champion_after"] == 2
+    assert aliases() == {"champion": 2, "previous_champion": 6}
+    client.set_model_version_tag(NAME, by_hand, "scaled_yolov4.promotion", "{}")
+    with pytest.raises(UserError, match=r"tag scaled_yolov4\.promotion of version 6 is not a decision"):
+        judge(registry.better, rollback=True)

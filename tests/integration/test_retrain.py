@@ -12,6 +12,7 @@ from stage_outputs import MODEL, load_params, make_outputs
 from components.lineage.record import IMAGE_VARIABLE
 from components.stages import prepare, promote, register, retrain
 from components.tracking import connection
+from yolo_core.errors import UserError
 
 CLASSES = ["dog", "cat"]  # by ascending category id
 
@@ -116,3 +117,20 @@ def test_without_a_champion_it_starts_from_scratch(
     record = decision()
     assert (record["action"], record["reason"]) == ("scratch", "there is no champion yet")
     assert record["cost"]["images"] == 30 * 4
+
+
+def test_a_champion_that_cannot_be_read_is_one_line_unless_forced(source: CocoFolder):
+    client = connection.connect()
+    name = f"scaled-yolov4-{MODEL}"
+    client.delete_registered_model_alias(name, "champion")
+    with pytest.raises(UserError, match="no version has the alias `champion`, which version 1 had before"):
+        decision()
+    client.set_registered_model_alias(name, "champion", "1")
+    run = str(client.get_model_version(name, "1").run_id)
+    client.delete_run(run)
+    client._tracking_client.store._hard_delete_run(run)  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(UserError, match=r"version 1 has no run .*; move the alias `champion`"):
+        decision()
+    retrain.run(load_params(BATCH), dry_run=True, force=True)
+    record = json.loads(Path(f"outputs/retrain/{MODEL}/decision.json").read_text())
+    assert (record["action"], record["champion"]) == ("scratch", None)
