@@ -37,6 +37,10 @@ class CheckedBoxes:
     quarantined: list[Quarantined] = field(default_factory=list)
     clipped: int = 0
     """Boxes cut at the image's edge."""
+    below_a_pixel: int = 0
+    """Boxes narrower or lower than a pixel."""
+    like_corners: int = 0
+    """Boxes that could be x1 y1 x2 y2: the third value exceeds the first, the fourth the second."""
     lost: int = 0
     """Boxes dropped with their image."""
 
@@ -58,7 +62,8 @@ def check_boxes(split: str, raw: RawSplit, category_ids: set[int], written: dict
             if image is None or not isinstance(image_id, int):
                 raise BadBox(f"unknown image id {image_id!r}")
             category_id = _category_id(box, category_ids, seen)
-            xywh_px, clipped = _placed(box.xywh, image, raw.fractions)
+            found = _numbers(box.xywh)
+            xywh_px, clipped = _placed(found, image, raw.fractions)
         except BadBox as bad:
             where = f"{box.where}, image {image.name}" if image else box.where
             checked.quarantined.append(Quarantined(split, "box", where, str(bad)))
@@ -66,6 +71,8 @@ def check_boxes(split: str, raw: RawSplit, category_ids: set[int], written: dict
         own_id = box.id or next(free_ids)  # 0 also means "no match" in COCO's evaluation
         seen.add(own_id)
         checked.clipped += clipped
+        checked.below_a_pixel += min(xywh_px[2:]) < 1
+        checked.like_corners += _like_corners(found, raw.fractions)
         checked.annotations.append(
             {
                 "id": own_id,
@@ -95,9 +102,9 @@ def _category_id(box: RawBox, category_ids: set[int], seen: set[int]) -> int:
     return box.category_id
 
 
-def _placed(given: object, image: Written, fractions: bool) -> tuple[Sequence[float], bool]:
+def _placed(found: Sequence[float], image: Written, fractions: bool) -> tuple[Sequence[float], bool]:
     """(xywh in px of the written image, whether it was clipped)."""
-    xywh = found = _numbers(given)
+    xywh = found
     sx, sy = (image.width, image.height) if fractions else image.scale
     if (sx, sy) != (1.0, 1.0):  # + 0.0 turns -0.0 into 0.0
         xywh = [round(value * factor, 3) + 0.0 for value, factor in zip(found, (sx, sy, sx, sy), strict=True)]
@@ -115,6 +122,12 @@ def _numbers(xywh: object) -> Sequence[float]:
     if min(xywh[2:]) == 0:
         raise BadBox(f"box {_show(xywh)} has zero size")
     return xywh
+
+
+def _like_corners(xywh: Sequence[float], centred: bool) -> bool:
+    """Do the numbers in the label file increase as those of corners do? centred: the first two were the centre."""
+    x, y, w, h = xywh
+    return (w > x + w / 2 and h > y + h / 2) if centred else (w > x and h > y)
 
 
 def _is_finite(value: float) -> bool:

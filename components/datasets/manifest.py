@@ -71,14 +71,21 @@ class SplitCounts(TypedDict):
 
     images: int
     background_images: int
+    """Images without any box."""
     boxes: int
+    """With crowd boxes."""
     crowd_boxes: int
+    """Not trained on."""
     clipped_boxes: int
+    boxes_below_a_pixel: int
+    """Narrower or lower than a pixel."""
+    boxes_like_corners: int
+    """Whose numbers could be x1 y1 x2 y2."""
     quarantined_images: int
     quarantined_boxes: int
     boxes_of_quarantined_images: int
     classes: dict[str, int]
-    """Boxes by class name."""
+    """Boxes by class name, with crowd boxes."""
     box_sizes: BoxSizes
 
 
@@ -202,27 +209,30 @@ def _item(left_out: Quarantined) -> QuarantinedItem:
 
 
 def _describe(split: CheckedSplit, categories: list[Category]) -> SplitCounts:
-    labelled = {record["image_id"] for record in split.annotations}
-    classes = Counter(record["category_id"] for record in split.annotations)
+    annotations = split.boxes.annotations
+    labelled = {record["image_id"] for record in annotations}
+    classes = Counter(record["category_id"] for record in annotations)
     refused = Counter(item.kind for item in split.quarantined)
     return {
         "images": len(split.images),
         "background_images": len(split.images) - len(labelled),
-        "boxes": len(split.annotations),
-        "crowd_boxes": sum(record["iscrowd"] for record in split.annotations),
-        "clipped_boxes": split.clipped,
+        "boxes": len(annotations),
+        "crowd_boxes": sum(record["iscrowd"] for record in annotations),
+        "clipped_boxes": split.boxes.clipped,
+        "boxes_below_a_pixel": split.boxes.below_a_pixel,
+        "boxes_like_corners": split.boxes.like_corners,
         "quarantined_images": refused["image"],
         "quarantined_boxes": refused["box"],
-        "boxes_of_quarantined_images": split.lost,
+        "boxes_of_quarantined_images": split.boxes.lost,
         "classes": {record["name"]: classes[record["id"]] for record in categories},
-        "box_sizes": _box_sizes(split.annotations),
+        "box_sizes": _box_sizes(annotations),
     }
 
 
 def _labels(name: str, split: CheckedSplit) -> dict[str, str]:
     """Digest (16 hex digits) of an image's boxes, in any order, by its path."""
     boxes: dict[int, list[str]] = {record["id"]: [] for record in split.images}
-    for record in split.annotations:
+    for record in split.boxes.annotations:
         boxes[record["image_id"]].append(str([record["category_id"], record["bbox"], record["iscrowd"]]))
     digests = {image: hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest() for image, rows in boxes.items()}
     return {f"images/{name}/{record['file_name']}": digests[record["id"]][:16] for record in split.images}

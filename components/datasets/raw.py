@@ -87,6 +87,8 @@ class RawSplit:
     """Boxes are in fractions of the image's sides instead of pixels."""
     quarantined: list[Quarantined] = field(default_factory=list)
     """What the source could not even turn into an image or a box."""
+    labels_at: str = ""
+    """Where its labels were looked for."""
 
 
 @dataclass(frozen=True)

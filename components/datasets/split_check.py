@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from components.datasets.box_check import CocoAnnotation, check_boxes
+from components.datasets.box_check import CheckedBoxes, check_boxes
 from components.datasets.image_check import MAX_BYTES, BadImage, check_image
 from components.datasets.image_index import ImageIndex, Written
 from components.datasets.raw import Quarantined, RawImage, RawSplit
@@ -37,14 +37,10 @@ class CheckedSplit:
     """What is left of a split, as COCO records, and what happened to the rest."""
 
     images: list[CocoImage] = field(default_factory=list)
-    annotations: list[CocoAnnotation] = field(default_factory=list)
+    boxes: CheckedBoxes = field(default_factory=CheckedBoxes)
     quarantined: list[Quarantined] = field(default_factory=list)
     found: Counter[str] = field(default_factory=Counter)
     """"images" and "boxes" before the check."""
-    clipped: int = 0
-    """Boxes cut at the image's edge."""
-    lost: int = 0
-    """Boxes dropped with their image."""
     conversions: dict[str, list[str]] = field(default_factory=dict)
     """File names by conversion ("greyscale" and the like)."""
     sha256: dict[str, str] = field(default_factory=dict)
@@ -79,9 +75,8 @@ def check_split(
         )
         for conversion in result.conversions:
             checked.conversions.setdefault(conversion, []).append(result.name)
-    boxes = check_boxes(split, raw, category_ids, written)
-    checked.annotations, checked.clipped, checked.lost = boxes.annotations, boxes.clipped, boxes.lost
-    checked.quarantined += boxes.quarantined
+    checked.boxes = check_boxes(split, raw, category_ids, written)
+    checked.quarantined += checked.boxes.quarantined
     return checked
 
 

@@ -123,4 +123,4 @@ def _part(whole: RawSplit, val: set[int], inside: bool) -> RawSplit:
     """The images that are in `val`, or the others, with their boxes; what belongs to no image stays in train."""
     images = [image for image in whole.images if (image.id in val) == inside]
     boxes = [box for box in whole.boxes if (isinstance(box.image_id, int) and box.image_id in val) == inside]
-    return RawSplit(images, boxes, whole.fractions, [] if inside else whole.quarantined)
+    return replace(whole, images=images, boxes=boxes, quarantined=[] if inside else whole.quarantined)

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from components.datasets import manifest, sources
+from components.datasets import label_report, manifest, sources
 from components.datasets.folder import building
 from components.datasets.image_index import ImageIndex
 from components.datasets.raw import RawDataset
@@ -50,6 +50,7 @@ def run(params: Params, *, out: Path, work: Path | None = None, progress: Progre
         document = _write_documents(_source(params, division), raw, splits, folder)
     report.unlink(missing_ok=True)  # of an earlier, refused run
     index.save()
+    _tell_labels(document["splits"], {name: split.labels_at for name, split in raw.splits.items()})
     return _summary(document, index)
 
 
@@ -88,7 +89,7 @@ def _write_documents(
             "info": raw.info,
             "licenses": raw.licenses,
             "images": split.images,
-            "annotations": split.annotations,
+            "annotations": split.boxes.annotations,
             "categories": raw.categories,
         }
         data = json.dumps(document).encode()
@@ -115,6 +116,14 @@ def _tell_reading(params: Params, raw: RawDataset, division: Division | None) ->
     print("; ".join(parts), file=sys.stderr, flush=True)
 
 
+def _tell_labels(splits: dict[str, manifest.SplitCounts], sought: dict[str, str]) -> None:
+    """Say how many images and boxes of each kind there are, and warn of what nearly all of them have in common."""
+    lines = [label_report.counts(name, found) for name, found in splits.items()]
+    lines += [f"warning: {line}" for line in label_report.warnings(splits, sought)]
+    for line in lines:
+        print(f"prepare: {line}", file=sys.stderr, flush=True)
+
+
 def _source(params: Params, division: Division | None) -> dict[str, object]:
     """The parameters that determine the content."""
     source: dict[str, object] = {"kind": params.prepare.source}
@@ -135,7 +144,8 @@ def _summary(document: manifest.Manifest, index: ImageIndex) -> dict[str, object
     splits = document["splits"]
     return {
         **{f"{name}_images": split["images"] for name, split in splits.items()},
-        **{f"{name}_boxes": split["boxes"] for name, split in splits.items()},
+        **{f"{name}_boxes": split["boxes"] - split["crowd_boxes"] for name, split in splits.items()},
+        **{f"{name}_crowd_boxes": split["crowd_boxes"] for name, split in splits.items() if split["crowd_boxes"]},
         "classes": len(document["categories"]),
         "quarantined": len(document["quarantine"]),
         "unchanged": index.reused,

@@ -123,7 +123,8 @@ def _is_category(record: object) -> TypeGuard[Category]:
 
 
 def _split(split: str, root: Path, layout: Layout, subset: str, document: Instances) -> RawSplit:
-    raw, file = RawSplit([], []), layout.files[subset]
+    file = layout.files[subset]
+    raw = RawSplit([], [], labels_at=str(file))
     names = [image["file_name"] for image in document.images[:10] if _is_image(image)]
     folder = coco_layout.image_folder(root, layout, subset, names)
     for record in document.images:

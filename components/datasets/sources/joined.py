@@ -10,7 +10,8 @@ def joined(parts: Mapping[str, RawSplit]) -> RawSplit:
     """One split of all subsets, by name; names of images start with their subset's. A lone subset stays as it is."""
     if len(parts) == 1:
         return next(iter(parts.values()))
-    whole = RawSplit([], [], fractions=all(part.fractions for part in parts.values()))
+    places = " and ".join(part.labels_at for part in parts.values())
+    whole = RawSplit([], [], fractions=all(part.fractions for part in parts.values()), labels_at=places)
     images = boxes = 0
     for subset, part in parts.items():
         image_ids = {old: images + new for new, old in enumerate(dict.fromkeys(image.id for image in part.images), 1)}

@@ -1,0 +1,64 @@
+"""What `prepare` says of the labels: a line of counts per split, and a warning where nearly all are of one kind.
+
+Labels in the wrong unit or order are mostly valid boxes. One of them proves nothing, but all of them together do.
+"""
+
+from collections.abc import Callable, Mapping
+
+from components.datasets.manifest import SplitCounts
+
+NEARLY_ALL = 0.9
+# Corners read as x y width height: boxes that start further left and above than their width and height, of which
+# those right of or below the middle leave the image. True of hardly any data set that is read correctly.
+LIKE_CORNERS, AND_CLIPPED = 0.99, 0.25
+
+
+def counts(split: str, found: SplitCounts) -> str:
+    """The line of counts of a split."""
+    crowd = found["crowd_boxes"]
+    return (
+        f"{split}: {found['images']} images, {found['background_images']} without labels (background); "
+        f"{found['boxes'] - crowd} boxes, and {crowd} crowd boxes (not trained on); "
+        f"{found['clipped_boxes']} clipped at the image's edge, {found['boxes_below_a_pixel']} smaller than a pixel"
+    )
+
+
+def warnings(splits: Mapping[str, SplitCounts], sought: Mapping[str, str]) -> list[str]:
+    """At most one line per kind. sought: where labels were looked for, by split."""
+    places = " and ".join(dict.fromkeys(place for split in splits if (place := sought.get(split))))
+    looked_for = f"; labels were looked for in {places}" if places else ""
+    lines = [
+        _line(splits, "images without labels", "background_images", "images", looked_for),
+        _line(splits, "crowd boxes, which are not trained on", "crowd_boxes", "boxes", "; is iscrowd meant?"),
+        _line(splits, "boxes clipped at the edge", "clipped_boxes", "boxes", "; are they x1 y1 x2 y2?", _corners),
+        _line(splits, "boxes smaller than a pixel", "boxes_below_a_pixel", "boxes", "; are these fractions?"),
+    ]
+    return [line for line in lines if line]
+
+
+def _nearly_all(found: SplitCounts, part: str, whole: str) -> bool:
+    return found[whole] > 0 and found[part] >= NEARLY_ALL * found[whole]
+
+
+def _corners(found: SplitCounts) -> bool:
+    return (
+        found["boxes"] > 0
+        and found["boxes_like_corners"] >= LIKE_CORNERS * found["boxes"]
+        and found["clipped_boxes"] >= AND_CLIPPED * found["boxes"]
+    )
+
+
+def _line(
+    splits: Mapping[str, SplitCounts],
+    what: str,
+    part: str,
+    whole: str,
+    hint: str,
+    also: Callable[[SplitCounts], bool] = lambda found: False,
+) -> str | None:
+    shares = [
+        f"{found[part]} of {found[whole]} in {split}"
+        for split, found in splits.items()
+        if _nearly_all(found, part, whole) or also(found)
+    ]
+    return f"{what}: {', '.join(shares)}{hint}" if shares else None
