@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from components.datasets import label_report, manifest, sources
+from components.datasets import class_names, label_report, manifest, sources
 from components.datasets.folder import building
 from components.datasets.image_index import ImageIndex
 from components.datasets.raw import RawDataset
@@ -38,6 +38,7 @@ def run(params: Params, *, out: Path, work: Path | None = None, progress: Progre
         scratch = folder / "scratch"
         scratch.mkdir()
         raw = source.load(params, scratch=scratch, downloads=out.parent / "downloads", progress=progress)
+        class_names.refuse_repeated(raw.categories, str(params.prepare.location or params.prepare.source))
         raw, division = divide(raw, params.prepare, index, progress)
         _tell_reading(params, raw, division)
         ids = {record["id"] for record in raw.categories}

@@ -1,0 +1,18 @@
+"""The rule for class names that holds for every source."""
+
+from components.datasets.raw import Category
+from yolo_core.errors import UserError
+
+
+def refuse_repeated(categories: list[Category], named: str) -> None:
+    """Raise UserError if two classes have the same name: metrics and counts by name would hold one of them.
+
+    named: the data set's name in the error.
+    """
+    ids: dict[str, int] = {}
+    for record in categories:
+        name = record["name"].strip()
+        if name in ids:
+            both = f"{ids[name]} and {record['id']}"
+            raise UserError(f"{named}: class name {name!r} is given twice, to classes {both}; rename or merge them")
+        ids[name] = record["id"]
