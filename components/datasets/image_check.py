@@ -14,14 +14,15 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from components.datasets.jpeg_check import Scans, find_scans, is_cut, shrink
 
 EXIF_ORIENTATION = 0x0112
 EXIF_MARKS = (b"\xff\xe1", b"eXIf")  # of the segment of a JPEG and the chunk of a PNG that hold it
 TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # at bytes 8 to 12, after "ftyp"
 SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}
 JPEG_QUALITY = 95
 MAX_PIXELS = 50_000_000  # decoding takes up to 17 bytes per pixel (WebP): this stays below 1 GB
@@ -125,6 +126,8 @@ def _open(data: bytes) -> tuple[Image.Image, str, Scans | None]:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
+            raise BadImage("unreadable: a HEIC image; convert it to JPEG") from None
         raise BadImage("unreadable: not an image of a known format") from None
     except Exception as error:  # decoders raise all kinds of errors
         raise BadImage(f"unreadable: {error}") from None

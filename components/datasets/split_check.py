@@ -1,5 +1,6 @@
 """The check of a split, the same for all sources: good images are written, good boxes kept, the rest quarantined."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -143,6 +144,10 @@ def _write_image(split: str, image: RawImage, out: Path, index: ImageIndex) -> W
             file.write(checked.data)
     except FileExistsError:
         return f"duplicate file name {name}"
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "file name too long"
+        raise
     content = hashlib.sha256(data).hexdigest()
     digest = content if checked.data is data else hashlib.sha256(checked.data).hexdigest()
     written = Written(name, digest, checked.width, checked.height, checked.scale, checked.conversions)
