@@ -9,8 +9,12 @@ MAX_VALUES = 100_000  # with aliases expanded; a few nested ones can exceed any 
 
 def parse(text: str, name: str) -> object:
     """The value of a YAML text. Raises UserError with `name` and the line."""
+    return _parsed(text, name, yaml.SafeLoader)
+
+
+def _parsed(text: str, name: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> object:
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
@@ -22,6 +26,11 @@ def parse(text: str, name: str) -> object:
     if _count(value, {}) > MAX_VALUES:
         raise UserError(f"{name}: not usable YAML (its aliases stand for more than {MAX_VALUES} values)")
     return value
+
+
+def parse_texts(text: str, name: str) -> object:
+    """Like `parse`, but each scalar is text as written: `no`, `010`, `1:30` and `null` stay what they are."""
+    return _parsed(text, name, yaml.BaseLoader)
 
 
 def _count(value: object, known: dict[int, int]) -> int:

@@ -1,42 +1,15 @@
 """YOLO labels and layouts, parsed and through `prepare`."""
 
-import json
-from pathlib import Path
-
 import pytest
-from coco_source import encoded, parameters, pixels
+from coco_source import encoded, pixels
 from hypothesis import given
 from hypothesis import strategies as st
+from yolo_folder import YoloFolder
 
 from components.datasets.sources.yolo_labels import parse
-from components.stages import prepare
 from yolo_core.errors import UserError
 
 fraction = st.floats(0, 1, width=32)
-
-
-class YoloFolder:
-    """images/{train,val}/{a,b}.jpg of 100x50 px, labels beside, classes.txt with two names."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for split in ("train", "val"):
-            for number, name in enumerate("ab"):
-                self.write(f"images/{split}/{name}.jpg", encoded(pixels(100, 50, number)))
-                self.write(f"labels/{split}/{name}.txt", b"0 0.5 0.5 0.2 0.4\n")
-        self.write("classes.txt", b"cat\ndog\n")
-
-    def write(self, name: str, data: bytes) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-    def prepared(self, out: Path, location: Path | None = None, limit: float = 0.9) -> tuple[dict, dict]:
-        """(manifest, training annotations) after preparing."""
-        options = [f"prepare.location={location or self.root}", f"prepare.max_bad_fraction={limit}"]
-        prepare.run(parameters("prepare.source=yolo-dir", *options), out=out)
-        manifest = json.loads((out / "manifest.json").read_text())
-        return manifest, json.loads((out / "annotations/instances_train.json").read_text())
 
 
 @pytest.fixture
@@ -97,11 +70,11 @@ def test_missing_and_broken_files(source, tmp_path):
     manifest, _ = source.prepared(tmp_path / "out")
     found = {(entry["kind"], entry["item"], entry["reason"].split(":")[0]) for entry in manifest["quarantine"]}
     assert found == {
-        ("box", "labels/train/b.txt", "unreadable label file"),
+        ("image", "labels/train/b.txt", "unreadable label file"),  # its boxes are unknown: no background image
         ("image", "labels/train/gone.txt", "missing file"),
         ("image", "a.jpg", "unreadable"),
     }
-    assert manifest["splits"]["train"]["background_images"] == 2
+    assert manifest["splits"]["train"]["background_images"] == 1
 
 
 def test_rotated_photographs_are_labelled_upright(source, tmp_path):

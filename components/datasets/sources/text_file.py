@@ -1,0 +1,30 @@
+"""Reads the small text files of a data set as people's tools write them."""
+
+from pathlib import Path
+
+from yolo_core.errors import UserError
+
+BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, in which PowerShell writes
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file, stripped. Raises UserError."""
+    return [line.strip() for line in read(path).split("\n")]
+
+
+def read(path: Path) -> str:
+    """The text of a file, see `decoded`. Raises UserError."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a file")
+    try:
+        return decoded(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read ({error}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def decoded(data: bytes) -> str:
+    r"""The text of UTF-8, or of UTF-16 with a byte order mark; lines end in "\n". Raises UnicodeDecodeError."""
+    text = data.decode("utf-16" if data.startswith(BYTE_ORDER_MARKS) else "utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

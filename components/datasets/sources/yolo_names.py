@@ -1,0 +1,49 @@
+"""Class names of YOLO data sets, as written: from classes.txt, one name per line, or from `names` in a data.yaml."""
+
+from pathlib import Path
+
+from components.datasets.sources import text_file
+from yolo_core.errors import UserError
+
+
+def from_lines(path: Path) -> dict[int, str]:
+    """Names by index, which is the line from 0; a blank line is a class without a name, which no label may use."""
+    names = {index: line for index, line in enumerate(text_file.read_lines(path)) if line}
+    if not names:
+        raise UserError(f"{path}: no class names; add one name per line")
+    return names
+
+
+def from_document(document: dict[str, object], path: Path) -> dict[int, str]:
+    """Names by index. document: a data.yaml whose values are text, lists and mappings.
+
+    Raises UserError if names are missing, or are not as many as `nc` says.
+    """
+    given = document.get("names")
+    entries = dict(enumerate(given)) if isinstance(given, list) else given
+    if not isinstance(entries, dict) or not entries:
+        raise UserError(f"{path}: no class names; give names: as a list, or as index: name")
+    names: dict[int, str] = {}
+    for key, name in entries.items():
+        index = _whole(key)
+        if index is None or not isinstance(name, str) or not name.strip():
+            raise UserError(f"{path}: names: entry {key!r}: {name!r}: expected a whole number from 0, and a name")
+        if index in names:
+            raise UserError(f"{path}: names: entry {index} is given twice")
+        names[index] = name
+    _check_count(document.get("nc"), names, path)
+    return names
+
+
+def _check_count(given: object, names: dict[int, str], path: Path) -> None:
+    """Compare `nc`, if given, with the names; with gaps in the indices it may count them or not."""
+    if given in (None, ""):
+        return
+    if _whole(given) not in (len(names), max(names) + 1):
+        raise UserError(f"{path}: nc: {given} disagrees with names:, which has {len(names)}; correct one of them")
+
+
+def _whole(value: object) -> int | None:
+    """A whole number from 0, or None."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None

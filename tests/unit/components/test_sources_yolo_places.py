@@ -1,0 +1,311 @@
+"""Where images and labels of YOLO data sets lie, and what is one, through `prepare`."""
+
+import hashlib
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+from coco_source import encoded, pixels
+from PIL import Image, features
+from yolo_folder import YoloFolder
+
+ROW = b"0 0.5 0.5 0.2 0.4\n"
+PICTURE = encoded(pixels(100, 50))
+
+
+@pytest.fixture
+def source(tmp_path) -> YoloFolder:
+    return YoloFolder(tmp_path / "source")
+
+
+def names(document: dict) -> list[str]:
+    return [image["file_name"] for image in document["images"]]
+
+
+def boxes(document: dict) -> dict[str, int]:
+    """Boxes by image name."""
+    owners = [annotation["image_id"] for annotation in document["annotations"]]
+    return {image["file_name"]: owners.count(image["id"]) for image in document["images"]}
+
+
+@pytest.mark.parametrize(
+    ("place_a", "place_b"),
+    [
+        ("images/train/a.txt", "images/train/b.txt"),
+        ("labels/train/a.txt", "images/train/b.txt"),
+        ("Labels/train/a.txt", "Labels/train/b.txt"),
+        ("labels/train/a.TXT", "images/train/b.txt"),
+    ],
+)
+def test_labels_beside_the_images_or_in_their_own_folder(source, tmp_path, place_a, place_b):
+    shutil.rmtree(source.root / "labels/train")
+    source.write(place_a, ROW)
+    source.write(place_b, ROW)
+    manifest, document = source.prepared(tmp_path / "out")
+    assert boxes(document) == {"a.jpg": 1, "b.jpg": 1}
+    assert manifest["quarantine"] == []
+
+
+def test_two_label_files_of_one_image(source, tmp_path):
+    source.write("images/train/a.txt", ROW)  # the same again
+    source.write("images/train/b.txt", b"1 0.5 0.5 0.2 0.4\n")
+    manifest, document = source.prepared(tmp_path / "out")
+    assert boxes(document) == {"a.jpg": 1}
+    (entry,) = manifest["quarantine"]
+    assert (entry["kind"], entry["item"]) == ("image", "labels/train/b.txt")
+    assert entry["reason"] == "its image has another label file, images/train/b.txt, that says otherwise"
+
+
+def test_a_label_file_that_is_a_broken_link(source, tmp_path):
+    (source.root / "labels/train/a.txt").unlink()
+    (source.root / "labels/train/a.txt").symlink_to("nowhere")
+    manifest, document = source.prepared(tmp_path / "out")
+    assert names(document) == ["b.jpg"]
+    assert manifest["quarantine"][0]["reason"] == "unreadable label file: No such file or directory"
+
+
+@pytest.mark.parametrize("above", ["images/set", "images/train/images", "set"])
+def test_folders_above_the_data_set_do_not_matter(tmp_path, above):
+    root = tmp_path / above
+    for number in range(4):
+        for split in ("train", "val"):
+            source = root / split / f"{number}.jpg"
+            source.parent.mkdir(parents=True, exist_ok=True)
+            source.write_bytes(PICTURE)
+            source.with_suffix(".txt").write_bytes(ROW)
+    (root / "data.yaml").write_text("train: train\nval: val\nnames: [cat]\n")
+    # Another data set's labels, where "images" in the path above would lead to.
+    stray = Path(str(root / "train/0.txt").replace("/images/", "/labels/"))
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_bytes(ROW) if not stray.exists() else None
+    kept = YoloFolder.__new__(YoloFolder)
+    kept.root = root
+    manifest, document = kept.prepared(tmp_path / "out")
+    assert boxes(document) == dict.fromkeys(["0.jpg", "1.jpg", "2.jpg", "3.jpg"], 1)
+    assert manifest["quarantine"] == []
+
+
+def test_no_labels_at_all_is_said_with_the_places(source, tmp_path, capsys):
+    (source.root / "labels").rename(source.root / "annotations")
+    source.prepared(tmp_path / "out")
+    places = "labels/train, images/train and labels/val, images/val"
+    assert f"2 of 2 in train, 2 of 2 in val; labels were looked for in {places}\n" in capsys.readouterr().err
+
+
+def test_hidden_folders_and_files_are_passed_over(source, tmp_path):
+    for hidden in (".ipynb_checkpoints/a-checkpoint.jpg", "._a.jpg", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg"):
+        source.write(f"images/train/{hidden}", PICTURE)
+    source.write("labels/train/.ipynb_checkpoints/a-checkpoint.txt", ROW)
+    manifest, document = source.prepared(tmp_path / "out")
+    assert boxes(document) == {"a.jpg": 1, "b.jpg": 1}
+    assert manifest["quarantine"] == []
+
+
+def test_linked_folders_are_read_and_circles_end(source, tmp_path):
+    elsewhere = YoloFolder(tmp_path / "elsewhere")
+    for kind in ("images", "labels"):
+        (source.root / kind / "train/seq").symlink_to(elsewhere.root / kind / "val")
+        (source.root / kind / "train/round").symlink_to(source.root / kind)
+    manifest, document = source.prepared(tmp_path / "out")
+    # round/ leads to images/, whose val/ is new there and whose train/ is where it started.
+    wanted = ["a.jpg", "b.jpg", "round_val_a.jpg", "round_val_b.jpg", "seq_a.jpg", "seq_b.jpg"]
+    assert boxes(document) == dict.fromkeys(wanted, 1)
+    assert manifest["quarantine"] == []
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "JPG", "ppm", "avif"])
+def test_endings_of_images(source, tmp_path, ending):
+    kind = {"ppm": "PPM", "avif": "AVIF"}.get(ending, "JPEG")
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    source.write(f"images/train/c.{ending}", encoded(pixels(100, 50), kind))
+    source.write("labels/train/c.txt", ROW)
+    manifest, document = source.prepared(tmp_path / "out")
+    assert list(boxes(document).values()) == [1, 1, 1]
+    assert manifest["quarantine"] == []
+
+
+def test_heic_is_named(source, tmp_path):
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    source.write("images/train/c.heic", heic)
+    source.write("images/train/a.HEIC", heic)  # a.jpg is its copy
+    source.write("labels/train/c.txt", ROW)
+    manifest, document = source.prepared(tmp_path / "out")
+    assert names(document) == ["a.jpg", "b.jpg"]
+    (entry,) = manifest["quarantine"]
+    assert (entry["item"], entry["reason"]) == ("c.heic", "unreadable: a HEIC image; convert it to JPEG")
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "reason"),
+    [
+        ("images/train/c.psd", "labels/train/c.txt", "its image c.psd is of a kind that is not read"),
+        ("images/train/c.psd", "images/train/c.txt", "its image c.psd is of a kind that is not read"),
+        (None, "labels/train/c.txt", "missing file: no image for it"),
+        (None, "labels/train/more/c.txt", "missing file: no image for it"),
+        (None, "images/train/c.txt", "missing file: no image for it"),
+        ("images/train/more/c.jpg", "images/train/more/Label/c.txt", "missing file: no image for it"),
+    ],
+)
+def test_labels_without_an_image_are_quarantined(source, tmp_path, image, label, reason):
+    if image:
+        source.write(image, PICTURE)
+    source.write(label, b"cat 0.0 146.06 392.39 325.4\n" if "Label" in label else ROW)
+    manifest, _ = source.prepared(tmp_path / "out")
+    assert [(e["kind"], e["item"], e["reason"]) for e in manifest["quarantine"]] == [("image", label, reason)]
+
+
+def test_other_texts_are_no_labels(source, tmp_path):
+    source.write("images/train/README.txt", b"Photographs of 2024.\n")
+    source.write("labels/train/classes.txt", b"cat\ndog\n")
+    manifest, _ = source.prepared(tmp_path / "out")
+    assert manifest["quarantine"] == []
+
+
+class Listed(YoloFolder):
+    """images/{0..9}.jpg and labels/{0..9}.txt, which lists split."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for number in range(10):
+            self.write(f"images/{number}.jpg", encoded(pixels(100, 50, number)))
+            self.write(f"labels/{number}.txt", ROW)
+        self.lists([f"./images/{number}.jpg" for number in range(10)])
+        self.write("data.yaml", b"train: autosplit_train.txt\nval: autosplit_val.txt\nnames: [cat]\n")
+
+    def lists(self, lines: list[str]) -> None:
+        self.write("autosplit_train.txt", "\n".join(lines[:8]).encode())
+        self.write("autosplit_val.txt", "\r\n".join(lines[8:]).encode())
+
+
+def test_lists_over_one_folder(tmp_path):
+    manifest, document = Listed(tmp_path / "source").prepared(tmp_path / "out", limit=0)
+    assert boxes(document) == {f"images_{number}.jpg": 1 for number in range(8)}
+    assert manifest["splits"]["val"]["boxes"] == 2
+    assert manifest["quarantine"] == []
+
+
+def test_labels_that_no_list_names_are_counted_in_a_line(tmp_path, caplog):
+    source = Listed(tmp_path / "source")
+    source.write("autosplit_val.txt", b"./images/8.jpg\n")
+    source.write("labels/gone.txt", ROW)
+    with caplog.at_level(logging.WARNING):
+        manifest, _ = source.prepared(tmp_path / "out")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.endswith("no list names 1 images that have labels, such as images/9.jpg")
+    assert [entry["item"] for entry in manifest["quarantine"]] == ["labels/gone.txt"]
+
+
+@pytest.mark.parametrize(
+    "line", [r"images\{}.jpg", r".\images\{}.jpg", "ABSOLUTE/images/{}.jpg", "images/../images/{}.jpg"]
+)
+def test_paths_in_lists(tmp_path, line):
+    source = Listed(tmp_path / "source")
+    source.lists([line.format(number).replace("ABSOLUTE", str(source.root)) for number in range(10)])
+    manifest, document = source.prepared(tmp_path / "out", limit=0)
+    assert list(boxes(document).values()) == [1] * 8
+    assert manifest["splits"]["val"]["boxes"] == 2
+
+
+def test_lists_in_a_folder_of_their_own(tmp_path):
+    """Their paths are relative to the data set's root."""
+    source = Listed(tmp_path / "source")
+    (source.root / "lists").mkdir()
+    for split in ("train", "val"):
+        (source.root / f"autosplit_{split}.txt").rename(source.root / f"lists/{split}.txt")
+    source.write("data.yaml", b"train: lists\\train.txt\nval: [lists\\val.txt]\nnames: [cat]\n")
+    manifest, _ = source.prepared(tmp_path / "out", limit=0)
+    assert (manifest["splits"]["train"]["boxes"], manifest["splits"]["val"]["boxes"]) == (8, 2)
+
+
+def test_odd_lines_of_a_list_are_refused_one_by_one(tmp_path):
+    source = Listed(tmp_path / "source")
+    odd = ["images", ".", "..", "/", "nul\0.jpg", "x" * 300 + ".jpg", "images/0.jpg/more.jpg"]
+    source.write("autosplit_train.txt", "\n".join(["images/0.jpg", *odd]).encode())
+    manifest, document = source.prepared(tmp_path / "out")
+    assert list(boxes(document).values()) == [1]
+    images = [entry for entry in manifest["quarantine"] if entry["kind"] == "image"]
+    assert len(images) == len(odd)
+
+
+def test_equal_names_in_several_folders(source, tmp_path):
+    for place in ("cam1/images/0.jpg", "cam2/images/0.jpg", "cam1/images/1.jpg"):
+        source.write(place, PICTURE)
+        source.write(place.replace("images", "labels").replace("jpg", "txt"), ROW)
+    source.write("data.yaml", b"train: [cam1/images, cam2/images]\nval: images/val\nnames: [cat]\n")
+    manifest, document = source.prepared(tmp_path / "out", limit=0)
+    first, second = "cam1/images/0.jpg", "cam2/images/0.jpg"
+    assert boxes(document) == {f"0-{digest(first)}.jpg": 1, "1.jpg": 1, f"0-{digest(second)}.jpg": 1}
+    moved = tmp_path / "moved"
+    source.root.rename(moved)
+    again, _ = source.prepared(tmp_path / "again", moved)
+    assert again["sha256"] == manifest["sha256"]
+
+
+def digest(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()[:8]
+
+
+def test_joined_names_that_are_equal(source, tmp_path):
+    for place in ("train/x/y_0", "train/x_y/0"):
+        source.write(f"images/{place}.jpg", PICTURE)
+        source.write(f"labels/{place}.txt", ROW)
+    _, document = source.prepared(tmp_path / "out", limit=0)
+    wanted = {f"x_y_0-{digest(f'images/train/{place}.jpg')}.jpg": 1 for place in ("x/y_0", "x_y/0")}
+    assert boxes(document) == {"a.jpg": 1, "b.jpg": 1} | wanted
+
+
+@pytest.mark.parametrize("ending", ["jpg", "bmp"])
+def test_names_too_long_after_joining_are_shortened(source, tmp_path, ending):
+    folder = "/".join(["ö" * 60] * 3)
+    kind = {"jpg": "JPEG", "bmp": "BMP"}[ending]
+    source.write(f"images/train/{folder}/c.{ending}", encoded(pixels(100, 50), kind))
+    source.write(f"labels/train/{folder}/c.txt", ROW)
+    _, document = source.prepared(tmp_path / "out", limit=0)
+    assert list(boxes(document).values()) == [1, 1, 1]
+    (long,) = set(names(document)) - {"a.jpg", "b.jpg"}
+    assert f"_c-{digest(f'images/train/{folder}/c.{ending}')}.{ending}" in long
+    assert len(long.encode()) <= 255
+
+
+def test_a_name_that_leaves_no_room_for_another_ending(source, tmp_path):
+    name = "x" * 251 + ".jpg"
+    source.write(f"images/train/{name}", encoded(pixels(100, 50), "PNG"))  # becomes name.jpg.png
+    manifest, document = source.prepared(tmp_path / "out")
+    assert names(document) == ["a.jpg", "b.jpg"]
+    assert [(e["item"], e["reason"]) for e in manifest["quarantine"]] == [(name, "file name too long")]
+
+
+@pytest.mark.parametrize("train", ["images\\train", "[images\\train]", "images/train\\", "../images/train"])
+def test_places_in_a_data_yaml(source, tmp_path, train):
+    source.write("data.yaml", f"path: .\\\ntrain: {train}\nval: images/val\ntest: null\nnames: [cat]\n".encode())
+    YoloFolder(tmp_path)  # another data set beside it, to which "../" must not lead
+    manifest, _ = source.prepared(tmp_path / "out", limit=0)
+    assert manifest["splits"]["train"]["boxes"] == 2
+
+
+def test_a_path_of_another_machine_is_said(source, tmp_path, caplog):
+    source.write("data.yaml", b"path: /content/set\ntrain: images/train\nval: images/val\nnames: [cat]\n")
+    with caplog.at_level(logging.WARNING):
+        source.prepared(tmp_path / "out")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "path: /content/set is no folder; its entries are looked up in" in line
+
+
+def test_folders_in_capitals(source, tmp_path):
+    (source.root / "images").rename(source.root / "Images")
+    (source.root / "labels").rename(source.root / "LABELS")
+    _, document = source.prepared(tmp_path / "out", limit=0)
+    assert boxes(document) == {"a.jpg": 1, "b.jpg": 1}
+
+
+def test_names_that_get_another_ending(source, tmp_path):
+    """c.bmp is written as a PNG, whose name would be that of the other image."""
+    source.write("images/train/c.bmp", encoded(Image.new("RGB", (100, 50)), "BMP"))
+    source.write("images/train/c.bmp.png", encoded(pixels(100, 50), "PNG"))
+    for name in ("c", "c.bmp"):
+        source.write(f"labels/train/{name}.txt", ROW)
+    _, document = source.prepared(tmp_path / "out", limit=0)
+    own = f"c-{digest('images/train/c.bmp')}.bmp.png"
+    assert boxes(document) == {"a.jpg": 1, "b.jpg": 1, own: 1, "c.bmp.png": 1}
