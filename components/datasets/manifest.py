@@ -162,6 +162,12 @@ def validation_digest(data: Path) -> str:
     return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 
 
+def classes_digest(document: Manifest) -> str:
+    """SHA-256 (hex) of the class names of a dataset, in any order."""
+    names = sorted(category["name"] for category in document["categories"])
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+
+
 def build(
     source: dict[str, object],
     categories: list[Category],

@@ -1,16 +1,18 @@
-"""The versions in a judgement: the registered one, and what the registry says about earlier champions.
+"""The versions in a judgement: the registered one, and the one to compare it with.
 
 Others use the same registry: aliases are deleted, runs are purged, versions are made by hand. Each ends in one line.
 """
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.datasets import manifest
 from components.files import read_json, require
-from components.promotion.aliases import decision_on
+from components.promotion.aliases import ROLLED_BACK_TAG, decision_on
 from components.tracking.connection import shown_uri
-from components.tracking.model_versions import CHAMPION, VALIDATION_TAG, registered_name
+from components.tracking.model_versions import CHAMPION, CLASSES_TAG, VALIDATION_TAG, evidence_of, registered_name
 from components.tracking.runs import INPUTS_TAG
 from yolo_core.errors import UserError
 
@@ -59,6 +61,29 @@ def champion_version(client: "MlflowClient", name: str, number: int) -> "ModelVe
             f"`scaled-yolov4 register` did not make it; move the alias to a version that it made; {FORCE}"
         )
     return version
+
+
+def rival_of(client: "MlflowClient", version: "ModelVersion", champion: "ModelVersion") -> "ModelVersion | None":
+    """The last champion that detects the same classes as a version: the champion, a former one or the version itself.
+
+    A detector of other classes does another task. None when no champion did this one; what was rolled back is no rival.
+    """
+    task = _classes(client, version)
+    if _classes(client, champion) == task:
+        return champion
+    known = {int(one.version): one for one in client.search_model_versions(f"name = '{version.name}'")}
+    former = [known[number] for number in reversed(former_champions(client, version.name)) if number in known]
+    rivals = (one for one in former if INPUTS_TAG in one.tags and ROLLED_BACK_TAG not in one.tags)
+    return next((one for one in rivals if _classes(client, one) == task), None)
+
+
+def _classes(client: "MlflowClient", version: "ModelVersion") -> str:
+    """A digest of the classes that a version detects; UserError if it cannot be found out."""
+    if digest := version.tags.get(CLASSES_TAG):
+        return digest
+    with tempfile.TemporaryDirectory() as temporary:
+        evidence = evidence_of(client, version, Path(temporary), FORCE)
+        return manifest.classes_digest(manifest.read(evidence / manifest.NAME))
 
 
 def check_never_championed(client: "MlflowClient", name: str) -> None:

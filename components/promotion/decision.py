@@ -84,6 +84,8 @@ class Decision:
     """The champion's version after it."""
     version: int
     """The version that was judged; of a rollback, the one that was restored."""
+    compared_with: int | None = None
+    """The version it was compared with: the last champion of the same classes; None when nothing was compared."""
     ap: ApComparison | None = None
     """None when nothing was compared."""
     latency: LatencyComparison | None = None

@@ -1,14 +1,12 @@
 """The stage `promote`: decide whether a version is significantly better than the champion, and if so promote it.
 
 Both are compared on the same images. Each judged version carries its decision as tags, so a decision that still holds
-is read back instead of repeated. The rule and the record are in `components.promotion.decision`.
+is read back instead of repeated. The judgement is in `components.promotion.judgement`, its rule and record in
+`components.promotion.decision`.
 """
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from components.datasets.manifest import validation_digest
 from components.params import Params
 from components.promotion.aliases import (
     ROLLED_BACK_TAG,
@@ -19,19 +17,14 @@ from components.promotion.aliases import (
     roll_back,
     set_aliases,
 )
-from components.promotion.contenders import FORCE, champion_version, check_never_championed, registered_version
-from components.promotion.decision import ApComparison, Decision, LatencyComparison, Verdict, decide, paired_gain
-from components.promotion.evidence import detect_again, latency_ratio, registered_evidence
+from components.promotion.contenders import registered_version
+from components.promotion.decision import Decision
+from components.promotion.judgement import Judgement
 from components.tracking.connection import connect, reaching
-from components.tracking.model_versions import CHAMPION, VALIDATION_TAG, aliases_of
+from components.tracking.model_versions import CHAMPION, aliases_of
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
 from yolo_core.errors import UserError
-from yolo_core.evaluate.coco_metrics import score
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 
 def run(
@@ -71,12 +64,9 @@ def _judge(
     with reaching():
         version = registered_version(client, model, registered)
         aliases = aliases_of(client, version.name)
-        champion = aliases.get(CHAMPION)
-        settled = _settled(params, model, version, champion, force)
-        if force and not settled:
-            decision = _forced(params, client, model, version, champion)
-        else:
-            decision = settled or _decide(params, client, model, version, champion, data, progress)
+        judgement = Judgement(params, client, model, version, aliases.get(CHAMPION), data, progress)
+        settled = _settled(judgement, force)
+        decision = settled or (_forced(judgement) if force else judgement.decide())
         publish_champion(client, version.name, decision.champion_after, params.promote.champions)
         if not settled:
             record(client, version, decision)
@@ -84,92 +74,21 @@ def _judge(
         return decision
 
 
-def _settled(params: Params, model: str, version: "ModelVersion", champion: int | None, force: bool) -> Decision | None:
+def _settled(judgement: Judgement, force: bool) -> Decision | None:
     """The decision if none is left to make: it was made with these thresholds, or the version is the champion."""
+    version, champion = judgement.version, judgement.champion
     made = None if force else decision_on(version)
-    if made and made.thresholds == _thresholds(params) and made.champion_after == champion:
+    if made and made.thresholds == judgement.thresholds and made.champion_after == champion:
         return made
     if champion == int(version.version):
-        reason = f"version {version.version} is the champion already"
-        return _decision(params, model, version, champion, "unchanged", reason)
+        return judgement.made("unchanged", f"version {version.version} is the champion already")
     return None
 
 
-def _forced(
-    params: Params, client: "MlflowClient", model: str, version: "ModelVersion", champion: int | None
-) -> Decision:
+def _forced(judgement: Judgement) -> Decision:
     """Promote the version without a comparison, even if it was rolled back before."""
+    version, champion = judgement.version, judgement.champion
     if ROLLED_BACK_TAG in version.tags:
-        client.delete_model_version_tag(version.name, version.version, ROLLED_BACK_TAG)
-    reason = f"forced, without a comparison with {f'version {champion}' if champion else 'any version'}"
-    return _decision(params, model, version, champion, "promote", reason)
-
-
-def _decide(
-    params: Params,
-    client: "MlflowClient",
-    model: str,
-    version: "ModelVersion",
-    champion: int | None,
-    data: Path,
-    progress: progress_.Progress,
-) -> Decision:
-    """Compare the version with the champion and decide."""
-    made = partial(_decision, params, model, version, champion)
-    number = version.version
-    if version.tags.get(ROLLED_BACK_TAG):
-        reason = f"version {number} was rolled back; delete its tag {ROLLED_BACK_TAG} to have it judged again"
-        return made("hold", reason)
-    if champion is None:
-        check_never_championed(client, version.name)
-        return made("promote", "the first version")
-    if version.tags[VALIDATION_TAG] != validation_digest(data):
-        raise UserError(
-            f"{data}: not the validation images that version {number} was evaluated on; "
-            "run `scaled-yolov4 evaluate` and `register` on them"
-        )
-    defender = champion_version(client, version.name, champion)
-    mine = registered_evidence(client, version, "run `scaled-yolov4 register` again")
-    theirs = registered_evidence(client, defender, f"move the alias `{CHAMPION}` to another version; {FORCE}")
-    same_images = defender.tags[VALIDATION_TAG] == version.tags[VALIDATION_TAG]
-    detections = theirs.detections if same_images else detect_again(params, defender, data, progress)
-    annotations, judge = data / "annotations" / "instances_val.json", params.evaluate.judge
-    before, after = (score(annotations, found, judge=judge) for found in (detections, mine.detections))
-    settings = params.promote
-    gain = paired_gain(
-        before, after, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=params.seed
-    )
-    ratio = latency_ratio(theirs, mine)
-    verdict, reason = decide(gain, ratio, settings)
-    if ratio is None:
-        reason += "; latencies are not comparable"
-    latency = LatencyComparison(theirs.latency_ms, mine.latency_ms, ratio)
-    return made(verdict, reason, ApComparison.of(before, after, gain), latency)
-
-
-def _decision(
-    params: Params,
-    model: str,
-    version: "ModelVersion",
-    champion: int | None,
-    verdict: Verdict,
-    reason: str,
-    ap: ApComparison | None = None,
-    latency: LatencyComparison | None = None,
-) -> Decision:
-    number = int(version.version)
-    return Decision(
-        model=model,
-        decision=verdict,
-        reason=reason,
-        champion_before=champion,
-        champion_after=number if verdict == "promote" else champion,
-        version=number,
-        ap=ap,
-        latency=latency,
-        thresholds=_thresholds(params),
-    )
-
-
-def _thresholds(params: Params) -> dict[str, float | int]:
-    return params.promote.model_dump(exclude={"champions"})
+        judgement.client.delete_model_version_tag(version.name, version.version, ROLLED_BACK_TAG)
+    other = f"version {champion}" if champion else "any version"
+    return judgement.made("promote", f"forced, without a comparison with {other}")

@@ -26,6 +26,7 @@ from components.params import Params
 from components.serving.packaging import log_model
 from components.tracking.connection import connect, reaching
 from components.tracking.model_versions import (
+    CLASSES_TAG,
     EVIDENCE,
     PIPELINE_RUN_TAG,
     VALIDATION_TAG,
@@ -271,6 +272,7 @@ def _register(
             MODEL_TAG: results.model,
             PIPELINE_TAG: run.pipeline,
             PIPELINE_RUN_TAG: run.root.run_id,
+            CLASSES_TAG: manifest.classes_digest(manifest.read(results.data / manifest.NAME)),
             VALIDATION_TAG: manifest.validation_digest(results.data),
             WEIGHTS_TAG: sha256(results.weights),
         },

@@ -28,6 +28,7 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"  
 # Tags of a version; what it was made of is under `INPUTS_TAG` of `components.tracking.runs`.
 PIPELINE_RUN_TAG = "scaled_yolov4.pipeline_run"
 VALIDATION_TAG = "scaled_yolov4.validation"
+CLASSES_TAG = "scaled_yolov4.classes_sha256"  # of the class names; versions of earlier releases have none
 WEIGHTS_TAG = "scaled_yolov4.weights_sha256"
 
 EVIDENCE = "evidence"  # folder of a version's run: its detections, metrics, speed and manifest

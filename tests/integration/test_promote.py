@@ -355,3 +355,61 @@ def test_a_champion_made_by_hand_is_one_line(registry: Registry, tmp_path: Path)
     client.set_model_version_tag(NAME, by_hand, "scaled_yolov4.promotion", "{}")
     with pytest.raises(UserError, match=r"tag scaled_yolov4\.promotion of version 6 is not a decision"):
         judge(registry.better, rollback=True)
+
+
+@pytest.fixture
+def own(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outputs]:
+    """Make and register a version of other classes than those of the registry."""
+    monkeypatch.chdir(tmp_path)
+    classes = ["bolt", "nut", "screw"]
+    data = make_dataset(tmp_path / "own-data", seed=7, classes=classes)
+
+    def made(name: str, seed: int, right: int, **given: Any) -> Outputs:
+        outputs = make_outputs(tmp_path / name, data, seed=seed, right=right, **{"classes": classes, **given})
+        register.run(load_params(), model=MODEL, **outputs.paths)
+        return outputs
+
+    return made
+
+
+def test_a_champion_of_other_classes_is_no_rival(registry: Registry, own: Callable[..., Outputs]):
+    """The first model of one's own data finds 1 of 12 objects; the champion finds 12 of 12 of its own."""
+    judge(registry.better)
+    poor, good = own("poor", seed=10, right=1), own("good", seed=11, right=12)
+    record = judge(poor)
+    assert (record["decision"], record["compared_with"]) == ("promote", None)
+    assert record["reason"] == "a new task: version 2, the champion, detects other classes"
+    assert aliases() == {"champion": 6, "previous_champion": 2}
+    record = judge(good)
+    assert (record["decision"], record["compared_with"], record["ap"]["champion"] < 0.2) == ("promote", 6, True)
+    assert aliases() == {"champion": 7, "previous_champion": 6}
+
+
+def test_tasks_that_share_a_registry_keep_their_champions_apart(registry: Registry, own: Callable[..., Outputs]):
+    judge(registry.better)
+    judge(own("own", seed=10, right=6))  # version 6
+    record = judge(registry.worse)
+    assert (record["decision"], record["champion_after"], record["compared_with"]) == ("hold", 6, 2)
+    assert record["reason"].endswith("; compared with version 2, the last champion of the same classes")
+    record = judge(registry.better)
+    assert record["reason"] == "the last champion of its classes; version 6, the champion, detects other classes"
+    assert aliases() == {"champion": 2, "challenger": 3, "previous_champion": 6}
+    assert judge(own("worse", seed=11, right=1))["compared_with"] == 6
+
+
+def test_classes_in_another_order_are_the_same_task(registry: Registry, tmp_path: Path):
+    """The stored detections of the champion count by category id, so it is evaluated again: the images differ."""
+    judge(registry.better)
+    data = make_dataset(tmp_path / "data", classes=["square", "circle"])
+    outputs = make_outputs(tmp_path / "outputs", data, seed=9, classes=["square", "circle"])
+    register.run(load_params(), model=MODEL, **outputs.paths)
+    assert judge(outputs)["compared_with"] == 2
+
+
+def test_a_version_of_an_earlier_release_shows_its_classes_in_its_evidence(
+    registry: Registry, own: Callable[..., Outputs]
+):
+    judge(registry.better)
+    connection.connect().delete_model_version_tag(NAME, "2", "scaled_yolov4.classes_sha256")
+    assert judge(own("own", seed=10, right=1))["reason"].startswith("a new task")
+    assert judge(registry.worse)["compared_with"] == 2

@@ -29,7 +29,7 @@ def load_params(*overrides: str) -> Params:
     return parameters.load(PARAMS, [*FIXED, *overrides])
 
 
-def make_dataset(folder: Path, seed: int = 0) -> Path:
+def make_dataset(folder: Path, seed: int = 0, classes: Sequence[str] = CLASSES) -> Path:
     """A validation split of squares on noise, one per image, with a manifest."""
     rng = np.random.default_rng(seed)
     images_folder = folder / "images" / "val"
@@ -44,7 +44,7 @@ def make_dataset(folder: Path, seed: int = 0) -> Path:
         images.append({"id": number, "file_name": f"{number:03}.png", "width": SIZE_PX, "height": 48})
         box = {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0, "category_id": 1 + number % 2}
         boxes.append({"id": number, "image_id": number, **box})
-    categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES, 1)]
+    categories = [{"id": index, "name": name} for index, name in enumerate(classes, 1)]
     truth = {"images": images, "annotations": boxes, "categories": categories}
     (folder / "annotations" / "instances_val.json").write_text(json.dumps(truth))
     files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*.*")) if path.is_file()}
