@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NotRequired, Required, TypedDict
 
-from components.deployment.graph_check import ApDifference, PredictionDifference
+from components.deployment.graph_check import NmsDifference, PredictionDifference
 from components.params import ExportParams
 from yolo_core.deploy.openvino import Precision
 from yolo_core.errors import UserError
@@ -66,7 +66,7 @@ class ExportReport(TypedDict):
     onnx: PredictionDifference
     """model.onnx against PyTorch."""
 
-    onnx_nms: ApDifference
+    onnx_nms: NmsDifference
     """model_nms.onnx against PyTorch."""
 
     openvino: dict[Precision, RuntimeRow]
@@ -100,6 +100,12 @@ def reject_int8_if_worse(row: RuntimeRow, allowed: float, out: Path) -> RuntimeR
 
 def refuse_if_off(report: ExportReport, settings: ExportParams) -> None:
     """UserError when a float32 file differs from PyTorch by more than the parameters allow."""
+    nms = report["onnx_nms"]
+    if nms["detections"] > nms["max_detections"]:
+        raise UserError(
+            f"model_nms.onnx: returns {nms['detections']} detections for an image, over evaluate.max_detections = "
+            f"{nms['max_detections']}; try another export.opset or another version of onnxruntime"
+        )
     rows: dict[str, Mapping[str, object] | None] = {
         "model.onnx": report["onnx"],
         "model_nms.onnx": report["onnx_nms"],

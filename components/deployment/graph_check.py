@@ -52,6 +52,16 @@ class PredictionDifference(ApDifference):
     """The larger of the two, each as a fraction of its range; see `differences`."""
 
 
+class NmsDifference(ApDifference):
+    """How far the detections of a graph with NMS are off PyTorch's."""
+
+    detections: int
+    """The most that the graph returned for an image."""
+
+    max_detections: int
+    """The most that it may return."""
+
+
 @dataclass(frozen=True)
 class GraphCheck:
     """Measures graphs against PyTorch on validation images, on square canvases of the exported size."""
@@ -89,13 +99,15 @@ class GraphCheck:
     @torch.no_grad()
     def detections(
         self, reference: Predictor, session: "InferenceSession", label: str, suppression: Suppression
-    ) -> ApDifference:
-        """AP of a graph that contains this NMS, and of PyTorch followed by ours."""
-        wanted, got = [], []
+    ) -> NmsDifference:
+        """What a graph that contains this NMS returns, and PyTorch followed by ours."""
+        wanted, got, most = [], [], 0
         for part, images in self._batches(label, "cpu"):
             wanted += self._results(part, nms(reference(images), suppression))
-            got += self._results(part, [rows[: suppression.max_detections] for rows in run_nms(session, images)])
-        return self._ap(wanted, got)
+            found = run_nms(session, images)
+            got += self._results(part, found)
+            most = max(most, *map(len, found))
+        return {**self._ap(wanted, got), "detections": most, "max_detections": suppression.max_detections}
 
     def _batches(self, label: str, device: torch.device | str) -> Iterator[tuple[EvalBatch, Tensor]]:
         batches = val_batches(self.dataset, size=self.size, batch=BATCH, rect=False)

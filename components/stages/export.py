@@ -13,7 +13,8 @@ from components.evaluation.inputs import load_inputs
 from components.params import Params
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
-from yolo_core.deploy.onnx import OnnxPredictor, add_nms, export_onnx, open_session
+from yolo_core.deploy.onnx import OnnxPredictor, export_onnx, open_session
+from yolo_core.deploy.onnx_nms import add_nms
 from yolo_core.errors import known_as
 from yolo_core.evaluate.tta import Plain
 from yolo_core.models.fuse import fuse

@@ -1,7 +1,8 @@
 """ONNX: export of a detector with decoding, and optionally NMS, in the graph; and ONNX Runtime as a predictor.
 
 The plain graph is that of `yolo_core.deploy.graph`. The one with NMS gives `detections` (n, 7) instead: image index,
-x1, y1, x2, y2 px, score, class index; n is free, rows are ordered by image, then class, then falling score.
+x1, y1, x2, y2 px, score, class index; n is free, rows are ordered by image, then class, then falling score. Of each
+image it keeps the best `max_detections` over all classes.
 Model name, classes, size, anchors and strides are in the file's metadata.
 """
 
@@ -19,7 +20,6 @@ from torch import Tensor
 from yolo_core.atomic import replaced
 from yolo_core.deploy.graph import Decoded, facts, package, planes
 from yolo_core.errors import BadArgument, BadFile
-from yolo_core.evaluate.suppression import Suppression
 from yolo_core.models.detector import Detector
 
 if TYPE_CHECKING:
@@ -59,65 +59,7 @@ def export_onnx(
         graph = onnx.load(str(temporary))
         _name_output_shape(graph, model, size)
         _describe(graph, model, classes, size)
-        _write(graph, temporary)
-
-
-def add_nms(plain: Path, path: Path, suppression: Suppression) -> None:
-    """Write the graph of `plain` followed by per-class NMS: at most `max_detections` per image and class."""
-    onnx = package("onnx", "export")
-    from onnx import TensorProto, helper
-
-    graph = onnx.load(str(plain))
-    opset = {entry.domain: entry.version for entry in graph.opset_import}[""]
-
-    def constant(name: str, value: object, kind: type) -> str:
-        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, kind), name))
-        return name
-
-    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        graph.graph.node.append(helper.make_node(kind, inputs, [output], name=f"nms/{output}", **attributes))
-        return output
-
-    def part(output: str, start: int, end: int) -> str:
-        """predictions[..., start:end]"""
-        bounds = [constant(f"{output}_{k}", [v], np.int64) for k, v in (("from", start), ("to", end), ("axis", 2))]
-        return node("Slice", ["predictions", *bounds], output)
-
-    everything = np.iinfo(np.int64).max
-    boxes, objectness, classes = part("cxcywh", 0, 4), part("objectness", 4, 5), part("classes", 5, everything)
-    scores = node("Transpose", [node("Mul", [classes, objectness], "row_scores")], "scores", perm=[0, 2, 1])
-    limits = [
-        constant("max_per_class", [suppression.max_detections], np.int64),
-        constant("iou", [suppression.iou], np.float32),
-        constant("conf", [suppression.conf], np.float32),
-    ]
-    # `center_point_box=1`: boxes are cx, cy, w, h. The result has a row per detection: image, class, box row.
-    chosen = node("NonMaxSuppression", [boxes, scores, *limits], "chosen", center_point_box=1)
-    image, kind, row = (
-        node("Gather", [chosen, constant(f"column_{k}", [k], np.int64)], name, axis=1)
-        for k, name in enumerate(("image", "class", "row"))
-    )
-    box = node("GatherND", [boxes, node("Concat", [image, row], "image_row", axis=1)], "chosen_cxcywh")
-    score = node("GatherND", [scores, chosen], "chosen_scores")
-    one = constant("axis_1", [1], np.int64)
-    centre, side = node("Split", [box], "centre"), "side"
-    graph.graph.node[-1].output.append(side)
-    graph.graph.node[-1].attribute.extend([helper.make_attribute("axis", 1), helper.make_attribute("num_outputs", 2)])
-    half = node("Mul", [side, constant("one_half", 0.5, np.float32)], "half_side")
-    columns = [
-        node("Cast", [image], "image_float", to=TensorProto.FLOAT),
-        node("Sub", [centre, half], "x1y1"),
-        node("Add", [centre, half], "x2y2"),
-        node("Unsqueeze", [score, one], "score"),
-        node("Cast", [kind], "class_float", to=TensorProto.FLOAT),
-    ]
-    node("Concat", columns, "detections", axis=1)
-    if opset < 18:  # `num_outputs` came with 18; before it, parts are equal by default
-        _drop_attribute(graph, "nms/centre", "num_outputs")
-    del graph.graph.output[:]
-    graph.graph.output.append(helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["found", 7]))
-    with replaced(path) as temporary:
-        _write(graph, temporary)
+        write_checked(graph, temporary)
 
 
 class OnnxPredictor:
@@ -213,14 +155,8 @@ def _name_output_shape(graph: "onnx.ModelProto", model: Detector, size: int) -> 
     n.dim_value, values.dim_value = rows, 5 + model.num_classes
 
 
-def _drop_attribute(graph: "onnx.ModelProto", node_name: str, attribute: str) -> None:
-    (found,) = [node for node in graph.graph.node if node.name == node_name]
-    kept = [one for one in found.attribute if one.name != attribute]
-    del found.attribute[:]
-    found.attribute.extend(kept)
-
-
-def _write(graph: "onnx.ModelProto", path: Path) -> None:
+def write_checked(graph: "onnx.ModelProto", path: Path) -> None:
+    """Write a graph that passes `onnx.checker`."""
     onnx = package("onnx", "export")
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, str(path))

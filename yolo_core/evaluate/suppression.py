@@ -14,4 +14,4 @@ class Suppression:
     """IoU threshold, per class: the lower-scoring of two boxes that overlap by more is dropped."""
 
     max_detections: int
-    """Kept at most per image, or per image and class in an exported graph."""
+    """Kept at most per image, over all classes."""

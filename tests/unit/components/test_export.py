@@ -106,15 +106,28 @@ def test_a_lower_ap_is_a_fault():
     settings = load(small_detector.ROOT / "params.yaml").export
     fine = {"relative_error": 1e-6, "ap_difference": 0.0}
     reduced = {"openvino": {"bf16": {"ap_difference": 0.5}}, "tensorrt": {"fp16": {"ap_difference": 0.5}}}
-    report = {"onnx": fine, "onnx_nms": {"ap_difference": 0.02}, **reduced}
+    report = {"onnx": fine, "onnx_nms": {"ap_difference": 0.02, "detections": 1, "max_detections": 1}, **reduced}
     with pytest.raises(UserError, match=r"model_nms.onnx: ap difference .* 0.02, over export.ap_tolerance = 0.001"):
         refuse_if_off(report, settings)
-    report["onnx_nms"] = {"ap_difference": None}
+    report["onnx_nms"] = {"ap_difference": None, "detections": 1, "max_detections": 1}
     refuse_if_off(report, settings)
     with pytest.raises(UserError, match=r"model_openvino\.xml: relative error"):
         refuse_if_off({**report, "openvino": {"fp32": {"relative_error": 0.01}}}, settings)
     with pytest.raises(UserError, match="nan"):
         refuse_if_off({**report, "onnx": {"relative_error": float("nan")}}, settings)
+
+
+def test_more_detections_than_asked_for_are_a_fault():
+    settings = load(small_detector.ROOT / "params.yaml").export
+    nms = {"ap_difference": 0.0, "detections": 10, "max_detections": 1}
+    with pytest.raises(UserError, match=r"model_nms\.onnx: returns 10 detections .* over evaluate.max_detections = 1"):
+        refuse_if_off({"onnx": {}, "onnx_nms": nms, "openvino": {}, "tensorrt": {}}, settings)
+
+
+def test_the_graph_with_nms_keeps_to_max_detections(project, tmp_path):
+    run(project, tmp_path, "export.openvino=[]", "evaluate.max_detections=1", "export.nms_conf=0.01")
+    nms = json.loads((tmp_path / "export.json").read_text())["onnx_nms"]
+    assert (nms["detections"], nms["max_detections"]) == (1, 1)
 
 
 def test_differences():

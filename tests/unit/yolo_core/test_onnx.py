@@ -1,11 +1,13 @@
 """ONNX files against PyTorch: same predictions at any batch, same detections with NMS in the graph."""
 
+import copy
 import sys
 
 import pytest
 import torch
 
-from yolo_core.deploy.onnx import OnnxPredictor, add_nms, export_onnx, open_session, run_nms
+from yolo_core.deploy.onnx import OnnxPredictor, export_onnx, open_session, run_nms
+from yolo_core.deploy.onnx_nms import add_nms
 from yolo_core.errors import UserError
 from yolo_core.evaluate.nms import nms
 from yolo_core.evaluate.suppression import Suppression
@@ -80,16 +82,43 @@ def test_an_image_without_detections(fused, tmp_path, folder):
 
 def test_the_oldest_opset(fused, tmp_path):
     export_onnx(fused, tmp_path / "old.onnx", classes=CLASSES, size=SIZE, opset=17)
-    add_nms(tmp_path / "old.onnx", tmp_path / "old_nms.onnx", Suppression(0.3, 0.5, 5))
     images = torch.rand(1, 3, SIZE, SIZE)
     assert torch.allclose(OnnxPredictor(tmp_path / "old.onnx")(images), Plain(fused)(images), rtol=1e-4, atol=1e-4)
-    (found,) = run_nms(open_session(tmp_path / "old_nms.onnx"), images)
-    assert 0 < len(found) <= 3 * 5, "at most 5 of each of 3 classes"
+
+
+@pytest.mark.parametrize(("opset", "half"), [(17, False), (18, False), (20, False), (20, True)])
+@pytest.mark.parametrize("most", [1, 10])
+def test_the_graph_keeps_the_best_of_each_image_over_all_classes(fused, tmp_path, opset, half, most):
+    """Per class, 3 classes would give 3 and 30 rows."""
+    model = copy.deepcopy(fused).half() if half else fused
+    export_onnx(model, tmp_path / "plain.onnx", classes=CLASSES, size=SIZE, opset=opset, half=half)
+    add_nms(tmp_path / "plain.onnx", tmp_path / "nms.onnx", Suppression(0.3, 0.5, most))
+    images = torch.rand(3, 3, SIZE, SIZE)
+    predictions = OnnxPredictor(tmp_path / "plain.onnx")(images)
+    session = open_session(tmp_path / "nms.onnx")
+    for ours, theirs in zip(nms(predictions, Suppression(0.3, 0.5, most)), run_nms(session, images), strict=True):
+        assert len(ours) == len(theirs) == most
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    (rows,) = session.run(["detections"], {"images": images.numpy()})
+    order = [(image, kind, -score) for image, *_, score, kind in rows.tolist()]
+    assert order == sorted(order), "by image, then class, then falling score"
+
+
+def test_images_without_detections_stand_between_others(fused, tmp_path, folder):
+    """Of 4 images the first and third are grey, on which this detector finds nothing at this threshold."""
+    images = torch.full((4, 3, SIZE, SIZE), 0.5)
+    images[1::2] = torch.rand(2, 3, SIZE, SIZE)
+    scores = [(one[:, 4:5] * one[:, 5:]).max().item() for one in Plain(fused)(images)]
+    conf = (max(scores[0], scores[2]) + min(scores[1], scores[3])) / 2
+    assert max(scores[0], scores[2]) < conf < min(scores[1], scores[3])
+    add_nms(folder / "model.onnx", tmp_path / "nms.onnx", Suppression(conf, 0.5, 2))
+    found = run_nms(open_session(tmp_path / "nms.onnx"), images)
+    expected = nms(Plain(fused)(images), Suppression(conf, 0.5, 2))
+    assert [len(one) for one in found] == [len(one) for one in expected]
+    assert [len(one) > 0 for one in found] == [False, True, False, True]
 
 
 def test_float16_graph_is_close(fused, tmp_path):
-    import copy
-
     export_onnx(copy.deepcopy(fused).half(), tmp_path / "half.onnx", classes=CLASSES, size=SIZE, opset=20, half=True)
     images = torch.rand(1, 3, SIZE, SIZE)
     found, expected = OnnxPredictor(tmp_path / "half.onnx")(images), Plain(fused)(images)
