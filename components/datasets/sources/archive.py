@@ -28,7 +28,7 @@ def extract(archive: Path, folder: Path, allowed: tuple[str, ...], progress: Pro
             _check_room(archive, entries, folder)
             for entry in progress(entries, f"unpack {archive.name}", total=len(entries)):
                 _extract_one(source, entry, folder)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise UserError(f"{archive}: damaged archive ({error}); delete it and run again") from None
     except OSError as error:
         raise UserError(f"{folder}: {archive.name} cannot be unpacked there ({error.strerror or error})") from None
