@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from components import yaml_text
 from components.lineage.source_code import ROOT, closure
 from components.stage_row import MODEL, Stage
 from components.stage_table import STAGES, get_stage, input_path
@@ -51,7 +52,7 @@ def dvc_yaml(stages: Iterable[Stage] = STAGES, root: Path = ROOT) -> str:
 
 def _added_deps(path: Path) -> Callable[[str], list[str]]:
     """By stage, the dependencies in a `dvc.yaml` that are neither code nor results: the user's own data."""
-    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.exists() else {}
+    stages = yaml_text.parse(path.read_text(encoding="utf-8"), str(path))["stages"] if path.exists() else {}
     ours = ("components", "yolo_core", str(DATA), str(OUTPUTS))
     return lambda name: [dep for dep in stages.get(name, {}).get("deps", []) if not str(dep).startswith(ours)]
 

@@ -3,8 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-import yaml
-
+from components import yaml_text
 from components.evolution.ledger import Record
 from components.evolution.setup import Search
 from components.evolution.winner import evolved_values, start_fitness
@@ -32,7 +31,7 @@ def write_results(search: Search, best: Record | None, gained: Gain | None, out:
         "hyp": evolved,
     }
     ledger = search.ledger.path.read_bytes()
-    _write(out, {"ledger.jsonl": ledger, "hyp.yaml": yaml.safe_dump(result, sort_keys=False).encode()}, records)
+    _write(out, {"ledger.jsonl": ledger, "hyp.yaml": yaml_text.dump(result).encode()}, records)
     return {
         "trials": f"{len(records)} of {settings.trials}",
         "failed": sum(record.reason is not None for record in records),

@@ -5,8 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
+from components import yaml_text
 from components.datasets.digest import dataset_digest
 from components.files import require, sha256
 from components.params import Params, hyperparameters
@@ -81,9 +80,9 @@ def _evolved(path: Path | None) -> dict[str, float]:
     if path is None:
         return {}
     try:
-        values = yaml.safe_load(require(path, "evolve").read_text(encoding="utf-8"))["hyp"] or {}
+        values = yaml_text.parse(require(path, "evolve").read_text(encoding="utf-8"), str(path))["hyp"] or {}
         return {str(name): float(value) for name, value in values.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: not a file of hyperparameters; run `scaled-yolov4 evolve` again") from None
 
 

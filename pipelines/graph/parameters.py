@@ -4,9 +4,9 @@ import json
 import tempfile
 from pathlib import Path
 
-import yaml
 from kfp import dsl
 
+from components import yaml_text
 from components.lineage.record import ASKED_VARIABLE, IMAGE_VARIABLE, SOURCE_VARIABLE, parameters_digest
 from components.params import Params, load
 from components.retraining.decision import TRAINING
@@ -49,7 +49,7 @@ def write_params(
     with exit_codes():
         params = parsed(text, changes)
     plain = params.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    Path(out.path).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    Path(out.path).write_text(yaml_text.dump(plain), encoding="utf-8")
     return params.models
 
 
