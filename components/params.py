@@ -16,8 +16,8 @@ from components import yaml_text
 from yolo_core.errors import UserError
 from yolo_core.evaluate.suppression import Suppression
 from yolo_core.hyperparameters import Hyperparameters, check
+from yolo_core.model_names import known
 
-ModelName = Annotated[str, Field(min_length=1)]
 Size = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
 Factor = Annotated[float, Field(gt=0, le=16)]
 
@@ -26,6 +26,23 @@ class Section(BaseModel):
     """A section of the parameter file: unknown keys are errors, values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _known_model(name: str) -> str:
+    try:
+        return known(name)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+ModelName = Annotated[str, AfterValidator(_known_model)]
+
+
+def _once(names: list[str]) -> list[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} stands twice; remove one of the two")
+    return names
 
 
 def _known_and_in_range(values: dict[str, float]) -> dict[str, float]:
@@ -232,7 +249,7 @@ class TrainParams(TrainSettings):
     stall_minutes: float = Field(gt=0, le=100_000)
     ema_decay: float = Field(ge=0, lt=1)
     ema_tau: float = Field(gt=0)
-    per_model: dict[str, ModelOverrides] = {}
+    per_model: dict[ModelName, ModelOverrides] = {}
 
 
 class TTAParams(Section):
@@ -311,7 +328,7 @@ class Params(Section):
     """All of `params.yaml`."""
 
     seed: int = Field(ge=0, lt=2**63)
-    models: list[ModelName] = Field(min_length=1)
+    models: Annotated[list[ModelName], AfterValidator(_once)] = Field(min_length=1)
     prepare: PrepareParams
     anchors: AnchorsParams
     evolve: EvolveParams
@@ -368,14 +385,15 @@ def load(path: Path, overrides: list[str] | None = None) -> Params:
 def describe(error: ValidationError) -> str:
     """The first problem of a validation error in one line: key, value and problem."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "(top)"
+    in_key = first["loc"][-1:] == ("[key]",)  # pydantic's mark of a wrong key of a free mapping, such as per_model
+    key = ".".join(str(part) for part in (first["loc"][:-2] if in_key else first["loc"])) or "(top)"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}; remove it or check its spelling{more}"
     if first["type"] == "missing":
         return f"missing key {key!r}{more}"
     message = first["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+    value = "" if in_key or isinstance(first["input"], dict) else f" = {first['input']!r}"
     return f"{key}{value}: {message[0].lower()}{message[1:]}{more}"
 
 

@@ -1,5 +1,6 @@
 """Groups of options that several `pipeline` commands share, and what they stand for."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -10,6 +11,7 @@ from components.cli.options import PARAMS, Overrides, ParamsFile, typer
 from components.stage_row import dashed
 from pipelines.graph.target import IMAGE, Target
 from yolo_core.errors import UserError
+from yolo_core.model_names import known
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.client import Kubeflow
@@ -65,7 +67,7 @@ class Compiled:
         return Target(
             self.image,
             self.gpus,
-            self.sized_for,
+            _sized_for(self.sized_for),
             self.ray_jobs,
             self.queue,
             self.ray_account,
@@ -77,6 +79,13 @@ class Compiled:
         """The options that the user set, as `--image and --gpus`."""
         set_ = [each.name for each in fields(self) if getattr(self, each.name) != getattr(Compiled(), each.name)]
         return " and ".join(f"--{dashed(name)}" for name in set_)
+
+
+def _sized_for(model: str) -> str:
+    try:
+        return known(model)
+    except UserError as error:
+        raise UserError(f"--sized-for: {error}") from None
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -107,9 +116,9 @@ class Given:
         from components.params import load
         from pipelines.rayjob.sizes import job_size
 
-        changes = [*self.overrides, *([f"models=[{', '.join(self.models)}]"] if self.models else [])]
+        changes = [*self.overrides, *([f"models={json.dumps(self.models)}"] if self.models else [])]
         for model in load(self.params, changes).models:
-            job_size(model)  # a wrong name ends here
+            job_size(model)
         given = {
             "params_yaml": self.params.read_text(encoding="utf-8"),
             "overrides": list(self.overrides),

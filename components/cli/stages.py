@@ -15,6 +15,7 @@ from components.cli.options import PARAMS, Model, Overrides, StageParams, stage_
 from components.stage_row import Option, Stage, dashed
 from components.stage_table import STAGES, default_paths, get_stage
 from yolo_core.errors import UserError
+from yolo_core.model_names import known
 
 
 def options(stage: Stage) -> list[inspect.Parameter]:
@@ -50,16 +51,13 @@ def run_stage(name: str, params: Path, overrides: list[str], model: str = "", **
     given = {key: value for key, value in given.items() if value is not None}
     _check_out(stage, given)
     settings = parameters.load(params, overrides)
-    model = model or settings.models[0]
+    model = known(model or settings.models[0])
     if changes := parameters.overrides_of(stage, model, given):
         settings = parameters.load(params, [*overrides, *changes])
     setters = {own.name for own in stage.options if own.sets}
     arguments: dict[str, Any] = {**default_paths(name, model), **given}
     arguments = {key: value for key, value in arguments.items() if key not in setters}
     if stage.per_model:
-        from yolo_core.models import get_spec
-
-        get_spec(model)  # an unknown name fails here, with suggestions
         arguments["model"] = model
     _run(stage, settings, arguments)
 

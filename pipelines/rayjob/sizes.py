@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 from yolo_core.errors import UserError
+from yolo_core.model_names import known
 
 GPU = "nvidia.com/gpu"
 
@@ -75,14 +76,11 @@ FAMILIES: dict[str, JobSize] = {"d53-": CSP, "cd53s-": CSP, "tinycd53s": TINY, "
 
 def job_size(model: str) -> JobSize:
     """The size of this model's training. Raises UserError for an unknown model."""
-    if model in JOB_SIZES:
+    if known(model) in JOB_SIZES:
         return JOB_SIZES[model]
     for prefix, size in FAMILIES.items():
         if model.startswith(prefix):
             return size
-    from yolo_core.models import get_spec  # imports torch, which the pipeline's own code does without
-
-    get_spec(model)  # raises for an unknown name, with similar ones
     raise UserError(f"{model}: pipelines/rayjob/sizes.py has no row for its training; add one")
 
 

@@ -6,9 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolo_core.errors import UserError
-from yolo_core.models import build_model, get_spec
+from yolo_core.model_names import NAMES
+from yolo_core.models import build_model, get_spec, model_names
 from yolo_core.models.blocks import CspOsa
 from yolo_core.models.spec import Scaling
+
+
+def test_the_list_of_names_is_the_zoos():
+    assert list(NAMES) == model_names()
 
 
 @pytest.mark.parametrize(("name", "near"), [("yolov4-tyni", "yolov4-tiny"), ("tiny", "yolov4-tiny"), ("", "yolov4")])

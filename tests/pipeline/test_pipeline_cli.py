@@ -159,6 +159,30 @@ def test_a_wrong_parameter_is_refused_before_anything_is_sent(server: KfpServer)
     assert server.requests == []
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--model", "yolov4-tinny"],
+        ["-S", "models=[yolov4-tinny]"],
+        ["-S", "evolve.model=yolov4-tinny"],
+        ["-S", "train.per_model.yolov4-tinny.epochs=3"],
+    ],
+)
+def test_an_unknown_model_is_refused_before_anything_is_sent(server: KfpServer, given: list[str]) -> None:
+    result = submitted(server, *given)
+    assert result.exit_code == 2
+    assert "unknown model 'yolov4-tinny'; did you mean yolov4-tiny, " in error_line(result)
+    assert server.requests == []
+
+
+def test_training_steps_are_not_sized_for_an_unknown_model(tmp_path: Path) -> None:
+    for name in ("yolov4-tinny", "cosa-9x9x"):
+        given = ["pipeline", "compile", "--out", str(tmp_path / "graph.yaml"), "--sized-for", name]
+        result = CliRunner().invoke(stages, given)
+        assert result.exit_code == 2
+        assert error_line(result).startswith(f"error: --sized-for: unknown model '{name}'; did you mean ")
+
+
 def test_a_graph_without_our_parameters_is_refused(server: KfpServer, tmp_path: Path) -> None:
     spec = {"pipelineInfo": {"name": "other"}, "root": {"inputDefinitions": {"parameters": {"a": {}}}}}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(spec))

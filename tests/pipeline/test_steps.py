@@ -64,9 +64,9 @@ def test_show_puts_the_files_of_a_folder_under_their_names(tmp_path: Path) -> No
 
 def test_the_written_parameters_are_those_given(tmp_path: Path) -> None:
     out = tmp_path / "params"
-    models = write_params(TEXT, ["train.epochs=3"], ["yolov4-tiny", "other"], artifact(out))
-    assert models == ["yolov4-tiny", "other"]
-    expected = params.load(ROOT / "params.yaml", ["train.epochs=3", "models=[yolov4-tiny, other]"])
+    models = write_params(TEXT, ["train.epochs=3"], ["yolov4-tiny", "yolov7-x"], artifact(out))
+    assert models == ["yolov4-tiny", "yolov7-x"]
+    expected = params.load(ROOT / "params.yaml", ["train.epochs=3", "models=[yolov4-tiny, yolov7-x]"])
     assert params.load(out).digest() == expected.digest()
 
 

@@ -1,11 +1,11 @@
 """Every detector by name."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 from yolo_core.errors import UserError
+from yolo_core.model_names import known
 from yolo_core.models import scaled_yolov4, yolov4_tiny, yolov7
 from yolo_core.models.detector import Body, Detector
 from yolo_core.models.scaled_yolov4 import ScaledYoloV4
@@ -86,8 +86,4 @@ def build_model(
 
 
 def _entry(name: str) -> Entry:
-    entry = ZOO.get(name)
-    if entry is None:
-        near = difflib.get_close_matches(name, ZOO, n=3, cutoff=0.4) or model_names()
-        raise UserError(f"unknown model {name!r}; did you mean {', '.join(near)}?")
-    return entry
+    return ZOO[known(name)]

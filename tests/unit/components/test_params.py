@@ -53,6 +53,12 @@ def test_the_coco_file_holds_the_recipe_of_each_model(name: str):
         ("train.hyp.lr=0.01", ["train.hyp", "unknown hyperparameter 'lr'"]),
         ("train.amp=fast", ["train.amp", "fast", "boolean"]),
         ("models=[]", ["models", "at least 1"]),
+        ("models=[yolov4-tinny]", ["models.0 = 'yolov4-tinny'", "did you mean yolov4-tiny, "]),
+        ("models=[yolov7, yolov7-x, yolov7]", ["models", "'yolov7' stands twice"]),
+        ("evolve.model=yolov8", ["evolve.model = 'yolov8'", "unknown model", "did you mean yolov7"]),
+        ("train.per_model.yolov4-tinny.epochs=3", ["train.per_model: unknown model 'yolov4-tinny'", "yolov4-tiny,"]),
+        ("train.per_model.yolov4-tiny.epoch=3", ["train.per_model.yolov4-tiny.epoch", "unknown key"]),
+        ("train.hyp={box: 0.1, cls: 0.3, box: 0.2}", ["-S train.hyp={", ":1: key 'box' stands twice"]),
         ("prepare.source=ftp", ["prepare.source", "ftp", "coco-dir"]),
         ("evaluate.tta.scales=[1]", ["evaluate.tta", "same length"]),
         ("train.second_stage={epochs: 3}", ["second_stage.epochs must be more"]),
@@ -81,6 +87,7 @@ def test_a_wrong_value_is_refused_by_name(override: str, words: list[str] | None
         ("seed: [", ["bad.yaml:", "YAML"]),
         ("- a\n- b\n", ["bad.yaml", "sections"]),
         ("", ["bad.yaml", "sections"]),
+        ("seed: 0\ntrain:\n  size: 64\n  amp: true\n  size: 96\n", ["bad.yaml:5: key 'size' stands twice"]),
         ("seed: 0\n", ["bad.yaml", "missing key"]),
         ("a: !!python/object/apply:os.system ['true']", ["bad.yaml", "YAML"]),
     ],
@@ -97,17 +104,17 @@ def test_a_missing_file_is_one_line(tmp_path: Path):
 
 
 def test_overrides_change_one_value():
-    changed = parameters.load(QUICKSTART, ["train.epochs=3", "models=[a, b]"])
+    changed = parameters.load(QUICKSTART, ["train.epochs=3", "models=[yolov7, yolov7-x]"])
     assert changed.train.epochs == 3
-    assert changed.models == ["a", "b"]
+    assert changed.models == ["yolov7", "yolov7-x"]
 
 
 def test_per_model_settings_override_the_common_ones():
     params = parameters.load(
         QUICKSTART,
-        ["train.hyp.box=0.1", "train.per_model={m: {size: 640, hyp: {cls: 0.3}, second_stage: {epochs: 99}}}"],
+        ["train.hyp.box=0.1", "train.per_model={yolov7: {size: 640, hyp: {cls: 0.3}, second_stage: {epochs: 99}}}"],
     )
-    own, other = params.train_settings("m"), params.train_settings("n")
+    own, other = params.train_settings("yolov7"), params.train_settings("yolov7-x")
     assert (own.size, own.epochs, own.hyp["box"], own.hyp["cls"]) == (640, params.train.epochs, 0.1, 0.3)
     assert own.second_stage is not None
     assert own.second_stage.epochs == 99
@@ -147,11 +154,11 @@ def test_null_for_one_model_removes_a_common_value():
         [
             "train.second_stage={epochs: 500}",
             "train.weights=w.safetensors",
-            "train.per_model={m: {second_stage: null}}",
+            "train.per_model={yolov7: {second_stage: null}}",
         ],
     )
-    assert params.train_settings("m").second_stage is None
-    assert params.train_settings("m").weights == "w.safetensors"
+    assert params.train_settings("yolov7").second_stage is None
+    assert params.train_settings("yolov7").weights == "w.safetensors"
 
 
 @pytest.mark.parametrize(
