@@ -53,13 +53,13 @@ def check_boxes(split: str, raw: RawSplit, category_ids: set[int], written: dict
     free_ids = _free_ids(raw.boxes)
     for box in raw.boxes:
         image_id, image = box.image_id, None
-        if isinstance(image_id, int) and image_id in listed:
+        if type(image_id) is int and image_id in listed:
             image = written.get(image_id)
             if image is None:
                 checked.lost += 1
                 continue
         try:
-            if image is None or not isinstance(image_id, int):
+            if image is None or type(image_id) is not int:
                 raise BadBox(f"unknown image id {image_id!r}")
             category_id = _category_id(box, category_ids, seen)
             found = _numbers(box.xywh)
@@ -97,7 +97,7 @@ def _category_id(box: RawBox, category_ids: set[int], seen: set[int]) -> int:
     """The category of a box whose own id is new."""
     if box.id and box.id in seen:
         raise BadBox(f"duplicate annotation id {box.id}")
-    if not isinstance(box.category_id, int) or box.category_id not in category_ids:
+    if type(box.category_id) is not int or box.category_id not in category_ids:
         raise BadBox(f"unknown category id {box.category_id!r}")
     return box.category_id
 
@@ -149,7 +149,7 @@ def _clip(xywh: Sequence[float], width: int, height: int, found: Sequence[float]
 def _area(found: object, xywh_px: Sequence[float], image: Written) -> float:
     """The area, px^2; one that is missing, impossible or larger than the box becomes the box's."""
     box_area = round(xywh_px[2] * xywh_px[3], 3)
-    if isinstance(found, int | float) and _is_finite(found) and found > 0:
+    if isinstance(found, int | float) and type(found) in NUMBERS and _is_finite(found) and found > 0:
         factor = image.scale[0] * image.scale[1]
         return min(found if factor == 1 else round(found * factor, 3), box_area)
     return box_area

@@ -1,39 +1,17 @@
 """The source `coco-dir`: a folder with COCO instances files and images, as COCO or a tool lays them out."""
 
-import sys
-from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Literal, TypedDict, TypeGuard
+from collections.abc import Iterable
+from pathlib import Path
 
-from components.datasets.raw import (
-    Attribution,
-    Category,
-    Quarantined,
-    RawBox,
-    RawDataset,
-    RawImage,
-    RawSplit,
-    Reading,
-    Resolved,
-)
-from components.datasets.sources import coco_json, coco_layout, subsets
-from components.datasets.sources.coco_json import Annotation, Instances
-from components.datasets.sources.coco_layout import Layout
+from components.datasets.raw import Category, RawDataset, Reading, Resolved
+from components.datasets.sources import coco_fields, coco_json, coco_layout, subsets
+from components.datasets.sources.coco_json import Instances
+from components.datasets.sources.coco_records import read_split
 from components.datasets.sources.fingerprint import file_times
 from components.datasets.sources.joined import joined
 from components.params import Params
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
-
-CARRIED: tuple[Literal["license", "coco_url", "flickr_url", "date_captured"], ...]
-CARRIED = ("license", "coco_url", "flickr_url", "date_captured")  # in the order in which they are written
-
-
-class _ImageRecord(TypedDict):
-    """What is certain of an image record without `_image_problem`."""
-
-    id: int
-    file_name: str
 
 
 def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) -> RawDataset:
@@ -71,10 +49,13 @@ def read(root: Path, progress: Progress) -> RawDataset:
     }
     categories = _categories({layout.files[subset]: document.categories for subset, document in documents.items()})
     categories = _without_placeholder(categories, documents.values())
-    splits = {
-        split: joined({subset: _split(split, root, layout, subset, documents[subset]) for subset in found})
-        for split, found in chosen.splits.items()
-    }
+    splits = {}
+    for split, found in chosen.splits.items():
+        parts = {}
+        for subset in found:
+            folders = coco_layout.image_folders(root, layout, subset)
+            parts[subset] = read_split(split, root, layout.files[subset], folders, documents[subset])
+        splits[split] = joined(parts)
     first = documents[used[0]]
     info = first.info if isinstance(first.info, dict) else {}
     licenses = first.licenses if isinstance(first.licenses, list) else []
@@ -93,7 +74,7 @@ def _without_placeholder(categories: list[Category], documents: Iterable[Instanc
     if not placeholder:
         return categories
     records = (record for document in documents for record in document.annotations)
-    used = any(getattr(record, "category_id", None) == 0 for record in records)
+    used = any(coco_fields.integer(getattr(record, "category_id", None)) == 0 for record in records)
     return categories if used else others
 
 
@@ -102,9 +83,8 @@ def _categories(by_file: dict[Path, list[object]]) -> list[Category]:
     merged: dict[int, Category] = {}
     for path, records in by_file.items():
         own = set()
-        for record in records:
-            if not _is_category(record):
-                raise UserError(f"{path}: category {record!r} needs an integer id and a name")
+        for found in records:
+            record = _category(found, path)
             if record["id"] in own:
                 raise UserError(f"{path}: category id {record['id']} is given twice")
             own.add(record["id"])
@@ -118,77 +98,10 @@ def _categories(by_file: dict[Path, list[object]]) -> list[Category]:
     return [merged[key] for key in sorted(merged)]
 
 
-def _is_category(record: object) -> TypeGuard[Category]:
-    return isinstance(record, dict) and _is_int(record.get("id")) and isinstance(record.get("name"), str)
-
-
-def _split(split: str, root: Path, layout: Layout, subset: str, document: Instances) -> RawSplit:
-    file = layout.files[subset]
-    raw = RawSplit([], [], labels_at=str(file))
-    names = [image["file_name"] for image in document.images[:10] if _is_image(image)]
-    folder = coco_layout.image_folder(root, layout, subset, names)
-    for record in document.images:
-        if not _is_image(record):
-            item = record.get("file_name") if isinstance(record, dict) else None
-            reason = f"{_image_problem(record)} ({file.name})"
-            raw.quarantined.append(Quarantined(split, "image", str(item or record)[:200], reason))
-            continue
-        name = str(PurePosixPath(record["file_name"]))
-        raw.images.append(
-            RawImage(record["id"], name.replace("/", "_"), folder / name, _size(record), _attribution(record))
-        )
-    for record in document.annotations:
-        if not isinstance(record, Annotation):
-            raw.quarantined.append(Quarantined(split, "box", str(record)[:200], f"not an annotation ({file.name})"))
-            continue
-        raw.boxes.append(
-            RawBox(
-                id=record.id if _is_int(record.id) else None,
-                image_id=record.image_id,
-                category_id=record.category_id,
-                xywh=record.bbox,
-                where=f"annotation {record.id}",
-                area=record.area,
-                crowd=bool(record.iscrowd),
-            )
-        )
-    return raw
-
-
-def _is_image(record: object) -> TypeGuard[_ImageRecord]:
-    return _image_problem(record) is None
-
-
-def _image_problem(record: object) -> str | None:
-    """What is wrong with an image record, or None."""
-    if not isinstance(record, dict) or not isinstance(record.get("file_name"), str) or not record["file_name"]:
-        return "image record without file_name"
-    if not _is_int(record.get("id")):
-        return "image id is not an integer"
-    path = PurePosixPath(record["file_name"])
-    if path.is_absolute() or ".." in path.parts or "\\" in record["file_name"] or "\0" in record["file_name"]:
-        return "file name points outside the image folder"
-    return None
-
-
-def _size(record: Mapping[str, object]) -> tuple[float, float] | None:
-    """The recorded (width, height), px; None if it is missing or impossible."""
-    width, height = record.get("width"), record.get("height")
-    return (width, height) if _is_number(width) and _is_number(height) and width > 0 and height > 0 else None
-
-
-def _attribution(record: Mapping[str, object]) -> Attribution:
-    kept: Attribution = {}
-    for key in CARRIED:
-        if key in record:
-            kept[key] = record[key]
-    return kept
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    """Not for integers too large for a float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _category(record: object, path: Path) -> Category:
+    """The category with its id as an integer."""
+    if isinstance(record, dict):
+        number, name = coco_fields.integer(record.get("id")), record.get("name")
+        if number is not None and isinstance(name, str) and name.strip():
+            return record | {"id": number}  # pyright: ignore[reportReturnType]
+    raise UserError(f"{path}: category {record!r:.200} needs an integer id and a name")

@@ -1,4 +1,7 @@
-"""Parses a COCO instances file without building what is not used: segmentations are most of it."""
+"""Parses a COCO instances file without building what is not used: segmentations are most of it.
+
+Only an annotation without a box takes its box from its segmentation.
+"""
 
 import json
 from pathlib import Path
@@ -6,9 +9,11 @@ from typing import Any
 
 import msgspec
 
+from components.datasets.sources.coco_outlines import box_around
 from yolo_core.errors import UserError
 
 LISTS = ("images", "annotations", "categories")
+NO_BOX = (None, [])
 
 
 class Annotation(msgspec.Struct, gc=False):
@@ -45,13 +50,17 @@ def read(path: Path) -> Instances:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     try:
-        return msgspec.json.decode(data, type=_Regular)
+        read = msgspec.json.decode(data, type=_Regular)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _read_irregular(path, data)
+    return _read_irregular(path, data) if any(one.bbox in NO_BOX for one in read.annotations) else read
 
 
 def _read_irregular(path: Path, data: bytes) -> Instances:
-    """The same with the standard library, six times slower: it accepts NaN and says what is wrong, and where."""
+    """The same with the standard library, six times slower: it accepts NaN and says what is wrong, and where.
+
+    It also finds the boxes of segmentations.
+    """
     try:
         document = json.loads(data, object_hook=_without_segmentation)
     except ValueError as error:
@@ -71,7 +80,9 @@ def _read_irregular(path: Path, data: bytes) -> Instances:
 
 def _without_segmentation(record: dict[str, object]) -> dict[str, object]:
     """Drop a segmentation as soon as its annotation is parsed, or all of them fill the memory."""
-    record.pop("segmentation", None)
+    segmentation = record.pop("segmentation", None)
+    if segmentation and record.get("bbox") in NO_BOX:
+        record["bbox"] = box_around(segmentation)
     return record
 
 

@@ -1,11 +1,10 @@
 """Finds the instances files of a COCO data set and their images, as COCO and the tools that export it lay them out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.datasets.sources import subsets
-from yolo_core.errors import UserError
 
 LOOKED_FOR = (
     "annotations/instances_SPLIT.json (COCO, CVAT), SPLIT/_annotations.coco.json (Roboflow), "
@@ -52,21 +51,10 @@ def _alone(root: Path, name: str) -> dict[str, Path]:
     return {path.stem: path for path in _files(root, name)}
 
 
-def image_folder(root: Path, layout: Layout, subset: str, names: Iterable[str]) -> Path:
-    """The first folder that holds one of the named images, else the first existing one below the root.
-
-    Raises UserError listing what was searched.
-    """
+def image_folders(root: Path, layout: Layout, subset: str) -> list[Path]:
+    """Where the images of a subset may lie, by preference."""
     synonyms = [subset, *subsets.NAMES.get(subsets.role(subset) or "", ())]
-    folders = [root / folder for pattern in layout.folders for folder in _filled(pattern, synonyms)]
-    for folder in folders:
-        if any((folder / name).is_file() for name in names):
-            return folder
-    found = next((folder for folder in folders if folder != root and folder.is_dir()), None)
-    if found is None:
-        searched = ", ".join(folder.relative_to(root).as_posix() for folder in folders)
-        raise UserError(f"{root}: no image folder for split {subset!r}; searched {searched} below it")
-    return found
+    return [root / folder for pattern in layout.folders for folder in _filled(pattern, synonyms)]
 
 
 def _filled(pattern: str, synonyms: list[str]) -> list[str]:

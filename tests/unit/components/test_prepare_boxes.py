@@ -37,7 +37,8 @@ def prepared(source: CocoFolder, tmp_path) -> tuple[dict, dict]:
         (box(50, 1, [-9, 0, 9, 5]), "box [-9, 0, 9, 5] lies outside the image (64x48)"),
         (box(50, 1, [1, 2, 3]), "box [1, 2, 3] is not four numbers"),
         (box(50, 1, None), "box None is not four numbers"),
-        (box(50, 1, ["1", 2, 3, 4]), "box ['1', 2, 3, 4] is not four numbers"),
+        (box(50, 1, ["1 px", 2, 3, 4]), "box ['1 px', 2, 3, 4] is not four numbers"),
+        (box(50, 1, [True, 2, 3, 4]), "box [True, 2, 3, 4] is not four numbers"),
         (box(50, 1, category_id=4), "unknown category id 4"),
         (box(50, 1, category_id=None), "unknown category id None"),
         (box(1, 2), "duplicate annotation id 1"),
@@ -72,14 +73,15 @@ def test_a_box_without_an_image_is_quarantined(source, tmp_path, bad, item, reas
     [
         (record(1, "2.jpg"), "2.jpg", "duplicate image id 1"),
         (record(9, "2.jpg"), "2.jpg", "duplicate file name (image id 9)"),
-        (record("9", "9.jpg"), "9.jpg", "image id is not an integer (instances_train.json)"),
+        (record([9], "9.jpg"), "9.jpg", "image id [9] is neither a whole number nor a text (instances_train.json)"),
+        (record(None, "9.jpg"), "9.jpg", "image id None is neither a whole number nor a text (instances_train.json)"),
         (record(9, "../1.jpg"), "../1.jpg", "file name points outside the image folder (instances_train.json)"),
         (
             record(9, "/etc/hostname"),
             "/etc/hostname",
             "file name points outside the image folder (instances_train.json)",
         ),
-        (record(9, "lone\ud800.jpg"), "lone\ud800.jpg", "unreadable: 'utf-8' codec can't encode character"),
+        (record(9, "lone\ud800.jpg"), "lone\ud800.jpg", "file name that no file can have (instances_train.json)"),
         ({"id": 9}, "{'id': 9}", "image record without file_name (instances_train.json)"),
     ],
 )
