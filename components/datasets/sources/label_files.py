@@ -1,12 +1,14 @@
 """Where the label files of YOLO data sets lie, and which of them belong to no image.
 
 The label of `images/train/0.jpg` is `labels/train/0.txt`, or `0.txt` beside the image. Only folders below the data
-set's root are replaced, so that it does not matter where the data set lies.
+set's root are replaced, so that it does not matter where the data set lies. Names may differ in how they are written.
 """
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from components.datasets.sources import image_files, text_file
 
@@ -21,12 +23,34 @@ class LabelFiles:
         self.root = root
         self._names: dict[Path, frozenset[str]] = {}
         self._folders: dict[Path, list[Path]] = {}
+        self._alike: dict[Path, dict[str, list[str]]] = {}
 
     def find(self, image: Path) -> list[Path]:
         """The label files of an image, the one in a folder of labels first; none for a background image."""
         folders = [*self.folders(image.parent), image.parent]
         candidates = (folder / f"{image.stem}{ending}" for folder in folders for ending in (".txt", ".TXT"))
-        return [path for path in candidates if path.name in self._listing(path.parent)]
+        exact = [path for path in candidates if path.name in self._listing(path.parent)]
+        return exact or [path for folder in folders for path in self._nearly(image, folder)]
+
+    def _nearly(self, image: Path, folder: Path) -> list[Path]:
+        """The one label file whose name differs only in how it is written, unless it may be another image's."""
+        images = self._by_name(image.parent)
+        found: set[str] = set()
+        for name in (image.stem, image.name):
+            labels = [label for label in self._by_name(folder).get(_plain(name), []) if label.lower().endswith(".txt")]
+            others = [other for other in images.get(_plain(name), []) if _is_image(other) and other != image.name]
+            if labels and not others:
+                found.update(labels)
+        return [folder / name for name in found] if len(found) == 1 else []
+
+    def _by_name(self, folder: Path) -> dict[str, list[str]]:
+        """The files of a folder by their names without ending, as `_plain` makes them alike."""
+        if folder not in self._alike:
+            alike: dict[str, list[str]] = {}
+            for name in self._listing(folder):
+                alike.setdefault(_plain(Path(name).stem), []).append(name)
+            self._alike[folder] = alike
+        return self._alike[folder]
 
     def folders(self, images: Path) -> list[Path]:
         """The folders of labels for a folder of images, apart from itself; the most likely first."""
@@ -99,6 +123,15 @@ class LabelFiles:
                 if Path(name).stem == label.stem and Path(name).suffix.lower() not in ("", ".txt", ".xml", ".json"):
                     return folder / name
         return None
+
+
+def _plain(name: str) -> str:
+    """A file name without differences that tools and file systems make: case, %20 for a space, composed letters."""
+    return unicodedata.normalize("NFC", unquote(name)).casefold()
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in image_files.READ | image_files.NOT_READ
 
 
 def _holds_labels(path: Path) -> bool:

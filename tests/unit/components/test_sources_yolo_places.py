@@ -47,6 +47,63 @@ def test_labels_beside_the_images_or_in_their_own_folder(source, tmp_path, place
     assert manifest["quarantine"] == []
 
 
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("Capture d'écran.jpg", "Capture%20d%27%C3%A9cran.txt"),  # Label Studio
+        ("e\u0301.jpg", "\u00e9.txt"),  # unpacked on a Mac
+        ("IMG_1.JPG", "img_1.txt"),  # written on Windows
+        ("c.png.jpg", "c.png.jpg.txt"),
+    ],
+)
+def test_label_names_that_are_written_otherwise(source, tmp_path, image, label):
+    source.write(f"images/train/{image}", PICTURE)
+    source.write(f"labels/train/{label}", ROW)
+    manifest, document = source.prepared(tmp_path / "out", limit=0)
+    assert boxes(document) == {"a.jpg": 1, "b.jpg": 1, image: 1}
+    assert manifest["quarantine"] == []
+
+
+@pytest.mark.parametrize("images", [["IMG.jpg", "img.jpg"], ["Img.jpg", "img.png"]])
+def test_label_names_that_may_be_two_images_are_not_guessed(source, tmp_path, images):
+    for image in images:
+        source.write(f"images/train/{image}", PICTURE)
+    source.write("labels/train/iMG.txt", ROW)
+    manifest, _ = source.prepared(tmp_path / "out")
+    assert [entry["item"] for entry in manifest["quarantine"]] == ["labels/train/iMG.txt"]
+
+
+def test_an_exact_name_comes_first(source, tmp_path):
+    source.write("images/train/A.jpg", PICTURE)
+    _, document = source.prepared(tmp_path / "out", limit=0)
+    assert boxes(document) == {"A.jpg": 0, "a.jpg": 1, "b.jpg": 1}
+
+
+def test_a_data_set_of_links(source, tmp_path):
+    """`images` is a link to a folder of another name, and each image in it is one."""
+    store = tmp_path / "store"
+    store.mkdir()
+    for path in (source.root / "images/train").iterdir():
+        path.rename(store / path.name)
+    (source.root / "images/train").rmdir()
+    (source.root / "images/train").symlink_to(store)
+    source.write("train.txt", b"images/train/a.jpg\nimages/train/b.jpg\n")
+    source.write("data.yaml", b"train: train.txt\nval: images/val\nnames: [cat, dog]\n")
+    manifest, _ = source.prepared(tmp_path / "out", limit=0)
+    assert manifest["splits"]["train"]["boxes"] == 2
+
+
+def test_folders_of_images_within_each_other(source, tmp_path):
+    """The folder of labels may stand for either; an image called images.jpg is no folder."""
+    for image in ("images/train/images/c.jpg", "images/train/more/images/images.jpg"):
+        source.write(image, PICTURE)
+    source.write("labels/train/images/c.txt", ROW)
+    source.write("images/train/more/labels/images.txt", ROW)
+    manifest, document = source.prepared(tmp_path / "out", limit=0)
+    assert boxes(document) == {"a.jpg": 1, "b.jpg": 1, "images_c.jpg": 1, "more_images_images.jpg": 1}
+    assert manifest["quarantine"] == []
+
+
 def test_two_label_files_of_one_image(source, tmp_path):
     source.write("images/train/a.txt", ROW)  # the same again
     source.write("images/train/b.txt", b"1 0.5 0.5 0.2 0.4\n")
