@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from components.datasets import difference as dataset_diff
 from components.datasets import manifest
+from components.datasets.box_check import CheckedBoxes
 from components.datasets.folder import building
 from components.datasets.sources.archive import extract
 from components.datasets.split_check import CheckedSplit
@@ -123,7 +124,7 @@ def reread(path: Path) -> dict[int, Record]:
 def a_manifest() -> dict[str, Any]:
     images = [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}]
     boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16, "iscrowd": 0}]
-    splits = {name: CheckedSplit(images=images, annotations=boxes) for name in ("train", "val")}
+    splits = {name: CheckedSplit(images=images, boxes=CheckedBoxes(annotations=boxes)) for name in ("train", "val")}
     files = {"images/train/a.png": "0" * 64, "images/val/a.png": "1" * 64}
     return manifest.build({"kind": "digits"}, [{"id": 1, "name": "one"}], splits, files)
 
