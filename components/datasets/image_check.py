@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from components.datasets.jpeg_check import Scans, find_scans, is_cut, shrink
+from yolo_core.data.image import MAX_PIXELS
 
 EXIF_ORIENTATION = 0x0112
 EXIF_MARKS = (b"\xff\xe1", b"eXIf")  # of the segment of a JPEG and the chunk of a PNG that hold it
@@ -25,7 +26,6 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", *(("AVIF",) if fe
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # at bytes 8 to 12, after "ftyp"
 SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}
 JPEG_QUALITY = 95
-MAX_PIXELS = 50_000_000  # decoding takes up to 17 bytes per pixel (WebP): this stays below 1 GB
 MAX_SIDE = 65_500  # pixels; JPEG's limit, and about OpenCV's
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: four channels of 16 bits, uncompressed
 BAND = 256  # rows converted at a time

@@ -1,6 +1,6 @@
 """A detector measured on validation images, plain and with test-time augmentation, and the files that show it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -15,6 +15,7 @@ from yolo_core.evaluate.coco_score import CocoScore
 from yolo_core.evaluate.confusion import confusion_matrix
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.predict import predict
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import TTA, Plain
 from yolo_core.models.fuse import for_inference
 from yolo_core.models.weights import LoadedDetector
@@ -37,6 +38,9 @@ class Metrics(TypedDict):
 
     images: int
     """Number of validation images."""
+
+    suppression: dict[str, float]
+    """The fields of `Suppression` that the detections were made with."""
 
     plain: Figures
     """The 12 COCO figures."""
@@ -69,6 +73,9 @@ class Measurement:
     dataset: DetectionDataset
     """The validation images."""
 
+    suppression: Suppression
+    """What both kept."""
+
     plain: Measured
     """One pass over each image."""
 
@@ -88,6 +95,7 @@ class Measurement:
             "size": self.loaded.size,
             "strides": list(self.loaded.model.strides),
             "images": len(self.dataset),
+            "suppression": asdict(self.suppression),
             "plain": self.plain.score.figures,
             "tta": self.tta.score.figures,
             "per_class": [{"class": name, "AP": row["AP"], "AP50": row["AP50"]} for name, row in per_class.items()],
@@ -122,7 +130,7 @@ def measure(
         row: Measured(detections, score(dataset.annotation_path, detections, judge=settings.judge))
         for row, detections in found.items()
     }
-    return Measurement(loaded, dataset, **measured)
+    return Measurement(loaded, dataset, settings.suppression, **measured)
 
 
 def write(measurement: Measurement, out: Path) -> None:

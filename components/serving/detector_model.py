@@ -6,6 +6,7 @@ model needs nothing else of the project. This file must therefore import nothing
 
 import base64
 import binascii
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -18,8 +19,9 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from PIL import Image
 
-from yolo_core.data.image import fitted, resize
+from yolo_core.data.image import MAX_PIXELS, fitted, resize
 from yolo_core.data.letterbox import Letterbox, centred
 from yolo_core.evaluate.nms import nms
 from yolo_core.evaluate.predict import to_device, to_image
@@ -28,6 +30,7 @@ from yolo_core.evaluate.tta import Plain
 from yolo_core.models.fuse import fuse
 from yolo_core.models.weights import load_detector
 
+# Of versions that were registered without the settings they were evaluated with.
 DEFAULTS = asdict(Suppression(conf=0.25, iou=0.65, max_detections=300))
 ACCEPTED = "give an encoded image as bytes or base64 text, or RGB pixels (H, W, 3) from 0 to 255; one or a list of them"
 
@@ -42,6 +45,7 @@ class DetectorModel(PythonModel):
         loaded = load_detector(context.artifacts["weights"])
         self.classes, self.size, self.stride = loaded.classes, loaded.size, loaded.model.input_stride
         self.predictor = Plain(fuse(loaded.model).to(self.device))
+        self.defaults = {**DEFAULTS, **(context.model_config or {})}
 
     def predict(
         self, context: PythonModelContext | None, model_input, params: dict[str, Any] | None = None
@@ -50,9 +54,9 @@ class DetectorModel(PythonModel):
 
         model_input: one image or several. An image is an encoded file (bytes, base64 text or a data: URL) or RGB pixels
         (H, W, 3) from 0 to 255; several are a list, an array (B, H, W, 3) or the column `image` of a table.
-        params: the fields of `Suppression`.
+        params: fields of `Suppression`; the others are as in the evaluation of this version.
         """
-        suppression = Suppression(**{**DEFAULTS, **(params or {})})
+        suppression = suppression_of({**self.defaults, **(params or {})})
         return [self._detect(image, suppression) for image in images(model_input)]
 
     def _detect(self, image: np.ndarray, suppression: Suppression) -> list[dict[str, Any]]:
@@ -77,6 +81,22 @@ class DetectorModel(PythonModel):
         resized = resize(image, *fitted(width, height, self.size))
         canvas = tuple(math.ceil(side / self.stride + 0.5) * self.stride for side in resized.shape[:2])
         return centred(resized, (width, height), (canvas[0], canvas[1]))
+
+
+def suppression_of(given: dict[str, Any]) -> Suppression:
+    """The settings as numbers in their ranges."""
+    if unknown := given.keys() - DEFAULTS.keys():
+        raise MlflowException.invalid_parameter_value(
+            f"unknown params: {', '.join(sorted(unknown))}; give {', '.join(DEFAULTS)}"
+        )
+    for name in ("conf", "iou"):
+        value = given[name]
+        if not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN is in no range
+            raise MlflowException.invalid_parameter_value(f"params: {name} = {value}; give a number from 0 to 1")
+    most = given["max_detections"]
+    if not isinstance(most, int) or most < 1:
+        raise MlflowException.invalid_parameter_value(f"params: max_detections = {most}; give a whole number from 1")
+    return Suppression(**given)
 
 
 def images(given: object) -> Iterator[np.ndarray]:
@@ -115,6 +135,7 @@ def decoded(given: bytes | bytearray | memoryview | str) -> np.ndarray:
             given = base64.b64decode("".join(text.split()), validate=True)
         except (binascii.Error, ValueError):
             raise refused("text that is not base64") from None
+    _check_size(bytes(given))
     buffer = np.frombuffer(given, np.uint8)
     try:
         image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
@@ -123,6 +144,19 @@ def decoded(given: bytes | bytearray | memoryview | str) -> np.ndarray:
     if image is None:
         raise refused(f"{buffer.size} bytes that cannot be decoded as an image")
     return image
+
+
+def _check_size(data: bytes) -> None:
+    """Refuse an image file over `MAX_PIXELS`, by its header: a small file may decode to gigabytes."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise refused(f"an image of over {MAX_PIXELS / 1e6:g} megapixels") from None
+    except Exception:  # decoders raise all kinds of errors
+        raise refused(f"{len(data)} bytes that cannot be decoded as an image") from None
+    if width * height > MAX_PIXELS:
+        raise refused(f"an image of {width}x{height} px, over {MAX_PIXELS / 1e6:g} megapixels")
 
 
 def pixels_of(given: object) -> np.ndarray:

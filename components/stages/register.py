@@ -193,7 +193,8 @@ def _log_version(params: Params, results: Results, inputs: str, client: "MlflowC
         for name in ("manifest", "metrics", "detections", "benchmark"):
             run.artifact(results.needed()[name], EVIDENCE)
         run.artifact(require(results.train / "train.json", "train"), EVIDENCE)
-        model_uri = log_model(run.run_id, results.weights, _example(results))
+        suppression = read_json(results.evaluate / "metrics.json").get("suppression")
+        model_uri = log_model(run.run_id, results.weights, _example(results), suppression)
         return _register(client, run, results, inputs, _lineage(params, results), model_uri)
 
 

@@ -2,8 +2,10 @@
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,66 @@ def test_what_is_not_an_image_is_refused_in_one_line(served: PyFuncModel, wrong:
         served.predict(wrong)
     assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
     assert "\n" not in raised.value.message
+
+
+def test_the_served_model_suppresses_as_it_was_evaluated(outputs: Outputs, served: PyFuncModel):
+    """At 0.25, the default of versions that were registered without these settings, it finds nothing."""
+    image = sorted((outputs.data / "images" / "val").iterdir())[0].read_bytes()
+    assert served.predict(image) == served.predict(image, params=EVERYTHING)
+    assert served.predict(image, params={"conf": 0.25}) == [[]]
+    assert [len(boxes) for boxes in served.predict([image, image], params={"max_detections": 1})] == [1, 1]
+
+
+def test_results_of_an_earlier_release_serve_with_its_defaults(outputs: Outputs, place: Path):
+    folder = place / "earlier"
+    shutil.copytree(outputs.folder, folder)
+    earlier = Outputs(folder, outputs.data)
+    metrics = earlier.paths["evaluate"] / "metrics.json"
+    metrics.write_text(json.dumps({k: v for k, v in json.loads(metrics.read_text()).items() if k != "suppression"}))
+    number = register.run(load_params(), model=MODEL, **earlier.paths)["version"]
+    info = get_model_info(f"models:/{NAME}/{number}")
+    assert {one["name"]: one["default"] for one in info.signature.params.to_dict()} == {
+        "conf": 0.25,
+        "iou": 0.65,
+        "max_detections": 300,
+    }
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"conf": 25.0}, {"conf": -0.1}, {"conf": float("nan")}, {"iou": 65.0}, {"iou": float("nan")}, {"iou": 1.5}],
+    ids=str,
+)
+def test_thresholds_that_are_no_fraction_are_refused_in_one_line(served: PyFuncModel, params: dict[str, float]):
+    (name,) = params
+    with pytest.raises(MlflowException, match=f"params: {name} = .*; give a number from 0 to 1") as raised:
+        served.predict(np.zeros((8, 8, 3), np.uint8), params=params)
+    assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert "\n" not in raised.value.message
+
+
+def test_a_detection_limit_below_one_is_refused(served: PyFuncModel):
+    with pytest.raises(MlflowException, match="params: max_detections = 0; give a whole number from 1"):
+        served.predict(np.zeros((8, 8, 3), np.uint8), params={"max_detections": 0})
+
+
+@pytest.mark.parametrize(("side", "decoded"), [(7072, False), (16_000, False), (4000, True)])
+def test_images_over_the_limit_of_prepare_are_refused_before_decoding(
+    served: PyFuncModel, monkeypatch: pytest.MonkeyPatch, side: int, decoded: bool
+):
+    """50 megapixels are a square of 7071 px. The small PNG is a header and nothing to decode."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    seen = []
+    monkeypatch.setattr(cv2, "imdecode", lambda *given: seen.append(given))
+    message = "cannot be decoded as an image" if decoded else "over 50 megapixels"
+    with pytest.raises(MlflowException, match=message):
+        served.predict(png)
+    assert bool(seen) == decoded
 
 
 def test_the_model_says_what_it_needs(served: PyFuncModel, record: dict[str, Any]):

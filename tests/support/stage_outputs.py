@@ -24,6 +24,7 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 FIXED = ["promote.bootstrap_samples=200", "train.device=cpu", "train.epochs=30", "prepare.digits.image_size=320"]
 IMAGES, SIZE_PX = 12, 64
 CLASSES = ["circle", "square"]
+SUPPRESSION = {"conf": 0.001, "iou": 0.65, "max_detections": 300}
 
 
 def load_params(*overrides: str) -> Params:
@@ -113,7 +114,7 @@ def make_outputs(
     (paths["train"] / "curves.csv").write_text(f"{header}1,5,0.1,1,2,3,6,,\n2,10,0.05,0.5,1,2,3.5,0.3,0.6\n")
     figures = {"AP": right / IMAGES, "AP50": right / IMAGES, "AP75": right / IMAGES, "AP_large": None}
     metrics = {"model": MODEL, "size": SIZE_PX, "images": IMAGES, "plain": figures, "tta": figures, "per_class": []}
-    _write(paths["evaluate"] / "metrics.json", metrics)
+    _write(paths["evaluate"] / "metrics.json", {**metrics, "suppression": SUPPRESSION})
     _write(paths["evaluate"] / "detections.json", detections(data, right))
     _write(paths["export"] / "export.json", {"model": MODEL, "largest_error": 1e-5})
     (paths["export"] / "model.onnx").write_bytes(b"onnx")

@@ -7,6 +7,7 @@ import numpy as np
 
 from yolo_core.errors import BadFile
 
+MAX_PIXELS = 50_000_000  # of an image file; decoding takes up to 17 bytes per pixel (WebP): this stays below 1 GB
 FILL = 114  # grey level (0-255) around letterboxed images and mosaics
 
 
