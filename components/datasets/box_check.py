@@ -49,7 +49,7 @@ def check_boxes(split: str, raw: RawSplit, category_ids: set[int], written: dict
     """Check the boxes of a split. written: its good images by id."""
     checked = CheckedBoxes()
     listed = {image.id for image in raw.images}
-    seen: set[int] = set()
+    seen: dict[int, CocoAnnotation] = {}
     free_ids = _free_ids(raw.boxes)
     for box in raw.boxes:
         image_id, image = box.image_id, None
@@ -61,28 +61,30 @@ def check_boxes(split: str, raw: RawSplit, category_ids: set[int], written: dict
         try:
             if image is None or type(image_id) is not int:
                 raise BadBox(f"unknown image id {image_id!r}")
-            category_id = _category_id(box, category_ids, seen)
+            category_id = _category_id(box, category_ids)
             found = _numbers(box.xywh)
             xywh_px, clipped = _placed(found, image, raw.fractions)
-        except BadBox as bad:
-            where = f"{box.where}, image {image.name}" if image else box.where
-            checked.quarantined.append(Quarantined(split, "box", where, str(bad)))
-            continue
-        own_id = box.id or next(free_ids)  # 0 also means "no match" in COCO's evaluation
-        seen.add(own_id)
-        checked.clipped += clipped
-        checked.below_a_pixel += min(xywh_px[2:]) < 1
-        checked.like_corners += _like_corners(found, raw.fractions)
-        checked.annotations.append(
-            {
-                "id": own_id,
+            annotation: CocoAnnotation = {
+                "id": box.id or next(free_ids),  # 0 also means "no match" in COCO's evaluation
                 "image_id": image_id,
                 "category_id": category_id,
                 "bbox": xywh_px,
                 "area": _area(box.area, xywh_px, image),
                 "iscrowd": int(box.crowd),
             }
-        )
+            if annotation["id"] in seen:
+                if annotation == seen[annotation["id"]]:
+                    raise BadBox(f"annotation {box.id} is given twice")
+                annotation["id"] = next(free_ids)
+        except BadBox as bad:
+            where = f"{box.where}, image {image.name}" if image else box.where
+            checked.quarantined.append(Quarantined(split, "box", where, str(bad)))
+            continue
+        seen[annotation["id"]] = annotation
+        checked.clipped += clipped
+        checked.below_a_pixel += min(xywh_px[2:]) < 1
+        checked.like_corners += _like_corners(found, raw.fractions)
+        checked.annotations.append(annotation)
     return checked
 
 
@@ -93,10 +95,7 @@ def _free_ids(boxes: list[RawBox]) -> Iterator[int]:
         yield free
 
 
-def _category_id(box: RawBox, category_ids: set[int], seen: set[int]) -> int:
-    """The category of a box whose own id is new."""
-    if box.id and box.id in seen:
-        raise BadBox(f"duplicate annotation id {box.id}")
+def _category_id(box: RawBox, category_ids: set[int]) -> int:
     if type(box.category_id) is not int or box.category_id not in category_ids:
         raise BadBox(f"unknown category id {box.category_id!r}")
     return box.category_id

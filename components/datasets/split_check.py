@@ -82,17 +82,22 @@ def check_split(
 
 
 def _unique_images(split: str, images: list[RawImage], quarantined: list[Quarantined]) -> list[RawImage]:
-    """The images without those that repeat an id or a file name."""
-    ids: set[int] = set()
+    """The images without those that repeat a file name, or whose id is that of another image as well.
+
+    Nobody knows which of several images with the same id its boxes belong to.
+    """
+    names_of: dict[int, set[str]] = {}
+    for image in images:
+        names_of.setdefault(image.id, set()).add(image.name)
     names: set[str] = set()
     unique = []
     for image in images:
-        if image.id in ids:
-            quarantined.append(Quarantined(split, "image", image.name, f"duplicate image id {image.id}"))
+        if len(names_of[image.id]) > 1:
+            reason = f"image id {image.id} is given to {len(names_of[image.id])} images"
+            quarantined.append(Quarantined(split, "image", image.name, reason))
         elif image.name in names:
             quarantined.append(Quarantined(split, "image", image.name, f"duplicate file name (image id {image.id})"))
         else:
-            ids.add(image.id)
             names.add(image.name)
             unique.append(image)
     return unique

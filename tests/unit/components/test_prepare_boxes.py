@@ -41,7 +41,7 @@ def prepared(source: CocoFolder, tmp_path) -> tuple[dict, dict]:
         (box(50, 1, [True, 2, 3, 4]), "box [True, 2, 3, 4] is not four numbers"),
         (box(50, 1, category_id=4), "unknown category id 4"),
         (box(50, 1, category_id=None), "unknown category id None"),
-        (box(1, 2), "duplicate annotation id 1"),
+        (box(1, 1), "annotation 1 is given twice"),
     ],
 )
 def test_a_bad_box_is_quarantined_and_its_image_stays(source, tmp_path, bad, reason):
@@ -71,7 +71,7 @@ def test_a_box_without_an_image_is_quarantined(source, tmp_path, bad, item, reas
 @pytest.mark.parametrize(
     ("bad", "item", "reason"),
     [
-        (record(1, "2.jpg"), "2.jpg", "duplicate image id 1"),
+        (record(1, "1.jpg"), "1.jpg", "duplicate file name (image id 1)"),
         (record(9, "2.jpg"), "2.jpg", "duplicate file name (image id 9)"),
         (record([9], "9.jpg"), "9.jpg", "image id [9] is neither a whole number nor a text (instances_train.json)"),
         (record(None, "9.jpg"), "9.jpg", "image id None is neither a whole number nor a text (instances_train.json)"),
@@ -92,6 +92,27 @@ def test_a_bad_image_record_is_quarantined(source, tmp_path, bad, item, reason):
     assert (entry["split"], entry["kind"], entry["item"]) == ("train", "image", item)
     assert entry["reason"].startswith(reason)
     assert [image["id"] for image in document["images"]] == [1, 2, 3, 4]
+
+
+def test_images_of_one_id_are_quarantined_with_their_boxes(source, tmp_path):
+    source.train["images"].append(record(1, "5.jpg"))
+    manifest, document = prepared(source, tmp_path)
+    assert manifest["quarantine"] == [
+        {"split": "train", "kind": "image", "item": name, "reason": "image id 1 is given to 2 images"}
+        for name in ("1.jpg", "5.jpg")
+    ]
+    assert [annotation["image_id"] for annotation in document["annotations"]] == [2, 3, 4]
+    assert manifest["splits"]["train"]["boxes_of_quarantined_images"] == 1
+
+
+def test_annotation_ids_that_start_again_in_each_image_become_unique(source, tmp_path):
+    source.train["annotations"] = [box(number, image) for image in (1, 2, 3) for number in (1, 2)]
+    for number, annotation in enumerate(source.train["annotations"]):
+        annotation["bbox"] = [number, 10, 20, 20]
+    manifest, document = prepared(source, tmp_path)
+    assert manifest["quarantine"] == []
+    assert [annotation["bbox"][0] for annotation in document["annotations"]] == [0, 1, 2, 3, 4, 5]
+    assert [annotation["id"] for annotation in document["annotations"]] == [1, 2, 3, 4, 5, 6]
 
 
 def test_boxes_of_a_quarantined_image_go_with_it(source, tmp_path):
