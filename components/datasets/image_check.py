@@ -24,6 +24,8 @@ EXIF_MARKS = (b"\xff\xe1", b"eXIf")  # of the segment of a JPEG and the chunk of
 TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # at bytes 8 to 12, after "ftyp"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+PAGE_START_BYTES = 256
 SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}
 JPEG_QUALITY = 95
 MAX_SIDE = 65_500  # pixels; JPEG's limit, and about OpenCV's
@@ -33,6 +35,8 @@ WAIT_S = 600.0  # for memory to decode in; then it is decoded anyway
 PNG_END = b"IEND\xaeB`\x82"
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # that the pixels depend on; OpenCV refuses files with others
 PNG_START_BYTES = 8  # of the signature before the first chunk
+DEEP, NARROW = "16-bit", "16-bit-narrow"  # narrow: of FEW_SHADES in 8 bits, as 12 bits in a 16-bit file are
+FEW_SHADES = 16
 CONVERSIONS = {"L": "greyscale", "LA": "greyscale", "1": "greyscale", "P": "palette", "PA": "palette"}
 CONVERSIONS |= {"CMYK": "cmyk", "RGBA": "alpha", "RGBX": "alpha", "RGBa": "alpha", "La": "greyscale"}
 
@@ -110,12 +114,15 @@ def _checked(
     _decode(image)
     if scans and is_cut(image, data, scans, shrunk=shrunk):
         raise BadImage("truncated: the data end before the picture does")
+    narrow = None
     if not plain:
         container = "JPEG" if container == "JPEG" else "PNG"
-        data = _encode(_to_rgb(ImageOps.exif_transpose(image) if turned else image), container)
+        rgb = _to_rgb(ImageOps.exif_transpose(image) if turned else image)
+        narrow = NARROW if conversion == DEEP and _has_few_shades(rgb) else None
+        data = _encode(rgb, container)
     rotation = "exif-rotation" if turned else "exif-unclear" if unclear else None
     width, height = stored_px[::-1] if turned and orientation in TRANSPOSING else stored_px
-    conversions = tuple(name for name in (conversion, rotation, corrected) if name)
+    conversions = tuple(name for name in (conversion, narrow, rotation, corrected) if name)
     return CheckedImage(data, SUFFIXES[container], width, height, scale, conversions)
 
 
@@ -126,9 +133,7 @@ def _open(data: bytes) -> tuple[Image.Image, str, Scans | None]:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
-            raise BadImage("unreadable: a HEIC image; convert it to JPEG") from None
-        raise BadImage("unreadable: not an image of a known format") from None
+        raise BadImage(f"unreadable: {_named(data)}") from None
     except Exception as error:  # decoders raise all kinds of errors
         raise BadImage(f"unreadable: {error}") from None
     if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
@@ -142,6 +147,17 @@ def _open(data: bytes) -> tuple[Image.Image, str, Scans | None]:
     if image.format == "PNG" and not png_chunks_hold(data):
         raise BadImage("unreadable: unknown chunk type, or wrong checksum")
     return image, container, scans
+
+
+def _named(data: bytes) -> str:
+    """What a file is that is no image of a known format."""
+    if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
+        return "a HEIC image; convert it to JPEG"
+    if data.startswith(LFS_POINTER):
+        return "a pointer of Git LFS; run git lfs pull"
+    if data[:PAGE_START_BYTES].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, as servers send instead of an image"
+    return "not an image of a known format"
 
 
 def _decode(image: Image.Image) -> None:
@@ -193,7 +209,7 @@ def _opencv_sees_upright(data: bytes) -> bool:
 def _conversion(image: Image.Image, container: str) -> str | None:
     """The conversion that makes it plain 8-bit RGB in a JPEG or PNG, if one is needed."""
     if _is_16_bit(image):
-        return "16-bit"
+        return DEEP
     if image.mode == "F":
         raise BadImage("unreadable: floating-point pixels have no known range")
     if image.mode != "RGB":
@@ -202,9 +218,14 @@ def _conversion(image: Image.Image, container: str) -> str | None:
 
 
 def _is_16_bit(image: Image.Image) -> bool:
-    """Pillow opens 16-bit RGB as 8-bit "RGB"; only the decoder's raw mode shows it."""
-    raw_modes = [str(tile[3]) for tile in getattr(image, "tile", [])]
-    return image.mode.startswith("I") or any("16" in mode for mode in raw_modes)
+    """Pillow opens 16-bit RGB as 8-bit "RGB"; only the decoder's raw mode, its first argument, tells."""
+    arguments = [tile[3] for tile in getattr(image, "tile", [])]
+    raw_modes = [one[0] if isinstance(one, tuple) else one for one in arguments]
+    return image.mode.startswith("I") or any("16" in str(mode) for mode in raw_modes)
+
+
+def _has_few_shades(rgb: Image.Image) -> bool:
+    return int(np.ptp(np.array(rgb.getextrema()))) < FEW_SHADES
 
 
 def _frame(

@@ -1,4 +1,4 @@
-"""What `prepare` says of the labels: a line of counts per split, and a warning where nearly all are of one kind.
+"""What `prepare` says of images and labels: counts for each split, and a warning where nearly all are of one kind.
 
 Labels in the wrong unit or order are mostly valid boxes. One of them proves nothing, but all of them together do.
 """
@@ -32,6 +32,7 @@ def warnings(splits: Mapping[str, SplitCounts], sought: Mapping[str, str]) -> li
         _line(splits, "crowd boxes, which are not trained on", "crowd_boxes", "boxes", "; is iscrowd meant?"),
         _line(splits, "boxes clipped at the edge", "clipped_boxes", "boxes", "; are they x1 y1 x2 y2?", _corners),
         _line(splits, "boxes smaller than a pixel", "boxes_below_a_pixel", "boxes", "; are these fractions?"),
+        _line(splits, "16-bit images without contrast in 8 bits", "narrow_images", "images", "; scale them first"),
     ]
     return [line for line in lines if line]
 

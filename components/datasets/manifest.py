@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypedDict
 import msgspec
 
 from components.datasets.box_check import CocoAnnotation
+from components.datasets.image_check import NARROW
 from components.datasets.raw import Category, Quarantined
 from components.datasets.split_check import CheckedSplit
 from components.files import require
@@ -72,6 +73,8 @@ class SplitCounts(TypedDict):
     images: int
     background_images: int
     """Images without any box."""
+    narrow_images: int
+    """16-bit images that are almost of one shade in 8 bits."""
     boxes: int
     """With crowd boxes."""
     crowd_boxes: int
@@ -222,6 +225,7 @@ def _describe(split: CheckedSplit, categories: list[Category]) -> SplitCounts:
     return {
         "images": len(split.images),
         "background_images": len(split.images) - len(labelled),
+        "narrow_images": len(split.conversions.get(NARROW, [])),
         "boxes": len(annotations),
         "crowd_boxes": sum(record["iscrowd"] for record in annotations),
         "clipped_boxes": split.boxes.clipped,

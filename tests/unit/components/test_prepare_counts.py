@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from coco_source import CocoFolder, box, encoded, parameters, pixels
+from PIL import Image
 
 from components.stages import prepare
 
@@ -102,6 +104,17 @@ def test_large_objects_in_the_middle_are_no_corners(source, tmp_path, capsys):
     set_boxes(source, *[[5, 4, 50, 40]] * 4)
     _, lines = said(source, tmp_path, capsys)
     assert len(lines) == 2
+
+
+def test_sixteen_bit_images_that_come_out_black(source, tmp_path, capsys):
+    for split, count in (("train", 4), ("val", 2)):
+        for number in range(1, count + 1):
+            thermal = 3000 + pixels()[..., 0].astype(np.uint16)  # 3000 to 3255: 11 and 12 of 255
+            source.put(f"{number}.jpg", encoded(Image.fromarray(thermal), "PNG"), split)
+    _, lines = said(source, tmp_path, capsys)
+    assert lines[2:] == [
+        "prepare: warning: 16-bit images without contrast in 8 bits: 4 of 4 in train, 2 of 2 in val; scale them first"
+    ]
 
 
 def test_corners_in_a_yolo_file(tmp_path, capsys):

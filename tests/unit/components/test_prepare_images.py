@@ -42,6 +42,11 @@ def quarantine(tmp_path, name: str, data: bytes | None, **size) -> list[dict]:
         (None, "missing file"),
         (b"", "unreadable: empty file"),
         (b"these are words, not pixels", "unreadable: not an image of a known format"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "unreadable: a pointer of Git LFS; run git lfs pull",
+        ),
+        (b"\n<!DOCTYPE html><html>404</html>", "unreadable: a web page, as servers send instead of an image"),
         (encoded(SMOOTH)[:2000], "truncated: the end of the file is missing"),
         (encoded(SMOOTH, "PNG")[:2000], "truncated: the end of the file is missing"),
         (encoded(Image.new("F", (64, 48)), "TIFF"), "unreadable: floating-point pixels have no known range"),
@@ -139,6 +144,19 @@ def test_sixteen_bits_keep_their_upper_byte():
     checked = check_image(encoded(Image.fromarray(grey), "PNG"))
     assert checked.conversions == ("16-bit",)
     assert (as_loader_sees(checked.data) == (grey // 256)[..., None]).all()
+
+
+@pytest.mark.parametrize(("brightest", "narrow"), [(4095, False), (4000, True)])  # 4095 / 256 = 15.99, 16 shades
+def test_twelve_bits_in_a_file_of_sixteen_are_noted(brightest, narrow):
+    grey = np.linspace(0, brightest + (0 if narrow else 1), 64 * 48).astype(np.uint16).reshape(48, 64)
+    conversions = check_image(encoded(Image.fromarray(grey), "PNG")).conversions
+    assert conversions == (("16-bit", "16-bit-narrow") if narrow else ("16-bit",))
+
+
+@pytest.mark.parametrize("width", [160, 1616])
+def test_a_width_with_16_in_it_is_no_depth(width):
+    checked = check_image(encoded(Image.fromarray(pixels(width, 4)).convert("P"), "BMP"))
+    assert checked.conversions == ("palette",)
 
 
 def test_sixteen_bit_colour_is_found_too():
