@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from components.datasets.image_check import LFS_POINTER
 from components.datasets.sources.coco_outlines import box_around
 from yolo_core.errors import UserError
 
@@ -63,7 +64,11 @@ def _read_irregular(path: Path, data: bytes) -> Instances:
     """
     try:
         document = json.loads(data, object_hook=_without_segmentation)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
     except ValueError as error:
+        if data.startswith(LFS_POINTER):
+            raise UserError(f"{path}: a pointer of Git LFS; run git lfs pull") from None
         raise UserError(f"{path}: not valid JSON ({error}); was it cut off while copying?") from None
     except RecursionError:
         raise UserError(f"{path}: nested too deep for a COCO instances file") from None

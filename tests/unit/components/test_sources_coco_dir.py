@@ -58,6 +58,7 @@ def test_a_missing_image_folder_lists_what_was_searched(source):
     [
         ('{"images": [', "not valid JSON"),
         ("[]", "expected a COCO object"),
+        ("version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS; run git lfs pull"),
         ('{"images": [], "annotations": []}', "no list 'categories'"),
         ('{"images": {}, "annotations": [], "categories": []}', "no list 'images'"),
         ('{"images": [], "annotations": [], "categories": [{"id": "one", "name": "x"}]}', "needs an integer id"),
@@ -80,6 +81,24 @@ def test_a_file_that_is_not_coco_is_named_with_the_problem(source, text, message
     assert str(refusal.value).startswith(str(path))
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_in_another_form_of_unicode_is_read(source, encoding):
+    root = source.save()
+    path = root / "annotations/instances_train.json"
+    path.write_text(path.read_text(), encoding=encoding)
+    assert len(coco_dir.read(root, silent).splits["train"].boxes) == 4
+
+
+def test_a_file_that_is_no_unicode_is_named(source):
+    source.train["categories"][0]["name"] = "Katze"
+    root = source.save()
+    path = root / "annotations/instances_train.json"
+    path.write_bytes(path.read_bytes().replace(b"Katze", b"K\xe4fer"))
+    with pytest.raises(UserError, match="not UTF-8") as refusal:
+        coco_dir.read(root, silent)
+    assert "save it as UTF-8" in str(refusal.value)
 
 
 def test_no_categories_at_all(source):
