@@ -57,6 +57,8 @@ GFLOPS = {
     "tinycd53s": 6.9,  # 6.938 against 7.0; the paper does not say which blocks it kept, and one more makes 7.16
 }
 
+ROUNDING = 1e-3  # of the largest prediction, in float32; exact comparisons are in float64
+
 pytestmark = pytest.mark.parametrize("name", model_names(), scope="module")  # all tests of a model in a row
 
 
@@ -91,7 +93,7 @@ def trained(name: str) -> tuple[Detector, Detector, torch.Tensor]:
     model = small(name).train()
     images, _ = batch_for(model)
     model.training_maps(images)
-    return model.eval(), fuse(model, tolerance=1e-4), images
+    return model.eval(), fuse(model), images
 
 
 def loss_for(model: Detector, **gains: float):
@@ -185,9 +187,11 @@ def test_every_parameter_gets_a_finite_gradient(name):
 
 def test_fused_outputs_are_within_tolerance(name):
     model, folded, images = trained(name)
+    assert folded.fold_error < 1e-10
     with torch.no_grad():
         before, after = decode(model(images), model), decode(folded(images), folded)
-    assert (before - after).abs().max() < 1e-4 * before.abs().max()
+    # In float32, where rounding grows with the depth: 1e-4 for the deepest model on some processors.
+    assert (before - after).abs().max() < ROUNDING * before.abs().max()
     assert folded.auxiliary is None
     assert not any(isinstance(m, Implicit) or "auxiliary" in n for n, m in folded.named_modules())
 
@@ -198,7 +202,7 @@ def test_onnx_runtime_gives_the_fused_models_predictions(name, tmp_path):
     with torch.no_grad():
         expected = decode(folded(images), folded)
     found = OnnxPredictor(tmp_path / "model.onnx", threads=1)(images)
-    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert (found - expected).abs().max() < ROUNDING * expected.abs().max()
 
 
 @pytest.mark.parametrize("gains", [{}, {"obj": 0.0, "cls": 0.0}], ids=["whole loss", "boxes alone"])
