@@ -52,13 +52,15 @@ RUN apt-get update \
 
 COPY --from=build /opt/venv /opt/venv
 
-# NVIDIA_*: parts of the host's driver that the container sees. The last three disable usage reports.
+# NVIDIA_*: parts of the host's driver that the container sees. The last five disable usage reports.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    DO_NOT_TRACK=true \
     DVC_NO_ANALYTICS=true \
     MLFLOW_DISABLE_TELEMETRY=true \
+    ORT_DISABLE_TELEMETRY=1 \
     RAY_USAGE_STATS_ENABLED=0
 
 ARG VERSION=0

@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import onnxruntime
 import torch
 from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile
@@ -141,6 +140,9 @@ def _openvino(folder: Path, model: str, precision: Any, image: torch.Tensor) -> 
 
 
 def _onnx_runtime(folder: Path, model: str, runtime: str, image: torch.Tensor) -> Iterable[tuple[str, float]]:
+    telemetry.turn_off()
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.enable_profiling = THREADS, True
     options.profile_file_prefix = str(folder / model)

@@ -13,13 +13,15 @@ OFF = {
     "DVC_NO_ANALYTICS": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 
 
 def turn_off() -> None:
-    """Turn off the usage statistics of Ray, DVC, MLflow, OpenVINO and NNCF, here and in processes started from here.
+    """Turn off the usage statistics of all packages that send some, here and in processes started from here.
 
-    MLflow reads its variable at import; OpenVINO and NNCF have none, and are silent where their reporter is missing.
+    MLflow and ONNX Runtime read their variables at import; OpenVINO and NNCF have none, and are
+    silent where their reporter is missing.
     """
     for name, value in OFF.items():
         os.environ.setdefault(name, value)

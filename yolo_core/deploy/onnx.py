@@ -7,6 +7,7 @@ Model name, classes, size, anchors and strides are in the file's metadata.
 """
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +104,7 @@ def run_nms(session: "InferenceSession", images: Tensor) -> list[Tensor]:
 
 def open_session(path: Path, device: torch.device | str = "cpu", threads: int = 0) -> "InferenceSession":
     """An ONNX Runtime session on the CPU, or on CUDA if the device is CUDA and the runtime supports it."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # at import it would look up a host and write to the home
     runtime = package("onnxruntime", "export")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -4,18 +4,19 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 from components import telemetry
 
 HOSTED = ("CI", "GITHUB_ACTIONS", "JENKINS_URL", "PYTEST_CURRENT_TEST")  # where MLflow would send nothing anyway
 
 
-def _run(script: str, **variables: str) -> str:
+def _run(script: str, cwd: Path | None = None, **variables: str) -> str:
     """What a fresh interpreter without the variables prints."""
     env = {name: value for name, value in os.environ.items() if name not in (*telemetry.OFF, *HOSTED)}
     env |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **variables}
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, cwd=cwd, env=env, check=True, capture_output=True, text=True).stdout
 
 
 def test_an_import_leaves_the_environment_alone():
@@ -40,6 +41,30 @@ def test_what_the_user_has_set_is_kept():
         print(sys.modules["openvino_telemetry"])
     """
     assert _run(script, RAY_USAGE_STATS_ENABLED="1") == "True\nNone\n"
+
+
+def test_the_image_says_the_same():
+    dockerfile = (Path(__file__).parents[3] / "Dockerfile").read_text()
+    assert [name for name, value in telemetry.OFF.items() if f" {name}={value}" not in dockerfile] == []
+
+
+def test_onnx_runtime_is_silent_as_a_library(tmp_path: Path):
+    """At import it would write an identity below ~/.cache/Microsoft and look up a host."""
+    script = """
+        import os
+        from pathlib import Path
+        from yolo_core.deploy.onnx import OnnxPredictor, export_onnx
+        from yolo_core.models import build_model
+        from yolo_core.models.fuse import fuse
+        model = fuse(build_model("yolov4-tiny", 1, width=0.125))
+        export_onnx(model, Path("m.onnx"), classes=["one"], size=64, opset=17)
+        OnnxPredictor(Path("m.onnx"), threads=1)
+        print(os.environ["ORT_DISABLE_TELEMETRY"], [str(path) for path in Path.home().rglob("*")])
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    given = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+    assert _run(script, cwd=tmp_path, **given) == "1 []\n"
 
 
 def test_mlflow_is_silent_without_the_command_line(tmp_path):
