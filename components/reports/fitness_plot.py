@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from components.reports.figure import off_screen
 from yolo_core.atomic import replaced
 
 
@@ -22,10 +23,9 @@ class Trial(Protocol):
 
 def plot_fitness(records: Sequence[Trial], path: Path) -> None:
     """Write the plot as PNG. records: the finished trials, by number."""
-    from matplotlib.figure import Figure  # takes seconds to import
+    figure = off_screen(figsize=(7, 4), layout="constrained")
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(title="Hyperparameter evolution", xlabel="trial", ylabel="fitness (0.1 AP50 + 0.9 AP)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)

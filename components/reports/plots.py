@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from components.reports.figure import off_screen
 from yolo_core.atomic import replaced
 from yolo_core.boxes import xywh_to_xyxy
 from yolo_core.data.coco import DetectionDataset
@@ -32,9 +33,7 @@ SHEET_OVERLAP = 0.7  # IoU threshold for NMS, across classes, before drawing
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """An off-screen figure of one plot, in inches, with a light grid."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure = off_screen(figsize=(width, height), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
