@@ -17,7 +17,7 @@ READ = frozenset(
 )
 """Endings in lower case."""
 NOT_READ = frozenset((".heic", ".heif", ".jp2", ".jxl"))
-"""Images all the same; the check of images says that it does not read them."""
+"""Quarantined by the image check."""
 HIDDEN = frozenset(("@eaDir", "__MACOSX"))  # thumbnails of a Synology; what macOS adds to archives
 LONGEST = 255  # bytes of a file name
 ROOM = 5  # bytes for another ending
@@ -35,9 +35,9 @@ def find(places: list[Path], root: Path) -> list[Path]:
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """The folder and those below it with the names of their files, without hidden ones.
+    """The folder and all below it, each with the names of its files; hidden ones are skipped.
 
-    Links are followed, except to a folder that the link itself lies in. Raises UserError for an unreadable folder.
+    Links are followed, except those to a folder above them. Raises UserError for an unreadable folder.
     """
     open_folders: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
     while open_folders:
@@ -85,7 +85,7 @@ def spellings(path: str) -> tuple[str, str]:
 
 
 def in_any_case(path: Path) -> Path | None:
-    """The folder at a path below an existing one; "Images" will do for "images"."""
+    """The folder at a path, ignoring case; None if there is none."""
     if os.path.isdir(path):  # noqa: PTH112
         return path
     above = path.parent if os.path.isdir(path.parent) else in_any_case(path.parent)  # noqa: PTH112
@@ -98,14 +98,14 @@ def in_any_case(path: Path) -> Path | None:
 def names(files: list[Path], places: list[Path], root: Path) -> list[str]:
     """A name for each file in the prepared folder: its path below its place, joined by "_".
 
-    Where that is the same for several files, or too long, a digest of the path is put in.
+    If that is too long or not unique, a digest of the path is added.
     """
     bases = [place if place.is_dir() else place.parent for place in places]
     joined = [_joined(path, bases) for path in files]
     counts = Counter(joined)
     return [
         name
-        if counts[name] == 1 and _fits(name) and not _comes_to(name) & counts.keys()
+        if counts[name] == 1 and _fits(name) and not _names_as_written(name) & counts.keys()
         else _with_digest(name, path, root)
         for name, path in zip(joined, files, strict=True)
     ]
@@ -117,11 +117,11 @@ def _joined(path: Path, bases: list[Path]) -> str:
 
 
 def _fits(name: str) -> bool:
-    return len(os.fsencode(name)) <= LONGEST - (ROOM if _comes_to(name) else 0)
+    return len(os.fsencode(name)) <= LONGEST - (ROOM if _names_as_written(name) else 0)
 
 
-def _comes_to(name: str) -> set[str]:
-    """What an image may be called after the check of images, which writes JPEG and PNG only."""
+def _names_as_written(name: str) -> set[str]:
+    """The names that the image check may give it, which writes only JPEG and PNG."""
     return set() if name.lower().endswith(KEPT_ENDINGS) else {name + ending for ending in KEPT_ENDINGS}
 
 

@@ -1,7 +1,7 @@
 """Where the label files of YOLO data sets lie, and which of them belong to no image.
 
 The label of `images/train/0.jpg` is `labels/train/0.txt`, or `0.txt` beside the image. Only folders below the data
-set's root are replaced, so that it does not matter where the data set lies. Names may differ in how they are written.
+set's root are replaced, so that it does not matter where the data set lies. File names may differ in spelling.
 """
 
 import os
@@ -33,7 +33,7 @@ class LabelFiles:
         return exact or [path for folder in folders for path in self._nearly(image, folder)]
 
     def _nearly(self, image: Path, folder: Path) -> list[Path]:
-        """The one label file whose name differs only in how it is written, unless it may be another image's."""
+        """The label file whose name differs only in spelling, see `_plain`, if no other file or image comes close."""
         images = self._by_name(image.parent)
         found: set[str] = set()
         for name in (image.stem, image.name):
@@ -44,7 +44,7 @@ class LabelFiles:
         return [folder / name for name in found] if len(found) == 1 else []
 
     def _by_name(self, folder: Path) -> dict[str, list[str]]:
-        """The files of a folder by their names without ending, as `_plain` makes them alike."""
+        """The files of a folder by stem, spelled as by `_plain`."""
         if folder not in self._alike:
             alike: dict[str, list[str]] = {}
             for name in self._listing(folder):
@@ -89,7 +89,7 @@ class LabelFiles:
         return self._names[folder]
 
     def without_image(self, places: list[Path], images: list[Path], used: set[Path]) -> Iterator[Path]:
-        """Label files of none of the images, in and beside the image folders among `places`, and beside the lists.
+        """Label files without an image, in the image folders and their folders of labels.
 
         used: the label files of the images of all splits; those found are added.
         """
@@ -116,7 +116,7 @@ class LabelFiles:
                         yield folder, sorted(self._listing(folder))
 
     def image_beside(self, label: Path) -> Path | None:
-        """A file that looks like the image of a label file, though it was not taken."""
+        """A file that has the name of the label file's image, but was not read."""
         folders = [images for images, labels in self._folders.items() if label.parent in labels] + [label.parent]
         for folder in folders:
             for name in sorted(self._listing(folder)):
@@ -126,7 +126,7 @@ class LabelFiles:
 
 
 def _plain(name: str) -> str:
-    """A file name without differences that tools and file systems make: case, %20 for a space, composed letters."""
+    """A file name without what tools and file systems change: case, %20 for a space, composed letters."""
     return unicodedata.normalize("NFC", unquote(name)).casefold()
 
 

@@ -96,7 +96,7 @@ def _root(given: object, path: Path) -> Path:
     candidates = [path.parent / spelling for spelling in image_files.spellings(named[0])]
     found = next((folder for folder in candidates if os.path.isdir(folder)), None)  # noqa: PTH112
     if found is None:
-        log.warning("%s: path: %s is no folder; its entries are looked up in %s instead", path, named[0], path.parent)
+        log.warning("%s: path: %s: no such folder; using %s instead", path, named[0], path.parent)
     return found or path.parent
 
 
@@ -117,5 +117,7 @@ def _place(root: Path, entry: str, path: Path) -> Path:
         candidates.append(root / spelling)
     found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)  # noqa: PTH110
     if found is None:
+        if not entry.isprintable():  # "images\train" holds a tab
+            raise UserError(f"{path}: {entry!r} not found; in double quotes a backslash is an escape, use / instead")
         raise UserError(f"{path}: {entry!r} not found; searched {', '.join(map(str, candidates))}")
     return found

@@ -1,8 +1,8 @@
-"""Parses YOLO label files and tells what their rows are.
+"""Parses YOLO label files and decides what their rows are.
 
 A row is `class cx cy w h`, as fractions of the image's sides, or a polygon `class x1 y1 x2 y2 ...`, which becomes its
 box. Tools also write `class cx cy w h` followed by keypoints, a confidence or a track id, which may have as many values
-as a polygon. `kpt_shape` or `task` in data.yaml say which it is; otherwise all rows of the data set together do.
+as a polygon. `kpt_shape` or `task` in data.yaml say which it is; otherwise all rows of the data set decide.
 """
 
 from collections import Counter
@@ -48,9 +48,9 @@ class LabelLine:
     points: int = 0
     """Of a row that may be a polygon."""
     no_box: bool = False
-    """Its first values are no box within the image, so it is not a box with further values."""
+    """Its first values are not a box within the image, so it is not a box with further values."""
     outline: bool = False
-    """Its points close, or are the corners of a parallelogram, as only a polygon's are."""
+    """Its last point is its first, or its points are a parallelogram's corners: only polygons are like that."""
 
 
 def row_format(document: dict[str, object], path: Path) -> RowFormat:

@@ -7,7 +7,7 @@ from yolo_core.errors import UserError
 
 
 def from_lines(path: Path) -> dict[int, str]:
-    """Names by index, which is the line from 0; a blank line is a class without a name, which no label may use."""
+    """Names by index, the line number from 0. A blank line is a class without a name, which no label may use."""
     names = {index: line for index, line in enumerate(text_file.read_lines(path)) if line}
     if not names:
         raise UserError(f"{path}: no class names; add one name per line")
@@ -36,11 +36,11 @@ def from_document(document: dict[str, object], path: Path) -> dict[int, str]:
 
 
 def _check_count(given: object, names: dict[int, str], path: Path) -> None:
-    """Compare `nc`, if given, with the names; with gaps in the indices it may count them or not."""
+    """Compare `nc`, if given, with the names; if indices are missing, it may count them or not."""
     if given in (None, ""):
         return
     if _whole(given) not in (len(names), max(names) + 1):
-        raise UserError(f"{path}: nc: {given} disagrees with names:, which has {len(names)}; correct one of them")
+        raise UserError(f"{path}: nc: {given}, but names: has {len(names)} entries; correct one of them")
 
 
 def _whole(value: object) -> int | None:

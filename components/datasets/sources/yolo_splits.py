@@ -13,8 +13,8 @@ from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
 UNCLEAR = (
-    "{} values may be a polygon, or a box with keypoints, a confidence or a track id; "
-    "say which in data.yaml: kpt_shape: [number, 2 or 3] or task: segment"
+    "{} values: a polygon, or a box with keypoints, a confidence or a track id? "
+    "Set task: segment or kpt_shape: [number, 2 or 3] in data.yaml"
 )
 FOLDERS_SHOWN = 4
 
@@ -99,7 +99,7 @@ def _folders(folders: list[Path], root: Path) -> str:
 
 
 def _labels(found: list[Path], layout: Layout) -> _Labels:
-    """The rows of an image's label file; of several files only if all are the same."""
+    """The rows of an image's label file; several files must be equal."""
     try:
         contents = [path.read_bytes() for path in found]
         text = text_file.decoded(contents[0])
@@ -109,7 +109,9 @@ def _labels(found: list[Path], layout: Layout) -> _Labels:
         raise _Unreadable(f"unreadable label file: {error}") from None
     for path, content in zip(found, contents, strict=True):
         if content != contents[0]:
-            raise _Unreadable(f"its image has another label file, {shown(path, layout.root)}, that says otherwise")
+            raise _Unreadable(
+                f"differs from {shown(path, layout.root)}, a second label file of the same image; keep one"
+            )
     return _Labels(shown(found[0], layout.root), *parse(text, layout.rows))
 
 
@@ -118,22 +120,22 @@ def _lines(splits: list[_Split]) -> Iterator[LabelLine]:
 
 
 def _without_image(split: _Split, layout: Layout, label_files: LabelFiles, used: set[Path]) -> Iterator[Quarantined]:
-    """Quarantine label files that belong to no image; those of images that no list names are counted in one line."""
+    """Quarantine label files without an image; those whose image is in no list are counted in one line."""
     not_listed = []
     for path in label_files.without_image(layout.images[split.name], split.files, used):
         image = label_files.image_beside(path)
         if image and image.suffix.lower() in image_files.READ:
             not_listed.append(image)
             continue
-        reason = f"its image {image.name} is of a kind that is not read" if image else "missing file: no image for it"
+        reason = f"its image {image.name} has an unsupported format" if image else "missing file: no image for it"
         yield Quarantined(split.name, "image", shown(path, layout.root), reason)
     if not_listed:
         first = shown(not_listed[0], layout.root)
-        log.warning("%s: no list names %d images that have labels, such as %s", layout.root, len(not_listed), first)
+        log.warning("%s: labelled images that are in no list: %d, for example %s", layout.root, len(not_listed), first)
 
 
 def _raw(split: _Split, polygons: bool) -> RawSplit:
-    """The split, without the images whose rows may be polygons or not unless `polygons` says that they are."""
+    """The split; without `polygons`, images with rows of more than 5 values are quarantined."""
     raw = RawSplit([], [], fractions=True, quarantined=split.quarantined, labels_at=split.labels_at)
     for number, image in split.images.items():
         labels = split.labels.get(number)

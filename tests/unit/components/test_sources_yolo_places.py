@@ -10,6 +10,8 @@ from coco_source import encoded, pixels
 from PIL import Image, features
 from yolo_folder import YoloFolder
 
+from yolo_core.errors import UserError
+
 ROW = b"0 0.5 0.5 0.2 0.4\n"
 PICTURE = encoded(pixels(100, 50))
 
@@ -111,7 +113,7 @@ def test_two_label_files_of_one_image(source, tmp_path):
     assert boxes(document) == {"a.jpg": 1}
     (entry,) = manifest["quarantine"]
     assert (entry["kind"], entry["item"]) == ("image", "labels/train/b.txt")
-    assert entry["reason"] == "its image has another label file, images/train/b.txt, that says otherwise"
+    assert entry["reason"] == "differs from images/train/b.txt, a second label file of the same image; keep one"
 
 
 def test_a_label_file_that_is_a_broken_link(source, tmp_path):
@@ -197,8 +199,8 @@ def test_heic_is_named(source, tmp_path):
 @pytest.mark.parametrize(
     ("image", "label", "reason"),
     [
-        ("images/train/c.psd", "labels/train/c.txt", "its image c.psd is of a kind that is not read"),
-        ("images/train/c.psd", "images/train/c.txt", "its image c.psd is of a kind that is not read"),
+        ("images/train/c.psd", "labels/train/c.txt", "its image c.psd has an unsupported format"),
+        ("images/train/c.psd", "images/train/c.txt", "its image c.psd has an unsupported format"),
         (None, "labels/train/c.txt", "missing file: no image for it"),
         (None, "labels/train/more/c.txt", "missing file: no image for it"),
         (None, "images/train/c.txt", "missing file: no image for it"),
@@ -250,7 +252,7 @@ def test_labels_that_no_list_names_are_counted_in_a_line(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         manifest, _ = source.prepared(tmp_path / "out")
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.endswith("no list names 1 images that have labels, such as images/9.jpg")
+    assert line.endswith("labelled images that are in no list: 1, for example images/9.jpg")
     assert [entry["item"] for entry in manifest["quarantine"]] == ["labels/gone.txt"]
 
 
@@ -342,12 +344,18 @@ def test_places_in_a_data_yaml(source, tmp_path, train):
     assert manifest["splits"]["train"]["boxes"] == 2
 
 
+def test_a_backslash_in_double_quotes_is_said(source, tmp_path):
+    source.write("data.yaml", b'train: "images\\train"\nval: images/val\nnames: [cat]\n')
+    with pytest.raises(UserError, match=r"data\.yaml: 'images\\train' not found; in double quotes a backslash"):
+        source.prepared(tmp_path / "out")
+
+
 def test_a_path_of_another_machine_is_said(source, tmp_path, caplog):
     source.write("data.yaml", b"path: /content/set\ntrain: images/train\nval: images/val\nnames: [cat]\n")
     with caplog.at_level(logging.WARNING):
         source.prepared(tmp_path / "out")
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "path: /content/set is no folder; its entries are looked up in" in line
+    assert "path: /content/set: no such folder; using" in line
 
 
 def test_folders_in_capitals(source, tmp_path):

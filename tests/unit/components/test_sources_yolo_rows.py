@@ -59,7 +59,7 @@ def test_an_image_whose_rows_may_be_boxes_or_polygons_is_quarantined(source, tmp
     manifest, document = source.prepared(tmp_path / "out")
     (entry,) = manifest["quarantine"]
     assert (entry["kind"], entry["item"]) == ("image", "labels/train/a.txt:1")
-    assert entry["reason"].startswith(f"{5 + len(extra.split())} values may be a polygon, or a box with keypoints")
+    assert entry["reason"].startswith(f"{5 + len(extra.split())} values: a polygon, or a box with keypoints")
     assert [image["file_name"] for image in document["images"]] == ["b.jpg"]  # not a background image
 
 
@@ -149,8 +149,8 @@ def test_names_stay_as_written(source, tmp_path, form):
     [
         ("classes.txt", "crane\ndog\ncrane\n", "class name 'crane' is given twice, to classes 0 and 2"),
         ("data.yaml", "names: [crane, crane]\n", "class name 'crane' is given twice, to classes 0 and 1"),
-        ("data.yaml", "nc: 3\nnames: [cat, dog]\n", r"data\.yaml: nc: 3 disagrees with names:, which has 2"),
-        ("data.yaml", "nc: two\nnames: [cat, dog]\n", r"data\.yaml: nc: two disagrees with names:"),
+        ("data.yaml", "nc: 3\nnames: [cat, dog]\n", r"data\.yaml: nc: 3, but names: has 2 entries"),
+        ("data.yaml", "nc: two\nnames: [cat, dog]\n", r"data\.yaml: nc: two, but names:"),
         ("data.yaml", "names: {0: cat, 00: dog}\n", r"data\.yaml: names: entry 0 is given twice"),
         ("data.yaml", "names: [cat, '']\n", r"names: entry 1: '': expected a whole number from 0, and a name"),
         ("data.yaml", "names: [cat, {a: b}]\n", r"names: entry 1: .* expected a whole number from 0, and a name"),
