@@ -47,8 +47,10 @@ def divide(
     if "val" in raw.splits:
         return raw, None
     if params.val_fraction is None:
+        left_out = f" (not read: {', '.join(raw.reading.left_out)})" if raw.reading and raw.reading.left_out else ""
+        found = f"{len(raw.splits['train'].images)} images of one split{left_out}"
         raise UserError(
-            f"{params.location}: no validation split, only {len(raw.splits['train'].images)} images of one split; "
+            f"{params.location}: no validation split, only {found}; "
             "add one (val or valid), or set prepare.val_fraction=0.1 to split off a tenth of the images"
         )
     train = raw.splits["train"]
@@ -67,7 +69,7 @@ def choose(sizes: dict[str, int], fraction: float) -> set[str]:
     sizes: images by key. At least one group is chosen and one left. Raises UserError if there is only one.
     """
     if len(sizes) < 2:
-        raise UserError(f"prepare.val_fraction: cannot split {len(sizes)} group of images; check prepare.group_pattern")
+        raise UserError("prepare.val_fraction: fewer than two groups of readable images; check prepare.group_pattern")
     target, taken = fraction * sum(sizes.values()), 0
     chosen: set[str] = set()
     for key in sorted(sizes):

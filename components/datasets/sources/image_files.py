@@ -19,6 +19,7 @@ READ = frozenset(
 NOT_READ = frozenset((".heic", ".heif", ".jp2", ".jxl"))
 """Quarantined by the image check."""
 HIDDEN = frozenset(("@eaDir", "__MACOSX"))  # thumbnails of a Synology; what macOS adds to archives
+DARKNETS = "data/"  # the folder that Darknet runs beside; exports keep it in lists, but do not have it
 LONGEST = 255  # bytes of a file name
 ROOM = 5  # bytes for another ending
 DIGEST = 8  # hex digits
@@ -76,6 +77,7 @@ def listed(file: Path, root: Path) -> Iterator[Path]:
     for line in text_file.read_lines(file):
         if line:
             candidates = [folder / spelling for spelling in spellings(line) for folder in (file.parent, root)]
+            candidates[:0] = [file.parent / line.removeprefix(DARKNETS)] if line.startswith(DARKNETS) else []
             yield next((path for path in candidates if os.path.exists(path)), candidates[-2])  # noqa: PTH110
 
 

@@ -6,11 +6,12 @@ Looks like  images/{train,val}/*.jpg, labels/{train,val}/*.txt, classes.txt  or 
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from components import yaml_text
-from components.datasets.raw import SPLITS, RawDataset, Resolved
-from components.datasets.sources import image_files, text_file, yolo_names
+from components.datasets.raw import RawDataset, Reading, Resolved
+from components.datasets.sources import darknet, image_files, subsets, text_file, yolo_names
 from components.datasets.sources.fingerprint import file_times
 from components.datasets.sources.yolo_labels import row_format
 from components.datasets.sources.yolo_splits import Layout, read_splits
@@ -19,8 +20,10 @@ from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
-FOLDERS = {"train": ("images/train", "train/images", "images/train2017"),
-           "val": ("images/val", "images/valid", "valid/images", "val/images", "images/val2017")}  # fmt: skip
+CLASSES = ("classes.txt", "_darknet.labels", "train/_darknet.labels")  # the last two are Roboflow's
+NOTES = "notes.json"  # Label Studio's
+FOLDERS = "images/SPLIT/, SPLIT/images/, SPLIT/, images/"
+LOOKED_FOR = "data.yaml, obj.data (CVAT), classes.txt, _darknet.labels (Roboflow) or labels/ (YOLO)"
 NOTHING = ("", "~", "null", "Null", "NULL")  # of YAML
 
 log = logging.getLogger(__name__)
@@ -35,7 +38,16 @@ def resolve(params: Params) -> Resolved:
     """By the sizes and times of the files; unknown with a dataset yaml, whose images may be anywhere."""
     location = _location(params)
     elsewhere = location.is_file() or any((location / name).is_file() for name in YAML_NAMES)
-    return Resolved(None if elsewhere else file_times(location))
+    return Resolved(None if elsewhere or _lists_elsewhere(location) else file_times(location))
+
+
+def _lists_elsewhere(location: Path) -> bool:
+    """Does an obj.data list images outside the folder?"""
+    if not (location / darknet.NAME).is_file():
+        return False
+    lists = darknet.files(location / darknet.NAME)[1].values()
+    listed = (os.path.relpath(path, location) for file in lists for path in image_files.listed(file, location))
+    return any(path.startswith("..") for path in listed)
 
 
 def _location(params: Params) -> Path:
@@ -46,27 +58,41 @@ def _location(params: Params) -> Path:
 
 def is_layout(root: Path) -> bool:
     """Does `root` look like a YOLO layout?"""
-    names = (*YAML_NAMES, "classes.txt")
+    names = (*YAML_NAMES, darknet.NAME, *CLASSES)
     return any((root / name).is_file() for name in names) or (root / "labels").is_dir()
 
 
 def read(location: Path, progress: Progress) -> RawDataset:
-    """Read both splits of the layout. Raises UserError naming what was not found, and where."""
-    return read_splits(_layout(location), progress)
+    """Read the splits of the layout. Raises UserError naming what was not found, and where."""
+    layout, described_by = _layout(location)
+    chosen = subsets.choose(layout.images, location)
+    images = {
+        split: [place for subset in found for place in layout.images[subset]] for split, found in chosen.splits.items()
+    }
+    raw = read_splits(replace(layout, images=images), progress)
+    return replace(raw, reading=Reading(layout.root, f"YOLO ({described_by})", chosen.left_out))
 
 
-def _layout(location: Path) -> Layout:
+def _layout(location: Path) -> tuple[Layout, str]:
+    """The layout, its images by subset, and the file that describes it."""
     if location.is_file():
-        return _from_yaml(location)
+        return _from_yaml(location), location.name
     if not location.is_dir():
         raise UserError(f"prepare.location = {location}: no such folder or dataset yaml")
     for name in YAML_NAMES:
         if (location / name).is_file():
-            return _from_yaml(location / name)
-    classes = location / "classes.txt"
-    if not classes.is_file():
+            return _from_yaml(location / name), name
+    if (location / darknet.NAME).is_file():
+        classes, lists = darknet.files(location / darknet.NAME)
+        images = {subset: [listed] for subset, listed in lists.items()}
+        return Layout(location, yolo_names.from_lines(classes), images), f"{darknet.NAME}, {classes.name}"
+    notes = yolo_names.from_notes(location / NOTES) if (location / NOTES).is_file() else None
+    if notes:
+        return Layout(location, notes, _usual(location)), f"{NOTES} of Label Studio"
+    classes = next((location / name for name in CLASSES if (location / name).is_file()), None)
+    if classes is None:
         raise UserError(f"{location}: no class names; add classes.txt (one name per line) or data.yaml with names:")
-    return Layout(location, yolo_names.from_lines(classes), {split: _usual(location, split) for split in SPLITS})
+    return Layout(location, yolo_names.from_lines(classes), _usual(location)), classes.name
 
 
 def _from_yaml(path: Path) -> Layout:
@@ -75,10 +101,14 @@ def _from_yaml(path: Path) -> Layout:
         raise UserError(f"{path}: expected keys such as train:, val: and names:")
     names, rows = yolo_names.from_document(document, path), row_format(document, path)
     root = _root(document.get("path"), path)
-    images = {}
-    for split, keys in {"train": ("train",), "val": ("val", "valid")}.items():
-        entries = next((entries for key in keys if (entries := _entries(document.get(key)))), None)
-        images[split] = _usual(root, split) if entries is None else [_place(root, entry, path) for entry in entries]
+    named = {key: entries for key in ("train", "val", "valid", "test") if (entries := _entries(document.get(key)))}
+    used = {subset for found in subsets.choose(named, path).splits.values() for subset in found} if named else set()
+    images = {
+        key: [_place(root, entry, path) for entry in entries] if key in used else [] for key, entries in named.items()
+    }
+    roles = set(map(subsets.role, images))
+    found = _divided(root) or ({} if images else _usual(root))
+    images |= {subset: places for subset, places in found.items() if subsets.role(subset) not in roles}
     return Layout(root, names, images, rows)
 
 
@@ -100,12 +130,31 @@ def _root(given: object, path: Path) -> Path:
     return found or path.parent
 
 
-def _usual(root: Path, split: str) -> list[Path]:
-    candidates = [root / name for name in FOLDERS[split]]
-    found = [path for path in map(image_files.in_any_case, candidates) if path]
-    if not found:
-        raise UserError(f"{root}: no images for split {split!r}; searched {', '.join(map(str, candidates))}")
-    return found[:1]
+def _usual(root: Path) -> dict[str, list[Path]]:
+    """The image folders of each subset; all images are one if there are no subsets. Raises UserError without images."""
+    found = _divided(root)
+    if found:
+        return found
+    for folder in (image_files.in_any_case(root / "images"), root):
+        if folder and image_files.find([folder], root):
+            return {folder.name: [folder]}
+    raise UserError(f"{root}: no images; searched {FOLDERS} and the folder itself")
+
+
+def _divided(root: Path) -> dict[str, list[Path]]:
+    """The image folders of each subset, or nothing if no folder is named like one."""
+    images = image_files.in_any_case(root / "images")
+    found = {folder.name: [folder] for folder in _folders(images)} if images else {}
+    for folder in _folders(root):
+        if subsets.role(folder.name) and folder.name not in found:
+            inside = image_files.in_any_case(folder / "images")
+            if inside or image_files.find([folder], root):
+                found[folder.name] = [inside or folder]
+    return found if any(map(subsets.role, found)) else {}
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not image_files.is_hidden(path.name))
 
 
 def _place(root: Path, entry: str, path: Path) -> Path:

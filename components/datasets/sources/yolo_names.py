@@ -1,5 +1,6 @@
 """Class names of YOLO data sets, as written: from classes.txt, one name per line, or from `names` in a data.yaml."""
 
+import json
 from pathlib import Path
 
 from components.datasets.sources import text_file
@@ -12,6 +13,23 @@ def from_lines(path: Path) -> dict[int, str]:
     if not names:
         raise UserError(f"{path}: no class names; add one name per line")
     return names
+
+
+def from_notes(path: Path) -> dict[int, str] | None:
+    """Names by index from Label Studio's notes.json, whose classes.txt lacks the ids that a user gave to classes.
+
+    None if it is another file of that name.
+    """
+    try:
+        document = json.loads(text_file.read(path))
+        contributor, categories = document["info"]["contributor"], document["categories"]
+        names = {record["id"]: record["name"] for record in categories}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    whole = all(_whole(index) is not None and isinstance(name, str) and name.strip() for index, name in names.items())
+    if contributor != "Label Studio" or not names or not whole or len(names) != len(categories):
+        return None
+    return {int(index): name for index, name in names.items()}
 
 
 def from_document(document: dict[str, object], path: Path) -> dict[int, str]:

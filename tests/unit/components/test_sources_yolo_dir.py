@@ -133,7 +133,7 @@ def test_no_description_and_no_images(source, tmp_path):
         source.prepared(tmp_path / "out")
     source.write("classes.txt", b"cat\n")
     (source.root / "images/val").rename(source.root / "images/other")
-    with pytest.raises(UserError, match=r"no images for split 'val'; searched .*images/val, "):
+    with pytest.raises(UserError, match=r"no validation split, only 2 images of one split \(not read: other\); add"):
         source.prepared(tmp_path / "out")
     with pytest.raises(UserError, match="no such folder or dataset yaml"):
         source.prepared(tmp_path / "out", tmp_path / "nowhere")

@@ -110,7 +110,7 @@ def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
 
 def test_one_group_cannot_be_split(tmp_path):
     source = write(tmp_path / "source", IMAGES)
-    with pytest.raises(UserError, match=r"cannot split 1 group of images; check prepare.group_pattern"):
+    with pytest.raises(UserError, match=r"fewer than two groups of readable images"):
         prepared(source, tmp_path / "out", "prepare.val_fraction=0.3", "prepare.group_pattern='(images)'")
 
 
