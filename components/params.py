@@ -86,7 +86,7 @@ def _with_a_group(pattern: str | None) -> str | None:
 
 
 class PrepareParams(Section):
-    source: Literal["digits", "coco-dir", "yolo-dir", "coco2017", "s3", "dvc"]
+    source: Literal["digits", "auto", "coco-dir", "yolo-dir", "voc-dir", "coco2017", "s3", "dvc"]
     location: str | None = None
     path: str | None = None
     revision: Annotated[str | None, BeforeValidator(_quoted)] = None

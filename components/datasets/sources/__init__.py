@@ -29,10 +29,14 @@ def module(source: str) -> Source:
     match source:
         case "digits":
             from components.datasets.sources import digits as chosen
+        case "auto":
+            from components.datasets.sources import auto as chosen
         case "coco-dir":
             from components.datasets.sources import coco_dir as chosen
         case "yolo-dir":
             from components.datasets.sources import yolo_dir as chosen
+        case "voc-dir":
+            from components.datasets.sources import voc_dir as chosen
         case "coco2017":
             from components.datasets.sources import coco2017 as chosen
         case "s3":

@@ -1,4 +1,4 @@
-"""The source `dvc`: a folder tracked by DVC in a Git repository, at any revision, read as a COCO or YOLO layout.
+"""The source `dvc`: a folder tracked by DVC in a Git repository, at any revision, read in any layout.
 
 `prepare.location` is the repository, a URL or a folder; `prepare.path` the data in it; `prepare.revision` a branch, tag
 or commit, null for the newest of the default branch. Credentials are those of `git` and `dvc`.

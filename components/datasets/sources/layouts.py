@@ -1,18 +1,47 @@
-"""Folders whose layout is detected: COCO or YOLO."""
+"""Folders whose layout is recognised by what lies there: COCO, YOLO or Pascal VOC, as any tool exports them."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from components.datasets.raw import RawDataset
-from components.datasets.sources import coco_dir, yolo_dir
+from components.datasets.sources import coco_dir, coco_layout, voc_dir, yolo_dir
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
+# The first one that fits is read: annotations with sizes in pixels say more than rows of numbers.
+KINDS: dict[str, ModuleType] = {"coco-dir": coco_dir, "yolo-dir": yolo_dir, "voc-dir": voc_dir}
+LOOKED_FOR = f"{coco_layout.LOOKED_FOR}; {yolo_dir.LOOKED_FOR}; {voc_dir.LOOKED_FOR}"
+DEEPEST = 3  # folders that archives are wrapped in
+
 
 def read(root: Path, named: str, progress: Progress) -> RawDataset:
-    """Read both splits of the layout at `root`. named: its name in an error."""
-    if coco_dir.is_layout(root):
-        return coco_dir.read(root, progress)
-    if yolo_dir.is_layout(root):
-        return yolo_dir.read(root, progress)
-    looked_for = "annotations/instances_train.json (COCO), data.yaml or classes.txt (YOLO)"
-    raise UserError(f"{named}: unknown layout; looked for {looked_for}")
+    """Read the layout at `root`, or in its only folder. named: its name in an error."""
+    source, place = recognise(root, named)
+    raw = KINDS[source].read(place, progress)
+    if raw.reading:
+        raw = replace(raw, reading=replace(raw.reading, why=_why(source, place)))
+    return raw
+
+
+def recognise(root: Path, named: str) -> tuple[str, Path]:
+    """The source that reads it, and the folder. Raises UserError listing what was looked for."""
+    place = root
+    for _ in range(DEEPEST):
+        source = next((source for source, module in KINDS.items() if module.is_layout(place)), None)
+        if source:
+            return source, place
+        below = [path for path in place.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        folders = [path for path in below if path.is_dir()]
+        if len(folders) != 1:
+            break
+        place = folders[0]
+    raise UserError(f"{named}: unknown layout; looked for {LOOKED_FOR}")
+
+
+def _why(source: str, place: Path) -> str:
+    """Why it is read by this source, if others could read it, too."""
+    others = [other for other, module in KINDS.items() if other != source and module.is_layout(place)]
+    if not others:
+        return ""
+    return f", which is preferred to what {' and '.join(others)} would read there (prepare.source chooses)"

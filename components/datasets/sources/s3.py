@@ -1,4 +1,4 @@
-"""The source `s3`: a prefix in any S3-compatible store, mirrored to the downloads and read as a COCO or YOLO layout.
+"""The source `s3`: a prefix in any S3-compatible store, mirrored to the downloads and read in any layout.
 
 Only what changed is downloaded (`components.storage.folder`).
 """
