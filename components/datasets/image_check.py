@@ -37,6 +37,7 @@ PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # that the pixels depend on; 
 PNG_START_BYTES = 8  # of the signature before the first chunk
 DEEP, NARROW = "16-bit", "16-bit-narrow"  # narrow: of FEW_SHADES in 8 bits, as 12 bits in a 16-bit file are
 FEW_SHADES = 16
+UNROTATED = "labelled-unrotated"
 CONVERSIONS = {"L": "greyscale", "LA": "greyscale", "1": "greyscale", "P": "palette", "PA": "palette"}
 CONVERSIONS |= {"CMYK": "cmyk", "RGBA": "alpha", "RGBX": "alpha", "RGBa": "alpha", "La": "greyscale"}
 
@@ -243,7 +244,7 @@ def _frame(
     if recorded_px == upright_px:
         return True, (1.0, 1.0), None
     if recorded_px == stored_px:
-        return False, (1.0, 1.0), "labelled-unrotated"
+        return False, (1.0, 1.0), UNROTATED
     for rotate, real_px in ((True, upright_px), (False, stored_px)):
         ratio = max(real_px) / max(recorded_px)
         off_px = max(abs(recorded * ratio - real) for recorded, real in zip(recorded_px, real_px, strict=True))

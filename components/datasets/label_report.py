@@ -1,4 +1,4 @@
-"""What `prepare` says of images and labels: counts for each split, and a warning where nearly all are of one kind.
+"""What `prepare` says of images and labels: counts for each split, and warnings, most where nearly all are of one kind.
 
 Labels in the wrong unit or order are mostly valid boxes. One of them proves nothing, but all of them together do.
 """
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from components.datasets.manifest import SplitCounts
 
 NEARLY_ALL = 0.9
+AS_STORED = "; their recorded size is that before it, so boxes are taken as drawn on the picture as stored"
 # Corners read as x y width height: boxes that start further left and above than their width and height, of which
 # those right of or below the middle leave the image. True of hardly any data set that is read correctly.
 LIKE_CORNERS, AND_CLIPPED = 0.99, 0.25
@@ -33,6 +34,7 @@ def warnings(splits: Mapping[str, SplitCounts], sought: Mapping[str, str]) -> li
         _line(splits, "boxes clipped at the edge", "clipped_boxes", "boxes", "; are they x1 y1 x2 y2?", _corners),
         _line(splits, "boxes smaller than a pixel", "boxes_below_a_pixel", "boxes", "; are these fractions?"),
         _line(splits, "16-bit images without contrast in 8 bits", "narrow_images", "images", "; scale them first"),
+        _line(splits, "images left without their EXIF rotation", "unrotated_images", "images", AS_STORED, _unrotated),
     ]
     return [line for line in lines if line]
 
@@ -47,6 +49,10 @@ def _corners(found: SplitCounts) -> bool:
         and found["boxes_like_corners"] >= LIKE_CORNERS * found["boxes"]
         and found["clipped_boxes"] >= AND_CLIPPED * found["boxes"]
     )
+
+
+def _unrotated(found: SplitCounts) -> bool:
+    return found["unrotated_images"] > 0
 
 
 def _line(

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypedDict
 import msgspec
 
 from components.datasets.box_check import CocoAnnotation
-from components.datasets.image_check import NARROW
+from components.datasets.image_check import NARROW, UNROTATED
 from components.datasets.raw import Category, Quarantined
 from components.datasets.split_check import CheckedSplit
 from components.files import require
@@ -75,6 +75,8 @@ class SplitCounts(TypedDict):
     """Images without any box."""
     narrow_images: int
     """16-bit images that are almost of one shade in 8 bits."""
+    unrotated_images: int
+    """Images with an EXIF rotation that are left as stored, because their recorded size is that before it."""
     boxes: int
     """With crowd boxes."""
     crowd_boxes: int
@@ -226,6 +228,7 @@ def _describe(split: CheckedSplit, categories: list[Category]) -> SplitCounts:
         "images": len(split.images),
         "background_images": len(split.images) - len(labelled),
         "narrow_images": len(split.conversions.get(NARROW, [])),
+        "unrotated_images": len(split.conversions.get(UNROTATED, [])),
         "boxes": len(annotations),
         "crowd_boxes": sum(record["iscrowd"] for record in annotations),
         "clipped_boxes": split.boxes.clipped,

@@ -117,6 +117,17 @@ def test_sixteen_bit_images_that_come_out_black(source, tmp_path, capsys):
     ]
 
 
+def test_one_image_that_is_left_unrotated(source, tmp_path, capsys):
+    turned = Image.Exif()
+    turned[0x0112] = 6  # seen 48x64, recorded 64x48 as it is stored
+    source.put("1.jpg", encoded(pixels(), exif=turned))
+    _, lines = said(source, tmp_path, capsys)
+    assert lines[2:] == [
+        "prepare: warning: images left without their EXIF rotation: 1 of 4 in train; their recorded size is that "
+        "before it, so boxes are taken as drawn on the picture as stored"
+    ]
+
+
 def test_corners_in_a_yolo_file(tmp_path, capsys):
     for split in ("train", "val"):
         for folder in ("images", "labels"):
