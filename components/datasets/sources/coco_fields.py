@@ -9,6 +9,7 @@ import sys
 from typing import TypeGuard
 
 NUMBERS = frozenset({int, float})  # not bool, which is an int, too
+LARGEST_ID = 2**63 - 1
 WHOLE = 2**53  # floats beyond it skip whole numbers
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
@@ -16,9 +17,9 @@ _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
 def integer(value: object) -> int | None:
-    """The id that a value stands for: 3, 3.0 or "3", but neither True nor "03"."""
+    """The id that a value stands for: 3, 3.0 or "3", but neither True nor "03", nor what 64 bits do not hold."""
     if type(value) is int:
-        return value
+        return value if abs(value) <= LARGEST_ID else None
     if isinstance(value, float) and value.is_integer() and abs(value) <= WHOLE:
         return int(value)
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):

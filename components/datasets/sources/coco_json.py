@@ -14,7 +14,7 @@ from components.datasets.sources.coco_outlines import box_around
 from yolo_core.errors import UserError
 
 LISTS = ("images", "annotations", "categories")
-NO_BOX = (None, [])
+NO_BOX = (None, [], [0, 0, 0, 0])  # as tools write that draw masks only
 
 
 class Annotation(msgspec.Struct, gc=False):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Literal, TypedDict, TypeGuard
 
@@ -12,6 +13,7 @@ from components.datasets.sources.coco_json import Annotation, Instances
 CARRIED: tuple[Literal["license", "coco_url", "flickr_url", "date_captured"], ...]
 CARRIED = ("license", "coco_url", "flickr_url", "date_captured")  # in the order in which they are written
 SHOWN = 200  # characters of a record in a report
+MOST_BITS = 1024  # of an image id
 
 Id = int | str
 
@@ -85,25 +87,28 @@ def _read_images(
 
 
 def _image_ids(document: Instances) -> dict[str, int]:
-    """Numbers for image ids that are texts such as "frame_7": above all numbers in the file, in its order."""
+    """The smallest free numbers for image ids that are texts such as "frame_7" or exceed 64 bits, by the id as text."""
     given = [record.get("id") for record in document.images if isinstance(record, dict)]
-    texts = [one for one in dict.fromkeys(one for one in given if isinstance(one, str)) if _is_text_id(one)]
+    texts = dict.fromkeys(str(one) for one in given if _is_text_id(one))
     if not texts:
         return {}
     given += [record.image_id for record in document.annotations if isinstance(record, Annotation)]
-    free = max((number for one in given if (number := coco_fields.integer(one)) is not None), default=0) + 1
-    return {text: number for number, text in enumerate(texts, max(free, 1))}
+    used = {coco_fields.integer(one) for one in given}
+    free = (number for number in count(1) if number not in used)
+    return dict(zip(texts, free, strict=False))
 
 
 def _is_text_id(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and coco_fields.integer(value) is None
+    if coco_fields.integer(value) is not None:
+        return False
+    return value.bit_length() <= MOST_BITS if type(value) is int else isinstance(value, str) and bool(value.strip())
 
 
 def _image_id(given: object, ids: Mapping[str, int]) -> object:
     """The number of an image; what no image has stays as it is, for the report."""
     number = coco_fields.integer(given)
-    if number is None and isinstance(given, str):
-        number = ids.get(given)
+    if number is None and _is_text_id(given):
+        number = ids.get(str(given))
     return given if number is None else number
 
 

@@ -103,15 +103,26 @@ def test_images_with_texts_as_ids_get_numbers(source, tmp_path):
     source.train["images"] = [record(name, f"{number}.jpg") for number, name in enumerate(["07", "b", 1, "a"], 1)]
     source.train["annotations"] = [box(1, "b"), box(2, "a"), box(3, 1), box(4, "07"), box(5, 7), box(6, "c")]
     manifest, document = prepared(source, tmp_path)
-    # The largest number in the file is 7, so the texts are 8, 9 and 10, by their order among the images.
+    # The file holds 1 and 7, so the texts are 2, 3 and 4, by their order among the images.
     assert [(image["id"], image["file_name"]) for image in document["images"]] == [
-        (8, "1.jpg"),
-        (9, "2.jpg"),
+        (2, "1.jpg"),
+        (3, "2.jpg"),
         (1, "3.jpg"),
-        (10, "4.jpg"),
+        (4, "4.jpg"),
     ]
-    assert [annotation["image_id"] for annotation in document["annotations"]] == [9, 10, 1, 8]
+    assert [annotation["image_id"] for annotation in document["annotations"]] == [3, 4, 1, 2]
     assert [entry["reason"] for entry in manifest["quarantine"]] == ["unknown image id 7", "unknown image id 'c'"]
+
+
+def test_image_ids_of_more_than_64_bits_get_numbers(source, tmp_path):
+    digests = [2**63, 2**64 - 1, 2**100]
+    for image, digest in zip(source.train["images"], digests, strict=False):
+        image["id"] = digest
+    source.train["annotations"] = [box(1, 2**64 - 1), box(2, 4), box(3, 2**63 + 1)]
+    manifest, document = prepared(source, tmp_path)
+    assert [image["id"] for image in document["images"]] == [1, 2, 3, 4]
+    assert [annotation["image_id"] for annotation in document["annotations"]] == [2, 4]
+    assert [entry["reason"] for entry in manifest["quarantine"]] == [f"unknown image id {2**63 + 1}"]
 
 
 L_SHAPE = np.zeros((48, 64), np.uint8)
@@ -132,7 +143,7 @@ POLYGONS = [[10, 5, 14, 5, 14, 30, 10, 30], [10, 26, 40, 26, 40, 30]]
     ],
     ids=["polygons", "one polygon", "runs as a text", "runs"],
 )
-@pytest.mark.parametrize("missing", [None, [], "no key"])
+@pytest.mark.parametrize("missing", [None, [], [0, 0, 0, 0], "no key"])
 def test_an_annotation_without_a_box_takes_that_of_its_segmentation(source, tmp_path, segmentation, missing):
     annotation = box(50, 1, missing, segmentation=segmentation)
     if missing == "no key":

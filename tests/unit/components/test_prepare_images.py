@@ -58,6 +58,16 @@ def test_a_bad_file_is_quarantined_with_its_reason(tmp_path, data, reason):
     assert entry["reason"].startswith(reason)
 
 
+def test_a_folder_with_the_name_of_an_image_is_quarantined(tmp_path):
+    source = CocoFolder(tmp_path / "source")
+    (tmp_path / "source/images/train/bad.jpg").mkdir()
+    source.add_image("bad.jpg", None)
+    options = ["prepare.source=coco-dir", f"prepare.location={source.save()}", "prepare.max_bad_fraction=0.5"]
+    prepare.run(parameters(*options), out=tmp_path / "out")
+    (entry,) = json.loads((tmp_path / "out/manifest.json").read_text())["quarantine"]
+    assert (entry["item"], entry["reason"]) == ("bad.jpg", "unreadable: Is a directory")
+
+
 @pytest.mark.parametrize("kind", [b"AbCd", b"abC1"])
 def test_a_png_with_a_chunk_that_only_some_readers_skip_is_quarantined(tmp_path, kind):
     data, header = encoded(SMOOTH, "PNG"), 33  # bytes of the signature and the first chunk
