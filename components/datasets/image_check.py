@@ -151,7 +151,7 @@ def _open(data: bytes) -> tuple[Image.Image, str, Scans | None]:
 
 
 def _named(data: bytes) -> str:
-    """What a file is that is no image of a known format."""
+    """What kind of file this is, as Pillow does not know it."""
     if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
         return "a HEIC image; convert it to JPEG"
     if data.startswith(LFS_POINTER):

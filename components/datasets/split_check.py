@@ -84,7 +84,7 @@ def check_split(
 def _unique_images(split: str, images: list[RawImage], quarantined: list[Quarantined]) -> list[RawImage]:
     """The images without those that repeat a file name, or whose id is that of another image as well.
 
-    Nobody knows which of several images with the same id its boxes belong to.
+    It is unclear which of several images with the same id a box belongs to.
     """
     names_of: dict[int, set[str]] = {}
     for image in images:
@@ -140,7 +140,7 @@ def _write_image(split: str, image: RawImage, out: Path, index: ImageIndex) -> W
         checked = check_image(data, image.size_px)
     except BadImage as bad:
         return str(bad)
-    except Exception as error:  # one image never ends a run
+    except Exception as error:  # one bad image must not end the run
         return f"unreadable: {type(error).__name__}: {error}"
     right = Path(image.name).suffix.lower() in checked.suffixes
     name = image.name if right else image.name + checked.suffixes[0]

@@ -4,6 +4,7 @@ Looks like  Annotations/*.xml, JPEGImages/, ImageSets/Main/{train,val}.txt  or h
 one folder or in train/, valid/ and test/.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -142,7 +143,7 @@ def _lines(path: Path, annotations: Path) -> Iterator[str]:
         if line.startswith('"'):
             yield line.split('"')[1]
         elif line:
-            flagged = name and flag in ("1", "0", "-1") and not (annotations / f"{line}.xml").is_file()
+            flagged = name and flag in ("1", "0", "-1") and not os.path.isfile(annotations / f"{line}.xml")  # noqa: PTH113
             yield name.rstrip() if flagged else line
 
 
@@ -175,7 +176,7 @@ class _Pictures:
         if len(found) == 1:
             return found[0]
         places = (self._folder / item).parent, self._folder
-        named = [place / filename for place in places if filename and (place / filename).is_file()]
+        named = [place / filename for place in places if filename and os.path.isfile(place / filename)]  # noqa: PTH113
         return (named or found or [self._folder / (filename or f"{item}.jpg")])[0]
 
     def without(self, items: set[str]) -> int:
@@ -185,7 +186,7 @@ class _Pictures:
 
 
 def _parsed(split: str, items: list[str], layout: _Layout, pictures: _Pictures, progress: Progress) -> _Split:
-    parsed = _Split(RawSplit([], []))
+    parsed = _Split(RawSplit([], [], labels_at=str(layout.annotations)))
     paths: dict[int, Path] = {}
     for number, item in enumerate(progress(items, f"read {split} annotations", total=len(items)), 1):
         where = f"{item}.xml"

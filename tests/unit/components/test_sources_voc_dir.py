@@ -221,6 +221,14 @@ def test_the_name_of_the_annotation_file_counts_unless_it_finds_no_image(tmp_pat
     assert [image.path.name for image in images] == ["a.jpg", "b.jpg", "renamed.jpg"]
 
 
+def test_a_name_that_no_file_can_have_is_left_to_the_check_of_images(tmp_path):
+    put(tmp_path / "a.jpg", b"image")
+    for item, name in (("a", "a.jpg"), ("b", "x" * 300 + ".jpg")):
+        put(tmp_path / f"{item}.xml", document(name, [Thing("cat", (0, 0, 1, 1))], UNKNOWN, (0, 0)))
+    images = voc_dir.read(tmp_path, silent).splits["train"].images
+    assert [image.path.name for image in images] == ["a.jpg", "x" * 300 + ".jpg"]
+
+
 def test_of_two_images_of_one_name_the_named_one_is_taken(tmp_path):
     for suffix in ("jpg", "png"):
         put(tmp_path / f"JPEGImages/a.{suffix}", b"image")
