@@ -257,7 +257,7 @@ STAGES = (
     Stage(
         name="benchmark",
         summary="Measure latency and throughput in each runtime",
-        details="Percentiles of pre-processing, inference and post-processing, apart and together.",
+        details="Percentiles of pre-processing, inference and post-processing, apart and together; each one's AP.",
         title="Speed of {model}",
         load=_benchmark,
         inputs={"data": DATASET, "weights": WEIGHTS, "export": Input("export", "Results of `export`.")},
@@ -265,7 +265,7 @@ STAGES = (
             "outputs/benchmark/{model}", "speed", files=(File("benchmark.json", "metrics"),), shown="benchmark.json"
         ),
         options=CHANGED_MODEL,
-        params=("benchmark", "evaluate", "export.nms_conf", "train.device"),
+        params=("benchmark", "evaluate", "export.nms_conf", "export.ap_tolerance", "train.device"),
         resources=Resources("2", "8Gi", gpu=True),
         examples=(
             "scaled-yolov4 benchmark --model yolov4-tiny",

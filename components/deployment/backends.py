@@ -33,7 +33,7 @@ class Backend:
 
 @advised("run `scaled-yolov4 export` again")
 def open_backends(fused: Detector, size: int, export: Path, *, device: torch.device, threads: int) -> list[Backend]:
-    """Every backend that can run here; float16 on CUDA only, OpenVINO on the CPU only.
+    """Every backend that can run here, PyTorch in float32 first; float16 on CUDA only, OpenVINO on the CPU only.
 
     export: the folder of the stage `export`; size: px. Raises UserError unless its graph is of this model and size.
     """

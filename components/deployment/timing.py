@@ -47,6 +47,9 @@ class TimedRow(TypedDict):
     batch: int
     """Images per call."""
 
+    ap: float | None
+    """AP (0..1) of this backend and precision on the validation images; None where there is no ground truth."""
+
     preprocess_ms: Percentiles
     """Reading, decoding and letterboxing the images."""
 
@@ -87,10 +90,10 @@ class BenchmarkReport(TypedDict):
     conf: float
     """Lowest score that NMS looks at."""
 
-    latency_ms_b1: float
-    """Median total of the fastest backend at batch 1, INT8 aside."""
+    latency_ms_b1: float | None
+    """Median total at batch 1 of the fastest backend that is as good as PyTorch; None where no AP was measured."""
 
-    latency_backend_b1: str
+    latency_backend_b1: str | None
     """That backend and its precision."""
 
     rows: list[TimedRow]
@@ -119,8 +122,8 @@ class Timing:
     device: torch.device
     """Where images are sent."""
 
-    def measure(self, backend: Backend, batch: int) -> TimedRow:
-        """The parts alone and together: p50, p90 and p99, and the overall rate."""
+    def measure(self, backend: Backend, batch: int, ap: float | None) -> TimedRow:
+        """The parts alone and together: p50, p90 and p99, and the overall rate. ap: of this backend."""
         parts: dict[str, Callable[[Any], Any]] = {
             "preprocess": lambda run: self._images(range(run * batch, (run + 1) * batch)),
             "inference": lambda images: backend.predictor(images),
@@ -131,6 +134,7 @@ class Timing:
             "backend": backend.name,
             "precision": backend.precision,
             "batch": batch,
+            "ap": ap,
             "preprocess_ms": percentiles(spans["preprocess"]),
             "inference_ms": percentiles(spans["inference"]),
             "postprocess_ms": percentiles(spans["postprocess"]),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,13 @@ def make_outputs(
     seed: int = 0,
     device: str = "cpu",
     classes: Sequence[str] = CLASSES,
+    suppression: Mapping[str, float] = SUPPRESSION,
+    measured: bool = True,
 ) -> Outputs:
-    """Results of a detector that finds `right` of the objects and takes `latency_ms` per image."""
+    """Results of a detector that finds `right` of the objects and takes `latency_ms` per image.
+
+    measured: False where the validation images have no objects, so that there is no AP.
+    """
     outputs = Outputs(folder, data)
     paths = outputs.paths
     torch.manual_seed(seed)
@@ -112,13 +117,14 @@ def make_outputs(
     _write(paths["train"] / "train.json", {"model": MODEL, "epochs": 10, "images_per_second": 2.0})
     header = "epoch,step,lr,box,obj,cls,loss,AP,AP50\n"
     (paths["train"] / "curves.csv").write_text(f"{header}1,5,0.1,1,2,3,6,,\n2,10,0.05,0.5,1,2,3.5,0.3,0.6\n")
-    figures = {"AP": right / IMAGES, "AP50": right / IMAGES, "AP75": right / IMAGES, "AP_large": None}
+    ap = right / IMAGES if measured else None
+    figures = {"AP": ap, "AP50": ap, "AP75": ap, "AP_large": None}
     metrics = {"model": MODEL, "size": SIZE_PX, "images": IMAGES, "plain": figures, "tta": figures, "per_class": []}
-    _write(paths["evaluate"] / "metrics.json", {**metrics, "suppression": SUPPRESSION})
+    _write(paths["evaluate"] / "metrics.json", {**metrics, "suppression": suppression})
     _write(paths["evaluate"] / "detections.json", detections(data, right))
     _write(paths["export"] / "export.json", {"model": MODEL, "largest_error": 1e-5})
     (paths["export"] / "model.onnx").write_bytes(b"onnx")
-    row = {"backend": "PyTorch", "precision": "fp32", "batch": 1, "total_ms": {"p50": latency_ms}}
+    row = {"backend": "PyTorch", "precision": "fp32", "batch": 1, "ap": ap, "total_ms": {"p50": latency_ms}}
     speed = {"model": MODEL, "device": {"name": device, "threads": 1}, "latency_ms_b1": latency_ms, "rows": [row]}
     _write(paths["benchmark"] / "benchmark.json", speed)
     _write(paths["anchors"], {"model": MODEL, "size": SIZE_PX, "chosen": "default"})
