@@ -83,15 +83,22 @@ class ExportReport(TypedDict):
 
 
 def reject_int8_if_worse(row: RuntimeRow, allowed: float, out: Path) -> RuntimeRow:
-    """The row of INT8; where it loses more AP than `allowed` against PyTorch, it says so and its files are removed."""
+    """The row of INT8; where it loses more AP than `allowed` against PyTorch, it says so and its files are removed.
+
+    Where the images have no objects the loss is unknown, and it is rejected as well.
+    """
     if row["status"] != "built":
         return row
-    loss = (row.get("ap_pytorch") or 0) - (row.get("ap") or 0)
-    if loss <= allowed:
+    expected, found = row.get("ap_pytorch"), row.get("ap")
+    if expected is None or found is None:
+        reason = "its AP cannot be measured: the validation images have no objects"
+    elif expected - found > allowed:
+        reason = f"it loses {expected - found:.4f} AP, over export.int8_ap_tolerance = {allowed:g}"
+    else:
         return row
     rejected = row.copy()
     rejected["status"] = "rejected"
-    rejected["reason"] = f"it loses {loss:.4f} AP, over export.int8_ap_tolerance = {allowed:g}"
+    rejected["reason"] = reason
     file = out / rejected.pop("file", "")
     file.unlink()
     file.with_suffix(".bin").unlink()

@@ -143,8 +143,6 @@ class Rungs:
 
 
 def _fitness(row: EpochRow) -> float:
-    assert row["AP"] is not None  # epochs with a rung are evaluated
-    assert row["AP50"] is not None
     return fitness(row["AP"], row["AP50"])
 
 
@@ -178,5 +176,5 @@ def _train(
     if not all(torch.isfinite(tensor).all() for tensor in trained.model.state_dict().values()):
         raise ArithmeticError("the trained weights are not finite")
     best = trained.best
-    figures = {"ended": True, "fitness": best["fitness"], "AP": best["AP"], "AP50": best["AP50"]}
+    figures = {"ended": True, "fitness": best["fitness"], "AP": best["AP"] or 0.0, "AP50": best["AP50"] or 0.0}
     return {**figures, "rungs": rungs.reached}

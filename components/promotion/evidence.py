@@ -9,6 +9,7 @@ from components.files import read_json
 from components.params import Params
 from components.tracking.model_versions import evidence_of, version_weights
 from yolo_core.evaluate.detections import Detections
+from yolo_core.evaluate.suppression import Suppression
 from yolo_core.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,8 +23,12 @@ class Evidence:
 
     detections: Detections
     """On the validation images it was evaluated on."""
+    suppression: Suppression | None
+    """What they were kept by; None in results of earlier releases."""
+    ap: float | None
+    """AP (0..1) on those images; None where they have no objects."""
     latency_ms: float | None
-    """p50 at batch 1; None when it was not measured."""
+    """p50 at batch 1; None when it was not measured, or on a backend whose AP was not."""
     device: object
     """The device of that measurement, as benchmark.json describes it."""
 
@@ -34,7 +39,17 @@ def registered_evidence(client: "MlflowClient", version: "ModelVersion", remedy:
         folder = evidence_of(client, version, Path(temporary), remedy)
         benchmark = read_json(folder / "benchmark.json")
         detections = Detections.of(read_json(folder / "detections.json"))
-        return Evidence(detections, benchmark.get("latency_ms_b1"), benchmark.get("device"))
+        metrics = read_json(folder / "metrics.json")
+        kept = metrics.get("suppression")
+        # Reports of earlier releases have no AP in their rows: their latency may be of something never scored.
+        scored = all("ap" in row for row in benchmark["rows"])
+        return Evidence(
+            detections=detections,
+            suppression=Suppression(**kept) if kept else None,
+            ap=metrics["plain"].get("AP"),
+            latency_ms=benchmark.get("latency_ms_b1") if scored else None,
+            device=benchmark.get("device"),
+        )
 
 
 def latency_ratio(champion: Evidence, challenger: Evidence) -> float | None:
@@ -44,9 +59,12 @@ def latency_ratio(champion: Evidence, challenger: Evidence) -> float | None:
     return challenger.latency_ms / champion.latency_ms
 
 
-def detect_again(params: Params, version: "ModelVersion", data: Path, progress: Progress) -> Detections:
+def detect_again(
+    params: Params, version: "ModelVersion", data: Path, suppression: Suppression, progress: Progress
+) -> Detections:
     """Detections of a registered version's weights on the current validation images.
 
+    suppression: that of the version it is compared with.
     Classes are matched by name; detections of classes that this dataset does not have are dropped.
     """
     from components.datasets.prepared import load_prepared
@@ -67,7 +85,7 @@ def detect_again(params: Params, version: "ModelVersion", data: Path, progress: 
         dataset,
         size=loaded.size,
         batch=params.evaluate.batch,
-        suppression=params.evaluate.suppression,
+        suppression=suppression,
         stride=fused.input_stride,
         device=device,
         label="evaluate champion",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+REGISTER_AGAIN = "run `scaled-yolov4 register` again"
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -61,7 +63,7 @@ class Judgement:
             return self.made("hold", reason)
         if champion is None:
             check_never_championed(self.client, version.name)
-            return self.made("promote", "the first version")
+            return self._unopposed("the first version")
         if version.tags[VALIDATION_TAG] != validation_digest(self.data):
             raise UserError(
                 f"{self.data}: not the validation images that version {number} was evaluated on; "
@@ -70,18 +72,28 @@ class Judgement:
         rival = rival_of(self.client, version, champion_version(self.client, version.name, champion))
         others = f"version {champion}, the champion, detects other classes"
         if rival is None:
-            return self.made("promote", f"a new task: {others}")
+            return self._unopposed(f"a new task: {others}")
         if rival.version == number:
             return self.made("promote", f"the last champion of its classes; {others}")
         return self._against(rival)
 
+    def _unopposed(self, reason: str) -> Decision:
+        """Promote a version that has no rival, if its AP is known: an unmeasured one is no champion."""
+        if registered_evidence(self.client, self.version, REGISTER_AGAIN).ap is None:
+            return self.made("inconclusive", f"{reason}, but its validation images have no objects: no AP; {FORCE}")
+        return self.made("promote", reason)
+
     def _against(self, rival: "ModelVersion") -> Decision:
         """Compare with a version that detects the same classes, on the images of the version that is judged."""
         params, settings, version = self.params, self.params.promote, self.version
-        mine = registered_evidence(self.client, version, "run `scaled-yolov4 register` again")
+        mine = registered_evidence(self.client, version, REGISTER_AGAIN)
         theirs = registered_evidence(self.client, rival, f"move the alias `{CHAMPION}` to another version; {FORCE}")
         same_images = rival.tags[VALIDATION_TAG] == version.tags[VALIDATION_TAG]
-        detections = theirs.detections if same_images else detect_again(params, rival, self.data, self.progress)
+        if same_images and theirs.suppression == mine.suppression:
+            detections = theirs.detections
+        else:
+            kept = mine.suppression or params.evaluate.suppression
+            detections = detect_again(params, rival, self.data, kept, self.progress)
         annotations, judge = self.data / "annotations" / "instances_val.json", params.evaluate.judge
         before, after = (score(annotations, found, judge=judge) for found in (detections, mine.detections))
         gain = paired_gain(

@@ -67,7 +67,8 @@ def pr_curves(path: Path, result: CocoScore, title: str = "") -> None:
                 result.recall_points, curve, style, color="black", linewidth=2, label=f"{what}: {curve.mean():.3f}"
             )
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False, title="average precision")
+    if present:
+        figure.legend(loc="outside right upper", fontsize=8, frameon=False, title="average precision")
     save_figure(figure, path)
 
 

@@ -413,3 +413,43 @@ def test_a_version_of_an_earlier_release_shows_its_classes_in_its_evidence(
     connection.connect().delete_model_version_tag(NAME, "2", "scaled_yolov4.classes_sha256")
     assert judge(own("own", seed=10, right=1))["reason"].startswith("a new task")
     assert judge(registry.worse)["compared_with"] == 2
+
+
+def test_detections_kept_by_another_rule_are_not_compared(registry: Registry, tmp_path: Path, monkeypatch):
+    """The champion is evaluated again by the challenger's rule; its weights are untrained and find next to nothing."""
+    monkeypatch.chdir(tmp_path)
+    judge(registry.better)
+    kept = {"conf": 0.01, "iou": 0.5, "max_detections": 100}
+    outputs = make_outputs(tmp_path / "outputs", registry.better.data, seed=8, right=6, suppression=kept)
+    register.run(load_params(), model=MODEL, **outputs.paths)
+    assert judge(outputs)["ap"]["champion"] < 0.1
+
+
+def test_a_first_version_without_an_ap_is_not_promoted_unless_told(
+    tmp_path: Path, mlflow_database: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
+    outputs = make_outputs(tmp_path / "outputs", make_dataset(tmp_path / "data"), measured=False)
+    register.run(load_params(), model=MODEL, **outputs.paths)
+    record = judge(outputs)
+    assert (record["decision"], record["champion_after"]) == ("inconclusive", None)
+    assert record["reason"].startswith("the first version, but its validation images have no objects: no AP; ")
+    assert aliases() == {"challenger": 1}
+    assert judge(outputs, force=True)["champion_after"] == 1
+    assert aliases() == {"champion": 1}
+
+
+def test_a_latency_of_something_never_scored_does_not_compete(registry: Registry, tmp_path: Path, monkeypatch):
+    """As in the reports of earlier releases, whose rows have no AP: half the time would excuse a loss of AP."""
+    monkeypatch.chdir(tmp_path)
+    judge(registry.equal_but_slow)
+    outputs = make_outputs(tmp_path / "outputs", registry.better.data, seed=8, latency_ms=5.0)
+    report = outputs.paths["benchmark"] / "benchmark.json"
+    content = json.loads(report.read_text())
+    report.write_text(json.dumps({**content, "rows": [{k: v for k, v in content["rows"][0].items() if k != "ap"}]}))
+    register.run(load_params(), model=MODEL, **outputs.paths)
+    record = judge(outputs)
+    assert record["latency"] == {"champion_ms": 20.0, "challenger_ms": None, "ratio": None}
+    assert record["decision"] == "hold"
+    assert record["reason"].endswith("; latencies are not comparable")

@@ -225,6 +225,18 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_advice(place: Path) ->
     assert "\n" not in str(caught.value)
 
 
+def test_without_objects_to_validate_on_there_is_no_ap(place: Path) -> None:
+    val = load_split(place / "data", "val")
+    annotations = place / "without.json"
+    content = json.loads(val.annotation_path.read_text())
+    annotations.write_text(json.dumps({**content, "annotations": []}))
+    empty = replace(val, annotation_path=annotations, labels=[labels[:0] for labels in val.labels])
+    trained = fit(config(), load_split(place / "data", "train"), empty)
+    assert {row["AP"] for row in trained.rows} == {None}
+    assert (trained.best["AP"], trained.best["AP50"], trained.best["fitness"]) == (None, None, 0)
+    assert trained.best["epoch"] == 5, "of equals the one that was trained longest"
+
+
 def test_the_result_is_a_detector_with_curves_and_a_summary(place: Path, tracking: None) -> None:
     said = run(place, "plain", "train.epochs=2", "train.amp='off'")
     loaded = load_detector(place / "plain" / "model.safetensors")

@@ -30,8 +30,9 @@ class Best(TypedDict):
 
     epoch: int
     fitness: float
-    AP: float
-    AP50: float
+    """0 where there is no ground truth."""
+    AP: float | None
+    AP50: float | None
 
 
 @dataclass

@@ -20,13 +20,13 @@ from yolo_core.train.run import Run
 T = TypeVar("T")
 
 
-def fitness(ap: float, ap50: float) -> float:
-    """What chooses the best weights, and drives the evolution of hyperparameters."""
-    return 0.1 * ap50 + 0.9 * ap
+def fitness(ap: float | None, ap50: float | None) -> float:
+    """What chooses the best weights, and drives the evolution of hyperparameters; 0 without ground truth (None)."""
+    return 0.1 * (ap50 or 0.0) + 0.9 * (ap or 0.0)
 
 
-def evaluate(run: Run) -> tuple[float, float] | None:
-    """AP and AP50 of the average weights on the validation split, 0 where it has no object; None when asked to stop.
+def evaluate(run: Run) -> tuple[float | None, float | None] | None:
+    """AP and AP50 of the average weights on the validation split, None without ground truth; None when asked to stop.
 
     Every worker predicts its share of the images; the main worker scores what all have found.
     """
@@ -69,16 +69,16 @@ def _signs_of_life(alive: Callable[[], None]) -> Progress:
     return report
 
 
-def _scored(run: Run, detections: Detections) -> tuple[float, float]:
+def _scored(run: Run, detections: Detections) -> tuple[float | None, float | None]:
     shown = [image.id for image in run.val_set.images]
     position = {image: index for index, image in enumerate(shown)}
     order = np.argsort([position[image] for image in detections.image_id.tolist()], kind="stable")
     ordered = detections.where(order.astype(np.int64))  # as one worker would have found them
     figures = score(run.val_set.annotation_path, ordered, shown, run.config.judge).figures
-    return figures["AP"] or 0.0, figures["AP50"] or 0.0
+    return figures["AP"], figures["AP50"]
 
 
-def keep_if_best(run: Run, epoch: int, ap: float, ap50: float) -> None:
+def keep_if_best(run: Run, epoch: int, ap: float | None, ap50: float | None) -> None:
     """Keep a copy of the average weights unless earlier ones are better; of equals the later, trained longer."""
     value = fitness(ap, ap50)
     if run.best is None or value >= run.best["fitness"]:

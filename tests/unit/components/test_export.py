@@ -74,6 +74,16 @@ def test_int8_that_loses_too_much_is_not_kept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_int8_that_cannot_be_measured_is_not_kept(tmp_path):
+    for name in ("int8.xml", "int8.bin"):
+        (tmp_path / name).touch()
+    row = {"status": "built", "file": "int8.xml", "ap_pytorch": None, "ap": None}
+    rejected = reject_int8_if_worse(row, 0.005, tmp_path)
+    assert rejected["status"] == "rejected"
+    assert rejected["reason"] == "its AP cannot be measured: the validation images have no objects"
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_not_installed_is_skipped_with_its_reason(project, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     summary = run(project, tmp_path, "export.openvino=[fp32,int8]")
