@@ -138,7 +138,7 @@ def _holds_labels(path: Path) -> bool:
     """Does the first line look like a label: a class or its name, then numbers?"""
     try:
         text = text_file.decoded(path.read_bytes())
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, text_file.Pointer):
         return False
     words = next((line.split() for line in text.split("\n") if line.strip()), [])
     return len(words) >= 5 and all(map(_is_number, words[-4:]))

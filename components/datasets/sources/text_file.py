@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+from components.datasets.image_check import LFS_POINTER
 from yolo_core.errors import UserError
 
 BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, in which PowerShell writes
+
+
+class Pointer(Exception):
+    """The file stands for another one; the message says how to get that."""
 
 
 def read_lines(path: Path) -> list[str]:
@@ -18,6 +23,8 @@ def read(path: Path) -> str:
         raise UserError(f"{path}: not a file")
     try:
         return decoded(path.read_bytes())
+    except Pointer as error:
+        raise UserError(f"{path}: {error}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read ({error}); save it as UTF-8") from None
     except OSError as error:
@@ -25,6 +32,11 @@ def read(path: Path) -> str:
 
 
 def decoded(data: bytes) -> str:
-    r"""The text of UTF-8, or of UTF-16 with a byte order mark; lines end in "\n". Raises UnicodeDecodeError."""
+    r"""The text of UTF-8, or of UTF-16 with a byte order mark; lines end in "\n".
+
+    Raises UnicodeDecodeError or Pointer.
+    """
+    if data.startswith(LFS_POINTER):
+        raise Pointer("a pointer of Git LFS; run git lfs pull")
     text = data.decode("utf-16" if data.startswith(BYTE_ORDER_MARKS) else "utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")

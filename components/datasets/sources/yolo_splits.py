@@ -105,14 +105,17 @@ def _labels(found: list[Path], layout: Layout) -> _Labels:
         text = text_file.decoded(contents[0])
     except OSError as error:
         raise _Unreadable(f"unreadable label file: {error.strerror}") from None
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, text_file.Pointer) as error:
         raise _Unreadable(f"unreadable label file: {error}") from None
     for path, content in zip(found, contents, strict=True):
         if content != contents[0]:
             raise _Unreadable(
                 f"differs from {shown(path, layout.root)}, a second label file of the same image; keep one"
             )
-    return _Labels(shown(found[0], layout.root), *parse(text, layout.rows))
+    lines, bad = parse(text, layout.rows)
+    if bad and not lines:  # without a box, the image would count as background
+        raise _Unreadable(f"no readable row; the first, in line {bad[0][0]}: {bad[0][1]}")
+    return _Labels(shown(found[0], layout.root), lines, bad)
 
 
 def _lines(splits: list[_Split]) -> Iterator[LabelLine]:

@@ -32,7 +32,7 @@ def test_keypoints_leave_the_box_as_it_is(source, tmp_path, shape, keypoints):
 
 def test_rows_that_disagree_with_the_keypoints_are_quarantined(source, tmp_path):
     source.write("data.yaml", f"{NAMES}kpt_shape: [2, 2]\n".encode())
-    source.write("labels/train/a.txt", b"0 0.5 0.5 0.2 0.4 0.45 0.4 2 0.55 0.6 2\n")
+    source.write("labels/train/a.txt", b"0 0.5 0.5 0.2 0.4 0.45 0.4 2 0.55 0.6 2\n0 0.5 0.5 0.2 0.4\n")
     manifest, _ = source.prepared(tmp_path / "out")
     (entry,) = manifest["quarantine"]
     assert entry["item"] == "labels/train/a.txt:1"
@@ -106,6 +106,30 @@ def test_outlines_are_polygons(source, tmp_path, row, bbox):
     manifest, document = source.prepared(tmp_path / "out")
     assert manifest["quarantine"] == []
     assert document["annotations"][0]["bbox"] == pytest.approx(bbox)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"0,0.5,0.5,0.2,0.4\n", "no readable row; the first, in line 1: expected class cx cy w h, found 1 values"),
+        (b"\n0 0.5 0.5 0.2 0.4 0.9\n0 0.5 0.5 0.2 0.4 1\n", "no readable row; the first, in line 2: 6 values are"),
+        (b"0 50 25 20 20\n", "no readable row; the first, in line 1: coordinates are not fractions of the image"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "unreadable label file: a pointer of Git LFS"),
+    ],
+)
+def test_an_image_without_a_readable_row_is_no_background(source, tmp_path, text, reason):
+    source.write("labels/train/a.txt", text)
+    manifest, document = source.prepared(tmp_path / "out")
+    (entry,) = manifest["quarantine"]
+    assert (entry["kind"], entry["item"]) == ("image", "labels/train/a.txt")
+    assert entry["reason"].startswith(reason)
+    assert [image["file_name"] for image in document["images"]] == ["b.jpg"]
+
+
+def test_classes_that_are_a_pointer(source, tmp_path):
+    source.write("classes.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
+    with pytest.raises(UserError, match=r"classes\.txt: a pointer of Git LFS; run git lfs pull"):
+        source.prepared(tmp_path / "out")
 
 
 def test_a_blank_line_keeps_its_number(source, tmp_path):
