@@ -27,8 +27,8 @@ from yolo_core.errors import UserError
 QUICK, SLOW = 300, 10_000  # cases over all kinds of file
 # Percent of the cases that each kind of file gets.
 SHARES = {
-    "annotations": 20, "labels": 8, "images": 16, "params": 12, "checkpoints": 6, "detectors": 8,
-    "darknet": 5, "pickles": 12, "ledgers": 5, "manifests": 4, "archives": 4,
+    "annotations": 14, "xml": 4, "obj.data": 2, "labels": 8, "images": 16, "params": 12, "checkpoints": 6,
+    "detectors": 8, "darknet": 5, "pickles": 12, "ledgers": 5, "manifests": 4, "archives": 4,
 }  # fmt: skip
 CPU_SECONDS, MEMORY_BYTES, LONGEST_LINE = 20, 1 << 30, 2000
 # Work is measured in CPU time, which is independent of load; the other timer is for what only waits.

@@ -117,6 +117,42 @@ def test_labels(case: tuple[bytes, bytes], folder: Path) -> None:
     prepared("yolo-dir", source, folder)
 
 
+VOC = f"""<?xml version="1.0" encoding="utf-8"?>
+<annotation><folder>x</folder><filename>a.png</filename><source><database>Unknown</database></source>
+<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>
+<object><name>one</name><difficult>1</difficult>
+<bndbox><xmin>2</xmin><ymin>3.5</ymin><xmax>1e1</xmax><ymax>12</ymax></bndbox></object>
+<object><name>two</name><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>24</xmax><ymax>16</ymax></bndbox></object></annotation>
+"""
+
+
+@fuzz("xml", damaged_bytes(VOC.encode()))
+def test_voc_annotations(case: bytes, folder: Path) -> None:
+    """Whatever stands in an annotation file of Pascal VOC."""
+    source = folder / "source"
+    for split in ("train", "val"):
+        (source / split).mkdir(parents=True)
+        (source / split / "a.png").write_bytes(image())
+        (source / split / "a.xml").write_bytes(VOC.encode())
+        (source / split / "b.png").write_bytes(image())
+        (source / split / "b.xml").write_bytes(case if split == "train" else VOC.encode())
+    prepared("voc-dir", source, folder)
+
+
+@fuzz("obj.data", damaged_bytes(b"classes = 2\nnames = data/names\ntrain = data/train.txt\nvalid = data/valid.txt\n"))
+def test_obj_data(case: bytes, folder: Path) -> None:
+    """Whatever stands in Darknet's description of a data set."""
+    source = folder / "source"
+    for split in ("train", "valid"):
+        (source / f"obj_{split}_data").mkdir(parents=True)
+        (source / f"obj_{split}_data/a.png").write_bytes(image())
+        (source / f"obj_{split}_data/a.txt").write_bytes(LABELS)
+        (source / f"{split}.txt").write_text(f"data/obj_{split}_data/a.png\n")
+    (source / "names").write_text("one\ntwo\n")
+    (source / "obj.data").write_bytes(case)
+    prepared("auto", source, folder)
+
+
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"  # its one tag: orientation 6
 IMAGES = [
     image(), image("PNG", "P"), image("PNG", "I;16"), image("PNG", "RGBA"), image("PNG", "1"),
