@@ -56,6 +56,8 @@ def divide(
     train = raw.splits["train"]
     root = raw.reading.root if raw.reading else Path()
     groups = _groups(train.images, _digests(train.images, index, progress), root, params.group_pattern)
+    if not groups:
+        raise UserError(f"{params.location}: no image can be read, the first is {_first(train)}; were they exported?")
     chosen = choose({key: len(members) for key, members in groups.items()}, params.val_fraction)
     val = {image.id for key in chosen for image in groups[key]}
     splits = {"train": _part(train, val, inside=False), "val": _part(train, val, inside=True)}
@@ -119,6 +121,11 @@ def _groups(
 def _path(image: RawImage, root: Path) -> str:
     """The path that `prepare.group_pattern` is searched in: below the data set's folder."""
     return (image.path.relative_to(root) if image.path.is_relative_to(root) else Path(image.path.name)).as_posix()
+
+
+def _first(split: RawSplit) -> object:
+    """What to look for: the first image, or why it was refused."""
+    return split.images[0].path if split.images else next(iter(split.quarantined), "missing")
 
 
 def _part(whole: RawSplit, val: set[int], inside: bool) -> RawSplit:

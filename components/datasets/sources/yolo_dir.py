@@ -20,7 +20,8 @@ from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
-CLASSES = ("classes.txt", "_darknet.labels", "train/_darknet.labels")  # the last two are Roboflow's
+# LabelImg writes classes.txt where it writes labels; the last two are Roboflow's.
+CLASSES = ("classes.txt", "labels/classes.txt", "_darknet.labels", "train/_darknet.labels")
 NOTES = "notes.json"  # Label Studio's
 FOLDERS = "images/SPLIT/, SPLIT/images/, SPLIT/, images/"
 LOOKED_FOR = "data.yaml, obj.data (CVAT), classes.txt, _darknet.labels (Roboflow) or labels/ (YOLO)"
@@ -102,6 +103,8 @@ def _from_yaml(path: Path) -> Layout:
     names, rows = yolo_names.from_document(document, path), row_format(document, path)
     root = _root(document.get("path"), path)
     named = {key: entries for key in ("train", "val", "valid", "test") if (entries := _entries(document.get(key)))}
+    if "train" in named:
+        named = {_key(key, entries, root): entries for key, entries in named.items()}
     used = {subset for found in subsets.choose(named, path).splits.values() for subset in found} if named else set()
     images = {
         key: [_place(root, entry, path) for entry in entries] if key in used else [] for key, entries in named.items()
@@ -110,6 +113,12 @@ def _from_yaml(path: Path) -> Layout:
     found = _divided(root) or ({} if images else _usual(root))
     images |= {subset: places for subset, places in found.items() if subsets.role(subset) not in roles}
     return Layout(root, names, images, rows)
+
+
+def _key(key: str, entries: list[str], root: Path) -> str:
+    """The subset; one that is not there is no validation subset. Roboflow names valid/ and test/ in any case."""
+    there = key == "train" or any(_find(root, entry) for entry in entries)
+    return key if there else f"{key} ({entries[0]} not found)"
 
 
 def _entries(value: object) -> list[str]:
@@ -158,15 +167,33 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _place(root: Path, entry: str, path: Path) -> Path:
-    """A folder or list file named in a yaml; "../train" may mean "train" beside it, as some tools export it."""
+    """A folder or list file named in a yaml. Raises UserError if it is not found."""
+    found = _find(root, entry)
+    if found is None:
+        if not entry.isprintable():  # "images\train" holds a tab
+            raise UserError(f"{path}: {entry!r} not found; in double quotes a backslash is an escape, use / instead")
+        raise UserError(f"{path}: {entry!r} not found; searched {', '.join(map(str, _candidates(root, entry)))}")
+    if Path(entry).is_absolute() and found != Path(entry):
+        log.warning("%s: %s is not there; using %s instead", path, entry, found)
+    return found
+
+
+def _find(root: Path, entry: str) -> Path | None:
+    return next((place for place in _candidates(root, entry) if os.path.exists(place)), None)  # noqa: PTH110
+
+
+def _candidates(root: Path, entry: str) -> list[Path]:
+    """Where a place named in a yaml may be.
+
+    "../train" may mean "train" beside the yaml, as some tools export it. Of a path on another machine the end may lie
+    in this data set, if it names a subset.
+    """
     candidates = []
     for spelling in dict.fromkeys(image_files.spellings(entry)):
         if spelling.startswith("../"):
             candidates.append(root / spelling[3:])
         candidates.append(root / spelling)
-    found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)  # noqa: PTH110
-    if found is None:
-        if not entry.isprintable():  # "images\train" holds a tab
-            raise UserError(f"{path}: {entry!r} not found; in double quotes a backslash is an escape, use / instead")
-        raise UserError(f"{path}: {entry!r} not found; searched {', '.join(map(str, candidates))}")
-    return found
+        parts = Path(spelling).parts
+        ends = [parts[start:] for start in range(1, len(parts))] if Path(spelling).is_absolute() else []
+        candidates += [root.joinpath(*end) for end in ends if any(map(subsets.role, end))]
+    return candidates

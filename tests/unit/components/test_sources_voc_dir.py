@@ -145,7 +145,8 @@ stem = st.text("abzAZ019 ._-é猫%&+#'", min_size=1, max_size=8).filter(lambda t
 
 @st.composite
 def pictures(draw: Callable) -> dict[str, list[Thing]]:
-    stems = draw(st.lists(stem, min_size=1, max_size=4, unique_by=str.lower))
+    folder = draw(st.sampled_from(["", "", "cam 1/", "a/b/"]))
+    stems = draw(st.lists(stem.map(folder.__add__), min_size=1, max_size=4, unique_by=str.lower))
     return {name: draw(st.lists(thing, max_size=3)) for name in stems}
 
 
@@ -155,7 +156,7 @@ def pictures(draw: Callable) -> dict[str, list[Thing]]:
     st.fixed_dictionaries({"train": pictures(), "val": pictures()}, optional={"test": pictures()}),
 )
 def test_boxes_of_divided_exports_are_those_written(write: Callable[[Path, Subsets], None], subsets: Subsets):
-    subsets = {subset: {f"{subset}-{name}": found for name, found in one.items()} for subset, one in subsets.items()}
+    subsets = {subset: {name + f"-{subset}": found for name, found in one.items()} for subset, one in subsets.items()}
     used = {thing.name for split in ("train", "val") for things in subsets[split].values() for thing in things}
     with TemporaryDirectory() as folder:
         write(Path(folder), subsets)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from components.datasets.raw import RawDataset
 from components.datasets.sources import yolo_dir
+from components.stages import prepare
 from yolo_core.errors import UserError
 from yolo_core.progress import silent
 
@@ -112,7 +113,8 @@ stem = st.text("abzAZ019 ._-é猫%&+#'", min_size=1, max_size=8).filter(lambda t
 
 @st.composite
 def images(draw: Callable) -> dict[str, list[Row]]:
-    stems = draw(st.lists(stem, min_size=1, max_size=4, unique_by=str.lower))
+    folder = draw(st.sampled_from(["", "", "cam 1/", "a/b/"]))
+    stems = draw(st.lists(stem.map(folder.__add__), min_size=1, max_size=4, unique_by=str.lower))
     return {name: draw(st.lists(row, max_size=3, unique=True)) for name in stems}
 
 
@@ -209,3 +211,50 @@ def test_the_fingerprint_of_an_obj_data_is_known_unless_images_lie_elsewhere(tmp
     put(tmp_path / "b.jpg", encoded(pixels()))
     put(tmp_path / "in/train.txt", f"{tmp_path}/b.jpg\n")
     assert yolo_dir.resolve(params).fingerprint is None
+
+
+def test_classes_txt_may_lie_among_the_labels(tmp_path):
+    """LabelImg writes it there."""
+    label_studio(tmp_path, {"all": {"a": [(1, 0.5, 0.5, 0.25, 0.5)]}})
+    (tmp_path / "notes.json").unlink()
+    (tmp_path / "classes.txt").rename(tmp_path / "labels/classes.txt")
+    raw = yolo_dir.read(tmp_path, silent)
+    assert [category["name"] for category in raw.categories] == CLASSES
+    same(raw, "train", {"a": [(1, 0.5, 0.5, 0.25, 0.5)]}, tmp_path)
+
+
+def roboflow(root: Path, splits: dict[str, str]) -> None:
+    """splits: where data.yaml says that the images of a split are."""
+    put(root / "train/images/a.jpg", b"image")
+    put(root / "train/labels/a.txt", "0 0.5 0.5 0.25 0.5\n")
+    put(root / "data.yaml", "".join(f"{split}: {place}\n" for split, place in splits.items()) + "nc: 1\nnames: [cat]\n")
+
+
+def test_a_validation_folder_that_was_not_exported_is_no_validation_split(tmp_path):
+    roboflow(tmp_path, {"train": "../train/images", "val": "../valid/images", "test": "../test/images"})
+    raw = yolo_dir.read(tmp_path, silent)
+    assert set(raw.splits) == {"train"}
+    assert raw.reading
+    assert raw.reading.left_out == ["test (../test/images not found)", "val (../valid/images not found)"]
+    with pytest.raises(UserError, match=r"no validation split.*val \(../valid/images not found\).*val_fraction=0.1"):
+        prepare.run(parameters("prepare.source=yolo-dir", f"prepare.location={tmp_path}"), out=tmp_path / "out")
+
+
+def test_paths_of_another_machine_that_end_in_a_subset_are_found_and_that_is_said(tmp_path, caplog):
+    roboflow(tmp_path, {"train": "/kaggle/input/cats/train/images"})
+    raw = yolo_dir.read(tmp_path, silent)
+    same(raw, "train", {"a": [(0, 0.5, 0.5, 0.25, 0.5)]}, tmp_path)
+    assert f"/kaggle/input/cats/train/images is not there; using {tmp_path}/train/images" in caplog.text
+    put(tmp_path / "images/b.jpg", b"image")
+    roboflow(tmp_path, {"train": "/kaggle/input/cats/images"})  # images/ is not said to be that of train
+    with pytest.raises(UserError, match="'/kaggle/input/cats/images' not found"):
+        yolo_dir.read(tmp_path, silent)
+
+
+def test_labels_exported_without_images_are_refused_with_the_first_that_is_missing(tmp_path):
+    cvat(tmp_path, {"train": {"a": [(0, 0.5, 0.5, 0.25, 0.5)], "b": []}})
+    for path in tmp_path.rglob("*.jpg"):
+        path.unlink()
+    options = parameters("prepare.source=auto", f"prepare.location={tmp_path}", "prepare.val_fraction=0.5")
+    with pytest.raises(UserError, match=r"no image can be read, the first is .*a\.jpg; were they exported\?"):
+        prepare.run(options, out=tmp_path / "out")
