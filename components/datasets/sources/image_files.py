@@ -22,6 +22,7 @@ HIDDEN = frozenset(("@eaDir", "__MACOSX"))  # thumbnails of a Synology; what mac
 DARKNETS = "data/"  # the folder that Darknet runs beside; exports keep it in lists, but do not have it
 LONGEST = 255  # bytes of a file name
 ROOM = 5  # bytes for another ending
+LONGEST_PATH = 4096  # bytes
 DIGEST = 8  # hex digits
 KEPT_ENDINGS = (".jpg", ".jpeg", ".png")
 
@@ -66,6 +67,26 @@ def _in_folder(folder: Path) -> Iterator[Path]:
         for name in names:
             if _ending(name) in READ or (_ending(name) in NOT_READ and name.rpartition(".")[0] not in stems):
                 yield here / name
+
+
+def lost_links(places: list[Path]) -> list[Path]:
+    """Files in image folders that were, or are, links to folders that cannot be followed."""
+    files = (here / name for place in places if place.is_dir() for here, names in walk(place) for name in names)
+    return [path for path in files if _is_lost_link(path)]
+
+
+def _is_lost_link(path: Path) -> bool:
+    """A link to nothing, a shortcut of Windows, or the text that Git and archives leave of a link there."""
+    if path.suffix:
+        return path.suffix.lower() == ".lnk"
+    if not path.is_file():
+        return path.is_symlink()
+    try:
+        with path.open("rb") as file:
+            target = file.read(LONGEST_PATH).decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return "/" in target and "\n" not in target and os.path.isdir(path.parent / target)  # noqa: PTH112
 
 
 def _ending(name: str) -> str:

@@ -76,6 +76,9 @@ def _read(name: str, layout: Layout, label_files: LabelFiles, used: set[Path], p
     files = image_files.find(places, layout.root)
     if not files:
         raise UserError(f"{', '.join(map(str, places))}: no images for split {name!r}")
+    if lost := image_files.lost_links(places):
+        example = shown(lost[0], layout.root)
+        log.warning("%s: links that lead to no folder here: %d, for example %s", layout.root, len(lost), example)
     names = image_files.names(files, places, layout.root)
     images = {
         number: RawImage(number, own, path) for number, (own, path) in enumerate(zip(names, files, strict=True), 1)

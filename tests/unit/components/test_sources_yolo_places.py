@@ -173,6 +173,20 @@ def test_linked_folders_are_read_and_circles_end(source, tmp_path):
     assert manifest["quarantine"] == []
 
 
+@pytest.mark.parametrize("kind", ["nothing", "text", "shortcut"])
+def test_links_to_folders_that_cannot_be_followed_are_said(source, tmp_path, caplog, kind):
+    name = "seq.lnk" if kind == "shortcut" else "seq"
+    if kind == "nothing":
+        (source.root / "images/train" / name).symlink_to(tmp_path / "not mounted")
+    else:
+        source.write(f"images/train/{name}", b"../val")  # as Git checks a link out on Windows
+    source.write("images/train/LICENSE", b"CC BY 4.0, see https://creativecommons.org\n")
+    with caplog.at_level(logging.WARNING):
+        source.prepared(tmp_path / "out", limit=0)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.endswith(f"links that lead to no folder here: 1, for example images/train/{name}")
+
+
 @pytest.mark.parametrize("ending", ["jfif", "jpe", "JPG", "ppm", "avif"])
 def test_endings_of_images(source, tmp_path, ending):
     kind = {"ppm": "PPM", "avif": "AVIF"}.get(ending, "JPEG")
