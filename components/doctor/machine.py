@@ -11,6 +11,7 @@ from pathlib import Path
 from components import params as parameters
 from components import telemetry
 from components.doctor.checks import Check, Finding
+from components.training.ray_cluster import REMEDY, check_address
 from yolo_core.errors import UserError
 
 LEAST_DISK_GB = 5.0
@@ -65,11 +66,13 @@ def check_ray() -> Finding:
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         return Finding(True, f"{version('ray')}, started by each stage (RAY_ADDRESS is not set)")
+    try:
+        check_address(address)
+    except UserError as error:
+        return Finding(False, f"cluster at {address}", str(error).rpartition("; ")[2])
     command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
     answer = subprocess.run(command, capture_output=True, timeout=60, check=False)
-    return Finding(
-        answer.returncode == 0, f"cluster at {address}", "start it (`ray start --head`) or unset RAY_ADDRESS"
-    )
+    return Finding(answer.returncode == 0, f"cluster at {address}", REMEDY)
 
 
 def check_mlflow() -> Finding:
