@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LONGEST = 1500  # characters of a message
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # user name and password in an address
+# User name and password in an address, which has lost a slash if a Path held it.
+_CREDENTIALS = re.compile(r"(?<=\w\w)(:/{1,2})[^/\s]*@")
+
+
+def without_credentials(text: str) -> str:
+    """The text without user names and passwords in its addresses."""
+    return _CREDENTIALS.sub(r"\1", text)
 
 
 class UserError(Exception):
@@ -25,7 +31,7 @@ def _one_line(text: str) -> str:
 
     Addresses lose their credentials: messages end up in logs and tickets.
     """
-    text = _CREDENTIALS.sub("", text)
+    text = without_credentials(text)
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
     line = " ".join(part.strip() for part in text.splitlines())

@@ -10,6 +10,7 @@ from rich.table import Table
 from components.files import read_json
 from components.params import Params
 from components.stage_table import default_paths
+from components.tracking.connection import shown_uri
 from components.workspace import DATA, OUTPUTS
 
 # row -> (stage whose file is read, file below that stage's folder, keys down to the value)
@@ -71,6 +72,6 @@ def _places(model: str) -> list[tuple[str, str]]:
         ("speed", f"{out('benchmark')}/benchmark.json"),
         ("registry decision", f"{out('promote')}"),
         ("all models side by side", f"{out('compare')}/comparison.png"),
-        ("MLflow", os.environ.get("MLFLOW_TRACKING_URI") or "mlflow.db; look at it with `make ui`"),
+        ("MLflow", shown_uri() if os.environ.get("MLFLOW_TRACKING_URI") else "mlflow.db; look at it with `make ui`"),
         ("champion", f"models:/scaled-yolov4-{model}@champion"),
     ]

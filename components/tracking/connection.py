@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from components import telemetry
 from components.workspace import OUTBOX_VARIABLE, outbox
@@ -21,6 +21,7 @@ from yolo_core.errors import TryAgain, UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_SECRET_OPTIONS = re.compile(r"(?<=[?&])(user|password|passfile|sslpassword)=[^&]*&?", re.IGNORECASE)  # of a database
 PIPELINE_VARIABLE = "SCALED_YOLOV4_PIPELINE_ID"  # overrides `components.tracking.runs.pipeline_id`
 
 
@@ -31,9 +32,11 @@ def tracking_uri() -> str:
 
 def shown_uri() -> str:
     """The tracking address without user name and password, for messages and files."""
-    uri = tracking_uri()
-    parts = urlsplit(uri)
-    return uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "") if "@" in parts.netloc else uri
+    scheme, mark, rest = tracking_uri().partition("://")
+    if rest.startswith("/"):  # a file, whose path may contain @
+        return f"{scheme}{mark}{rest}"
+    rest = rest.rpartition("@")[2]  # the last one: a password may contain any character
+    return f"{scheme}{mark}{_SECRET_OPTIONS.sub('', rest)}"
 
 
 def environment() -> dict[str, str]:

@@ -2,8 +2,9 @@
 
     python -m infra.local.services up | status | down
 
-`up` generates credentials, keeps them in the folder (.services, readable only by its owner) and prints the environment
-variables for the services. Tests start and stop their own services with `running`.
+`up` generates credentials and keeps them in the folder (.services, readable only by its owner), in a file `env` that
+sets the environment variables for the services; it prints their names.
+Tests start and stop their own services with `running`.
 """
 
 import argparse
@@ -152,8 +153,9 @@ def main() -> int:
         except ServiceError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        print((services.folder / "env").read_text(), end="")
-        print(f"# these lines are also in {given.folder}/env; bucket: s3://{servers.BUCKET}")
+        for name in services.variables():
+            print(f"  {name}")
+        print(f"The values are in {given.folder}/env: `. {given.folder}/env`; bucket: s3://{servers.BUCKET}")
     elif not (services.folder / "settings.json").exists():
         print("never started")
         return 3

@@ -13,7 +13,7 @@ from kfp_server_api import V2beta1RecurringRun, V2beta1Run
 
 from pipelines.kubeflow.connection import Connection
 from pipelines.kubeflow.graph import Graph
-from yolo_core.errors import UserError
+from yolo_core.errors import UserError, without_credentials
 
 PAGE_SIZE = 100
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
@@ -148,7 +148,7 @@ class Kubeflow(Connection):
             self._call(self._client.delete_recurring_run, _set(schedule_id))
 
     def link(self, run_id: str) -> str:
-        return f"{self.host or '/pipeline'}/#/runs/details/{run_id}"
+        return f"{without_credentials(self.host) or '/pipeline'}/#/runs/details/{run_id}"
 
     def _create_pipeline(self, name: str) -> str:
         """Create it without versions: uploading a whole pipeline would name its first version otherwise."""
