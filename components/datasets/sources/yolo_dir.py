@@ -82,7 +82,9 @@ def _layout(location: Path) -> tuple[Layout, str]:
         raise UserError(f"prepare.location = {location}: no such folder or dataset yaml")
     for name in YAML_NAMES:
         if (location / name).is_file():
-            return _from_yaml(location / name), name
+            layout = _from_yaml(location / name)
+            _warn_of_other_names(layout.names, location / name)
+            return layout, name
     if (location / darknet.NAME).is_file():
         classes, lists = darknet.files(location / darknet.NAME)
         images = {subset: [listed] for subset, listed in lists.items()}
@@ -94,6 +96,14 @@ def _layout(location: Path) -> tuple[Layout, str]:
     if classes is None:
         raise UserError(f"{location}: no class names; add classes.txt (one name per line) or data.yaml with names:")
     return Layout(location, yolo_names.from_lines(classes), _usual(location)), classes.name
+
+
+def _warn_of_other_names(names: dict[int, str], path: Path) -> None:
+    """Say that a file beside a yaml names other classes: one of them is stale."""
+    beside = [path.parent / name for name in ("obj.names", "classes.txt") if (path.parent / name).is_file()]
+    for file in beside:
+        if {index: line for index, line in enumerate(text_file.read_lines(file)) if line} != names:
+            log.warning("%s names other classes than %s, which is used; delete the wrong one", file, path.name)
 
 
 def _from_yaml(path: Path) -> Layout:

@@ -365,7 +365,7 @@ def test_a_backslash_in_double_quotes_is_said(source, tmp_path):
 
 
 def test_a_path_of_another_machine_is_said(source, tmp_path, caplog):
-    source.write("data.yaml", b"path: /content/set\ntrain: images/train\nval: images/val\nnames: [cat]\n")
+    source.write("data.yaml", b"path: /content/set\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n")
     with caplog.at_level(logging.WARNING):
         source.prepared(tmp_path / "out")
     (line,) = [record.getMessage() for record in caplog.records]

@@ -258,3 +258,14 @@ def test_labels_exported_without_images_are_refused_with_the_first_that_is_missi
     options = parameters("prepare.source=auto", f"prepare.location={tmp_path}", "prepare.val_fraction=0.5")
     with pytest.raises(UserError, match=r"no image can be read, the first is .*a\.jpg; were they exported\?"):
         prepare.run(options, out=tmp_path / "out")
+
+
+def test_a_yaml_counts_and_other_names_beside_it_are_said(tmp_path, caplog):
+    cvat(tmp_path, {"train": {"a": [(1, 0.5, 0.5, 0.25, 0.5)]}})
+    put(tmp_path / "data.yaml", f"train: train.txt\nnames: {json.dumps(CLASSES)}\n")
+    same(yolo_dir.read(tmp_path, silent), "train", {"a": [(1, 0.5, 0.5, 0.25, 0.5)]}, tmp_path)
+    assert not caplog.records
+    put(tmp_path / "obj.names", "traffic light\ncat\n")
+    raw = yolo_dir.read(tmp_path, silent)
+    assert [category["name"] for category in raw.categories] == CLASSES
+    assert "obj.names names other classes than data.yaml, which is used; delete the wrong one" in caplog.text
