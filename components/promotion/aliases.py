@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 DECISION_TAG = "scaled_yolov4.promotion"
+LOOKS_TAG = "scaled_yolov4.compared_with"  # of a champion: the versions that were compared with it, in this order
 ROLLED_BACK_TAG = "scaled_yolov4.rolled_back"
 
 
@@ -44,6 +45,18 @@ def record(client: "MlflowClient", version: "ModelVersion", decision: Decision) 
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
         client.set_model_version_tag(version.name, version.version, f"scaled_yolov4.{name}", text)
     client.set_model_version_tag(version.name, version.version, DECISION_TAG, json.dumps(document))
+
+
+def count_look(client: "MlflowClient", champion: "ModelVersion", number: int) -> int:
+    """Which of the versions compared with a champion version `number` is, from 1; a new one is added to its tag.
+
+    A version keeps its place when it is judged again: the same detections are no new chance.
+    """
+    looks = [int(one) for one in champion.tags.get(LOOKS_TAG, "").split(",") if one.strip().isdecimal()]
+    if number not in looks:
+        looks.append(number)
+        client.set_model_version_tag(champion.name, champion.version, LOOKS_TAG, ",".join(map(str, looks)))
+    return looks.index(number) + 1
 
 
 def aliases_after(decision: Decision, aliases: Mapping[str, int]) -> dict[str, int | None]:

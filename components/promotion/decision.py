@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -21,9 +22,9 @@ class Gain:
     point: float
     """On the validation images as they are."""
     low: float
-    """One-sided lower confidence bound."""
+    """One-sided lower confidence bound, at the confidence that a promotion needs."""
     high: float
-    """One-sided upper confidence bound."""
+    """One-sided upper confidence bound, at `promote.confidence`."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,15 @@ class ApComparison:
     """Upper confidence bound of the gain."""
     images: int
     """Number of validation images."""
+    looks: int | None = None
+    """Versions that were compared with this champion so far, this one included."""
+    confidence: float | None = None
+    """What the lower bound holds with (0..1), which grows with the looks."""
 
     @classmethod
-    def of(cls, champion: CocoScore, challenger: CocoScore, gain: Gain | None) -> "ApComparison":
+    def of(
+        cls, champion: CocoScore, challenger: CocoScore, gain: Gain | None, looks: int, confidence: float
+    ) -> "ApComparison":
         """From the scores of both and what `paired_gain` made of them."""
         return cls(
             champion=champion.figures["AP"],
@@ -53,6 +60,8 @@ class ApComparison:
             gain_low=gain and gain.low,
             gain_high=gain and gain.high,
             images=len(challenger.image_ids),
+            looks=looks,
+            confidence=confidence,
         )
 
 
@@ -106,14 +115,16 @@ class Decision:
         return cls(**{**document, **comparisons})
 
 
-def decide(gain: Gain | None, latency_ratio: float | None, thresholds: PromoteParams) -> tuple[Verdict, str]:
+def decide(
+    gain: Gain | None, latency_ratio: float | None, thresholds: PromoteParams, needed: float | None = None
+) -> tuple[Verdict, str]:
     """The verdict and its reason, from the AP gain and challenger / champion latency.
 
     A challenger over `max_latency_ratio` is held. Otherwise its gain must be significantly above `min_ap_gain`; one at
     or under `faster_ratio` must only lose significantly less than `max_ap_loss`, if that is the lower bar.
     "Significantly": the lower bound of the gain is above the bar. When the upper bound is not above the bar the answer
     is hold; in between it is inconclusive. A ratio of None (not comparable) is ignored; a gain of None (no ground
-    truth) is inconclusive.
+    truth) is inconclusive. needed: the confidence of the lower bound, if it is not `confidence`; see `confidence_at`.
     """
     t = thresholds
     if latency_ratio is not None and latency_ratio > t.max_latency_ratio:
@@ -122,21 +133,39 @@ def decide(gain: Gain | None, latency_ratio: float | None, thresholds: PromotePa
         return "inconclusive", "no AP could be measured on the validation images"
     is_faster = latency_ratio is not None and latency_ratio <= t.faster_ratio
     bar = min(t.min_ap_gain, -t.max_ap_loss) if is_faster else t.min_ap_gain
-    needed = f"{bar:+.4f} AP needed{' of a faster model' if is_faster else ''}"
-    bounds = f"AP gain {gain.point:+.4f}, from {gain.low:+.4f} to {gain.high:+.4f} at {t.confidence:.0%} confidence"
+    wanted = f"{bar:+.4f} AP needed{' of a faster model' if is_faster else ''}"
+    low = f"from {gain.low:+.4f} at {100 * (needed or t.confidence):.6g} %"
+    bounds = f"AP gain {gain.point:+.4f}, {low} to {gain.high:+.4f} at {100 * t.confidence:.6g} % confidence"
     if gain.low > bar:
-        return "promote", f"{bounds}: above the {needed}"
+        return "promote", f"{bounds}: above the {wanted}"
     if gain.high <= bar:
-        return "hold", f"{bounds}: not above the {needed}"
-    return "inconclusive", f"{bounds}: not clearly above or below the {needed}"
+        return "hold", f"{bounds}: not above the {wanted}"
+    return "inconclusive", f"{bounds}: not clearly above or below the {wanted}"
+
+
+def confidence_at(look: int, confidence: float) -> float:
+    """The confidence that the k-th version compared with one champion needs: 1 - (1 - confidence) / (k (k + 1)).
+
+    The chances of a false promotion, 1 / (k (k + 1)) of the whole each, add up to the whole over all k: however often a
+    champion is challenged on the same images, it loses its place without a gain with a chance of at most
+    1 - confidence (Bonferroni's inequality, so it holds however the challengers depend on each other).
+    """
+    return 1 - (1 - confidence) / (look * (look + 1))
 
 
 def paired_gain(
-    champion: CocoScore, challenger: CocoScore, *, samples: int, confidence: float, seed: int
+    champion: CocoScore,
+    challenger: CocoScore,
+    *,
+    samples: int,
+    confidence: float,
+    seed: int,
+    needed: float | None = None,
 ) -> Gain | None:
     """The AP gain, bounded by a bootstrap over images; both are scored on each resample of the same images.
 
-    Each bound holds on its own with `confidence`. None when there is no ground truth.
+    Each bound holds on its own: the upper one with `confidence`, the lower one with `needed`, or also with
+    `confidence`. None when there is no ground truth.
     """
     before, after = champion.figures["AP"], challenger.figures["AP"]
     if before is None or after is None:
@@ -144,5 +173,13 @@ def paired_gain(
     images = len(champion.image_ids)
     counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=samples)
     gains = ap_for_image_counts(challenger, counts) - ap_for_image_counts(champion, counts)
-    low, high = np.nanquantile(gains, (1 - confidence, confidence))
-    return Gain(after - before, float(low), float(high))
+    return bounded(after - before, gains, confidence, needed or confidence)
+
+
+def bounded(point: float, gains: np.ndarray, confidence: float, needed: float) -> Gain:
+    """The gain with its bounds, from the gains (S,) on resamples of the images; see `paired_gain`."""
+    low, middle, high = np.nanquantile(gains, (1 - confidence, 0.5, confidence))
+    # So far out that no resample lies there: the distance from the median grows as that of a normal distribution.
+    quantile = NormalDist().inv_cdf
+    low -= (middle - low) * (quantile(needed) / quantile(confidence) - 1)
+    return Gain(point, float(low), float(high))

@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING
 
 from components.datasets.manifest import validation_digest
 from components.params import Params
-from components.promotion.aliases import ROLLED_BACK_TAG
+from components.promotion.aliases import ROLLED_BACK_TAG, count_look
 from components.promotion.contenders import FORCE, champion_version, check_never_championed, rival_of
-from components.promotion.decision import ApComparison, Decision, LatencyComparison, Verdict, decide, paired_gain
+from components.promotion.decision import (
+    ApComparison,
+    Decision,
+    LatencyComparison,
+    Verdict,
+    confidence_at,
+    decide,
+    paired_gain,
+)
 from components.promotion.evidence import detect_again, latency_ratio, registered_evidence
 from components.tracking.model_versions import CHAMPION, VALIDATION_TAG
 from yolo_core import progress as progress_
@@ -96,17 +104,26 @@ class Judgement:
             detections = detect_again(params, rival, self.data, kept, self.progress)
         annotations, judge = self.data / "annotations" / "instances_val.json", params.evaluate.judge
         before, after = (score(annotations, found, judge=judge) for found in (detections, mine.detections))
+        look = count_look(self.client, rival, int(version.version))
+        needed = confidence_at(look, settings.confidence)
         gain = paired_gain(
-            before, after, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=params.seed
+            before,
+            after,
+            samples=settings.bootstrap_samples,
+            confidence=settings.confidence,
+            seed=params.seed,
+            needed=needed,
         )
         ratio = latency_ratio(theirs, mine)
-        verdict, reason = decide(gain, ratio, settings)
+        verdict, reason = decide(gain, ratio, settings, needed)
+        reason += f"; look {look} at version {rival.version}"
+        if int(rival.version) != self.champion:
+            reason += ", the last champion of the same classes"
         if ratio is None:
             reason += "; latencies are not comparable"
-        if int(rival.version) != self.champion:
-            reason += f"; compared with version {rival.version}, the last champion of the same classes"
         latency = LatencyComparison(theirs.latency_ms, mine.latency_ms, ratio)
-        return self.made(verdict, reason, int(rival.version), ApComparison.of(before, after, gain), latency)
+        ap = ApComparison.of(before, after, gain, look, needed)
+        return self.made(verdict, reason, int(rival.version), ap, latency)
 
     def made(
         self,

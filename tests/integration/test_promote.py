@@ -390,7 +390,7 @@ def test_tasks_that_share_a_registry_keep_their_champions_apart(registry: Regist
     judge(own("own", seed=10, right=6))  # version 6
     record = judge(registry.worse)
     assert (record["decision"], record["champion_after"], record["compared_with"]) == ("hold", 6, 2)
-    assert record["reason"].endswith("; compared with version 2, the last champion of the same classes")
+    assert record["reason"].endswith("; look 1 at version 2, the last champion of the same classes")
     record = judge(registry.better)
     assert record["reason"] == "the last champion of its classes; version 6, the champion, detects other classes"
     assert aliases() == {"champion": 2, "challenger": 3, "previous_champion": 6}
@@ -453,3 +453,19 @@ def test_a_latency_of_something_never_scored_does_not_compete(registry: Registry
     assert record["latency"] == {"champion_ms": 20.0, "challenger_ms": None, "ratio": None}
     assert record["decision"] == "hold"
     assert record["reason"].endswith("; latencies are not comparable")
+
+
+def test_each_version_compared_with_a_champion_needs_more_confidence(registry: Registry):
+    """Of the 5 % over the life of a champion, look k spends 5 % / (k (k + 1)): 2.5 %, 0.8333 %, ..."""
+    judge(registry.first)
+    held = judge(registry.worse)["ap"]
+    assert (held["looks"], held["confidence"]) == (1, pytest.approx(0.975))
+    found = judge(registry.better, "promote.min_ap_gain=0.45")
+    assert (found["ap"]["looks"], found["ap"]["confidence"]) == (2, pytest.approx(1 - 0.05 / 6))
+    assert "at 99.1667 % to" in found["reason"]
+    assert found["reason"].endswith("; look 2 at version 1")
+    assert tags(1)["scaled_yolov4.compared_with"] == "3,2"
+    again = judge(registry.worse, "promote.min_ap_gain=0.1")["ap"]
+    assert again["looks"] == 1, "the same detections are no new chance"
+    assert judge(registry.better)["decision"] == "promote"
+    assert judge(registry.worse)["ap"]["looks"] == 1, "a new champion has a life of its own"

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components.params import PromoteParams
-from components.promotion.decision import Gain, decide, paired_gain
+from components.promotion.decision import Gain, confidence_at, decide, paired_gain
 from yolo_core.evaluate.coco_metrics import score
 from yolo_core.evaluate.detections import Detections
+from yolo_core.evaluate.resampling import ap_for_image_counts
 
 THRESHOLDS = PromoteParams(
     min_ap_gain=0.01,
@@ -100,3 +102,23 @@ def test_bootstrap_without_ground_truth_has_no_answer(tmp_path: Path):
     path.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}))
     nothing = score(path, found(range(0)))
     assert paired_gain(nothing, nothing, samples=100, confidence=0.95, seed=0) is None
+
+
+def test_the_chances_of_a_false_promotion_add_up_to_the_stated_one():
+    """1 / (1 2) + 1 / (2 3) + ... + 1 / (n (n + 1)) = 1 - 1 / (n + 1)."""
+    spent = [1 - confidence_at(look, 0.95) for look in range(1, 1001)]
+    assert spent[:3] == pytest.approx([0.05 / 2, 0.05 / 6, 0.05 / 12])
+    assert sum(spent) == pytest.approx(0.05 * (1 - 1 / 1001))
+
+
+def test_the_lower_bound_widens_as_that_of_a_normal_distribution(truth: Path):
+    """The standard normal quantiles of 0.975 and 0.95 are 1.960 and 1.645."""
+    before, after = score(truth, found(range(3))), score(truth, found(range(8)))
+    given = {"samples": 2000, "confidence": 0.95, "seed": 0}
+    plain, wider = (paired_gain(before, after, **given, needed=needed) for needed in (None, 0.975))
+    assert plain is not None
+    assert wider is not None
+    counts = np.random.default_rng(0).multinomial(10, np.full(10, 0.1), size=2000)
+    middle = np.median(ap_for_image_counts(after, counts) - ap_for_image_counts(before, counts))
+    assert (middle - wider.low) / (middle - plain.low) == pytest.approx(1.960 / 1.645, rel=1e-3)
+    assert (wider.point, wider.high) == (plain.point, plain.high)
