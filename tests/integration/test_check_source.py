@@ -55,6 +55,8 @@ def test_anything_else_is_prepared(source: CocoFolder) -> None:
     for record in (
         checked("train.epochs=31"),
         checked("prepare.max_bad_fraction=0.5"),
+        checked("prepare.val_fraction=0.2"),
+        checked("prepare.val_fraction=0.2", "prepare.group_pattern='(v)'"),
         checked(force=True),
     ):
         assert not record["unchanged"]
