@@ -86,8 +86,8 @@ def _read_irregular(path: Path, data: bytes) -> Instances:
 def _without_segmentation(record: dict[str, object]) -> dict[str, object]:
     """Drop a segmentation as soon as its annotation is parsed, or all of them fill the memory."""
     segmentation = record.pop("segmentation", None)
-    if segmentation and record.get("bbox") in NO_BOX:
-        record["bbox"] = box_around(segmentation)
+    if segmentation and record.get("bbox") in NO_BOX and (box := box_around(segmentation)):
+        record["bbox"] = box
     return record
 
 

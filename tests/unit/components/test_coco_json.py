@@ -14,7 +14,7 @@ from components.datasets.sources import coco_json
 
 FIELDS = coco_json.Annotation.__struct_fields__
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-values = numbers | st.booleans() | st.none() | st.text("abc") | st.lists(numbers, max_size=5)
+values = st.just([]) | numbers | st.booleans() | st.none() | st.text("abc") | st.lists(numbers, max_size=5)
 records = st.dictionaries(st.sampled_from([*FIELDS, "segmentation", "other"]), values)
 
 
