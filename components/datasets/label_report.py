@@ -18,9 +18,9 @@ def counts(split: str, found: SplitCounts) -> str:
     """The line of counts of a split."""
     crowd = found["crowd_boxes"]
     return (
-        f"{split}: {found['images']} images, {found['background_images']} without labels (background); "
-        f"{found['boxes'] - crowd} boxes, and {crowd} crowd boxes (not trained on); "
-        f"{found['clipped_boxes']} clipped at the image's edge, {found['boxes_below_a_pixel']} smaller than a pixel"
+        f"{split}: {found['images']} images, {found['background_images']} of them background (no labels); "
+        f"{found['boxes'] - crowd} boxes, {crowd} crowd boxes (not trained on), "
+        f"{found['clipped_boxes']} clipped, {found['boxes_below_a_pixel']} below a pixel"
     )
 
 

@@ -39,10 +39,10 @@ def test_every_kind_is_counted(source, tmp_path, capsys):
     ]
     result, lines = said(source, tmp_path, capsys)
     assert lines == [
-        "prepare: train: 4 images, 1 without labels (background); 3 boxes, and 2 crowd boxes (not trained on); "
-        "1 clipped at the image's edge, 1 smaller than a pixel",
-        "prepare: val: 2 images, 0 without labels (background); 2 boxes, and 0 crowd boxes (not trained on); "
-        "0 clipped at the image's edge, 0 smaller than a pixel",
+        "prepare: train: 4 images, 1 of them background (no labels); 3 boxes, 2 crowd boxes (not trained on), "
+        "1 clipped, 1 below a pixel",
+        "prepare: val: 2 images, 0 of them background (no labels); 2 boxes, 0 crowd boxes (not trained on), "
+        "0 clipped, 0 below a pixel",
     ]
     assert (result["train_boxes"], result["train_crowd_boxes"], result["val_boxes"]) == (3, 2, 2)
     split = json.loads((tmp_path / "out/manifest.json").read_text())["splits"]["train"]
