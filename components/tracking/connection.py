@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import telemetry
+from components.tracking import moved
 from components.workspace import OUTBOX_VARIABLE, outbox
 from yolo_core.errors import TryAgain, UserError
 
@@ -65,6 +66,8 @@ def connect() -> MlflowClient:
     if not uri.startswith("http"):  # MLflow's database layer is chatty at first use
         for name in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.WARNING)
+    if database := _database():
+        moved.follow(database)
     import mlflow
 
     mlflow.set_tracking_uri(uri)
@@ -147,5 +150,11 @@ def _artifact_location() -> str | None:
     uri = tracking_uri()
     if uri.startswith("http"):
         return None
-    folder = Path(uri.removeprefix("sqlite:///")).absolute().parent if uri.startswith("sqlite:///") else Path.cwd()
-    return (folder / "mlartifacts").as_uri()
+    database = _database()
+    return ((database.absolute().parent if database else Path.cwd()) / moved.ARTIFACTS).as_uri()
+
+
+def _database() -> Path | None:
+    """The file of an SQLite database; None for any other store."""
+    uri = tracking_uri()
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
