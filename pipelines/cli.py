@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from components import telemetry
 from components.cli.command import command, examples_of
 from components.cli.main import app as stages
+from components.cli.main import prepare_process
 from components.cli.options import PARAMS, ParamsFile, typer
 from pipelines.cli_options import Compiled, Given, Server, needing_kubeflow
 from yolo_core.errors import UserError
@@ -275,7 +275,7 @@ stages.add_typer(app, name="pipeline")
 
 def main() -> None:
     """The command line with everything."""
-    telemetry.turn_off()
+    prepare_process()
     stages()
 
 

@@ -1,5 +1,7 @@
 """The application with all commands for the stages and around them."""
 
+import sys
+
 # In the order of `--help`:
 # isort: off
 from components.cli import stages  # noqa: F401
@@ -13,5 +15,13 @@ from components.cli.app import app
 
 def main() -> None:
     """The command line without the Kubeflow commands."""
-    telemetry.turn_off()
+    prepare_process()
     app()
+
+
+def prepare_process() -> None:
+    """What holds for all commands: usage statistics are off, and docstrings are there, without which Ray fails."""
+    telemetry.turn_off()
+    if sys.flags.optimize > 1:
+        print("error: PYTHONOPTIMIZE=2 removes docstrings, which Ray needs; unset it, or use 1", file=sys.stderr)
+        sys.exit(2)

@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, errors, exit codes."""
 
+import os
 import re
 import subprocess
 import sys
@@ -28,6 +29,17 @@ def process(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     """The same as a process."""
     program = [sys.executable, "-m", "components.cli", *arguments]
     return subprocess.run(program, capture_output=True, text=True, cwd=cwd, check=False, timeout=LIMIT_S)
+
+
+@pytest.mark.parametrize("module", ["components.cli", "pipelines.cli"])
+@pytest.mark.parametrize(("level", "code"), [("1", 0), ("2", 2)])
+def test_docstrings_must_be_there(module: str, level: str, code: int):
+    """Ray Tune reads its own: with PYTHONOPTIMIZE=2 it would fail with a traceback, well into a run."""
+    env = {**os.environ, "PYTHONOPTIMIZE": level, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-B", "-m", module, "--help"], env=env, capture_output=True, text=True)
+    assert done.returncode == code
+    lines = done.stderr.splitlines()
+    assert [line.startswith("error: PYTHONOPTIMIZE=2") for line in lines] == [True] * (code == 2)
 
 
 def test_help_lists_every_command_with_examples():
