@@ -8,8 +8,10 @@ worth one AP.
 """
 
 import argparse
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -59,24 +61,43 @@ class World:
         return score(self.annotations, noisy.where(order))
 
     def mean_ap(self, jitter: float) -> float:
-        return float(np.mean([self.detector(jitter).figures["AP"] for _ in range(DRAWS)]))
+        """Of many detectors."""
+        return float(np.mean([ap_of(self.detector(jitter)) for _ in range(DRAWS)]))
 
 
-def promotions(world: World, counts: np.ndarray, jitter: float, challengers: int) -> Iterator[tuple[bool, list[float]]]:
-    """For each challenger of one champion: whether the plain rule promotes it, and its lower bound at each look."""
-    champion = world.detector(JITTER)
-    before, resampled = champion.figures["AP"] or 0.0, ap_for_image_counts(champion, counts)
-    for look in range(1, challengers + 1):
-        one = world.detector(jitter)
-        gains = ap_for_image_counts(one, counts) - resampled
-        point = (one.figures["AP"] or 0.0) - before
-        plain = bounded(point, gains, CONFIDENCE, CONFIDENCE).low > 0
-        looks = (look, *LOOKS_SHOWN)
-        yield plain, [bounded(point, gains, CONFIDENCE, confidence_at(k, CONFIDENCE)).low for k in looks]
+def ap_of(result: CocoScore) -> float:
+    """AP; the ground truth has objects."""
+    return result.figures["AP"] or 0.0
+
+
+@dataclass(frozen=True)
+class Life:
+    """One champion and the versions that are compared with it."""
+
+    annotations: Path
+    detections: Detections
+    counts: np.ndarray
+    """(S, I) resamples of the images."""
+    challengers: int
+    jitter: float
+    """Of the challengers."""
+
+    def __call__(self, champion: int) -> list[tuple[bool, list[float]]]:
+        """For each challenger: whether the plain rule promotes it, and its lower bound at its look and LOOKS_SHOWN."""
+        world = World(self.annotations, self.detections, np.random.default_rng([champion, self.challengers]))
+        before = world.detector(JITTER)
+        resampled = ap_for_image_counts(before, self.counts)
+        result = []
+        for look in range(1, self.challengers + 1):
+            one = world.detector(self.jitter)
+            point, gains = ap_of(one) - ap_of(before), ap_for_image_counts(one, self.counts) - resampled
+            lows = [bounded(point, gains, CONFIDENCE, confidence_at(k, CONFIDENCE)).low for k in (look, *LOOKS_SHOWN)]
+            result.append((bounded(point, gains, CONFIDENCE, CONFIDENCE).low > 0, lows))
+        return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description="How often the gate promotes by chance, and what it misses.")
     parser.add_argument("--annotations", type=Path, default=Path("data/prepared/annotations/instances_val.json"))
     parser.add_argument("--detections", type=Path, default=Path("outputs/evaluate/yolov4-tiny/detections.json"))
     parser.add_argument("--champions", type=int, default=20)
@@ -84,21 +105,23 @@ def main() -> None:
     given = parser.parse_args()
 
     found = Detections.of(read_json(given.detections))
-    world = World(given.annotations, found.where(found.score >= LEAST_SCORE), np.random.default_rng(0))
+    found = found.where(found.score >= LEAST_SCORE)
     images = len(read_json(given.annotations)["images"])
     counts = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=SAMPLES)
+    life = partial(Life, given.annotations, found, counts)
+    world = World(given.annotations, found, np.random.default_rng(0))
+    worse, better = world.mean_ap(JITTER), world.mean_ap(LESS_JITTER)
+    jitter = JITTER - (JITTER - LESS_JITTER) * TRUE_GAIN / (better - worse)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # forked ones hang in threads of the scorer
+        equal = list(pool.map(life(given.challengers, JITTER), range(given.champions)))
+        gained = [one for few in pool.map(life(DRAWS // 10, jitter), range(given.champions)) for one in few]
 
-    equal = [list(promotions(world, counts, JITTER, given.challengers)) for _ in range(given.champions)]
-    plain = np.array([[one for one, _ in life] for life in equal])
-    spent = np.array([[low[0] > 0 for _, low in life] for life in equal])
+    plain = np.array([[one for one, _ in rows] for rows in equal])
+    spent = np.array([[low[0] > 0 for _, low in rows] for rows in equal])
     print(f"{given.champions} champions, {given.challengers} equal challengers each, {images} images")
     for name, promoted in (("each at 95 %", plain), ("over all looks 95 %", spent)):
         print(f"{name}: {promoted.mean():.2%} of challengers, {promoted.any(1).mean():.0%} of champions replaced")
-
-    worse, better = world.mean_ap(JITTER), world.mean_ap(LESS_JITTER)
-    jitter = JITTER - (JITTER - LESS_JITTER) * TRUE_GAIN / (better - worse)
     print(f"true gain {world.mean_ap(jitter) - worse:+.4f} AP, of {worse:.3f}; chance to be promoted:")
-    gained = [one for _ in range(given.champions) for one in promotions(world, counts, jitter, DRAWS // 10)]
     print(f"  each at 95 %: {np.mean([plain for plain, _ in gained]):.1%}")
     for place, look in enumerate(LOOKS_SHOWN, 1):
         print(f"  over all looks 95 %, at look {look}: {np.mean([low[place] > 0 for _, low in gained]):.1%}")
