@@ -3,11 +3,12 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.files import read_json
 from components.params import Params
 from components.tracking.model_versions import evidence_of, version_weights
+from yolo_core.errors import UserError
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.suppression import Suppression
 from yolo_core.progress import Progress
@@ -37,19 +38,26 @@ def registered_evidence(client: "MlflowClient", version: "ModelVersion", remedy:
     """The evidence that was stored with a version at its registration. UserError if it is gone; remedy: what to do."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = evidence_of(client, version, Path(temporary), remedy)
-        benchmark = read_json(folder / "benchmark.json")
-        detections = Detections.of(read_json(folder / "detections.json"))
-        metrics = read_json(folder / "metrics.json")
-        kept = metrics.get("suppression")
-        # Reports of earlier releases have no AP in their rows: their latency may be of something never scored.
-        scored = all("ap" in row for row in benchmark["rows"])
-        return Evidence(
-            detections=detections,
-            suppression=Suppression(**kept) if kept else None,
-            ap=metrics["plain"].get("AP"),
-            latency_ms=benchmark.get("latency_ms_b1") if scored else None,
-            device=benchmark.get("device"),
-        )
+        try:
+            return _evidence(*(read_json(folder / f"{name}.json") for name in ("detections", "metrics", "benchmark")))
+        except (OSError, UserError, LookupError, TypeError, ValueError, AttributeError):
+            raise UserError(
+                f"{version.name}: the evidence of version {version.version} in its run {version.run_id} is damaged; "
+                f"{remedy}"
+            ) from None
+
+
+def _evidence(detections: Any, metrics: Any, benchmark: Any) -> Evidence:
+    kept = metrics.get("suppression")
+    # Reports of earlier releases have no AP in their rows: their latency may be of something never scored.
+    scored = all("ap" in row for row in benchmark["rows"])
+    return Evidence(
+        detections=Detections.of(detections),
+        suppression=Suppression(**kept) if kept else None,
+        ap=metrics["plain"].get("AP"),
+        latency_ms=benchmark.get("latency_ms_b1") if scored else None,
+        device=benchmark.get("device"),
+    )
 
 
 def latency_ratio(champion: Evidence, challenger: Evidence) -> float | None:

@@ -69,9 +69,15 @@ def connect() -> MlflowClient:
     if database := _database():
         moved.follow(database)
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     mlflow.set_tracking_uri(uri)
-    return mlflow.MlflowClient(uri)
+    try:
+        with reaching():
+            return mlflow.MlflowClient(uri)
+    except MlflowException as error:  # a database of another release, a file store, an unknown scheme
+        reason = str(error).replace(uri, shown_uri()).splitlines()[0]
+        raise UserError(f"MLflow at {shown_uri()} cannot be used: {reason}") from None
 
 
 def probe() -> str:

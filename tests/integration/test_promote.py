@@ -1,7 +1,9 @@
 """Promotion in a real registry: aliases, tags, repetition and rollback."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -469,3 +471,27 @@ def test_each_version_compared_with_a_champion_needs_more_confidence(registry: R
     assert again["looks"] == 1, "the same detections are no new chance"
     assert judge(registry.better)["decision"] == "promote"
     assert judge(registry.worse)["ap"]["looks"] == 1, "a new champion has a life of its own"
+
+
+def test_damaged_evidence_is_one_line(registry: Registry, monkeypatch: pytest.MonkeyPatch):
+    judge(registry.first)
+    client = connection.connect()
+    run_id = str(client.get_model_version(NAME, "1").run_id)
+    place = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "evidence" / "metrics.json"
+    whole = place.read_text()
+    try:
+        for text in ("[]", whole[:20], None):
+            place.unlink() if text is None else place.write_text(text)
+            refused(registry.better, registry.better.registered, "the evidence of version 1 in its run .* is damaged")
+    finally:
+        place.write_text(whole)
+
+
+def test_a_database_of_another_mlflow_is_one_line(registry: Registry, tmp_path: Path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("update alembic_version set version_num = '0123456789ab'")
+        database.commit()
+    refused_here = pytest.raises(UserError, match="cannot be used: Detected out-of-date database schema")
+    with refused_here as error:
+        judge(registry.first)
+    assert "\n" not in str(error.value)
