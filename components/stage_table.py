@@ -288,7 +288,7 @@ STAGES = (
             "benchmark": Input("benchmark", "Results of `benchmark`."),
         },
         result=Result("outputs/register/{model}.json", "registered", persist=RECORDED),
-        params=("register", *LINEAGE),
+        params=("register", "prepare", *LINEAGE),
         records=("anchors", "evolve", "train"),
         resources=Resources("500m", "4Gi"),
         examples=("scaled-yolov4 register --model yolov4-tiny",),

@@ -148,7 +148,8 @@ def confidence_at(look: int, confidence: float) -> float:
 
     The chances of a false promotion, 1 / (k (k + 1)) of the whole each, add up to the whole over all k: however often a
     champion is challenged on the same images, it loses its place without a gain with a chance of at most
-    1 - confidence (Bonferroni's inequality, so it holds however the challengers depend on each other).
+    1 - confidence (Bonferroni's inequality, so it holds however the challengers depend on each other), as far as each
+    comparison keeps its own confidence, which a bootstrap over few images does not quite.
     """
     return 1 - (1 - confidence) / (look * (look + 1))
 

@@ -53,9 +53,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[P
 def outputs(place: Path) -> Outputs:
     """The results of a registered detector, partly recorded by training."""
     outputs = make_outputs(place / "outputs", make_dataset(place / "data"))
-    with tracking.stage_run(load_params(), outputs.data, "train", MODEL) as run:
-        run.log({"train/loss": 6.0}, 5)
-    register.run(load_params(), model=MODEL, **outputs.paths)
+    with tracking.stage_run(load_params(), outputs.data, "train", MODEL) as training:
+        training.log({"train/loss": 6.0}, 5)
+    run(register, load_params(), model=MODEL, **outputs.paths)
     return outputs
 
 
