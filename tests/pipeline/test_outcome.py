@@ -1,5 +1,6 @@
 """The end of a run: recorded in MLflow with its reason, its RayJobs gone; and what a step does when its stage fails."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,13 +154,14 @@ def test_a_cluster_that_refuses_does_not_keep_the_outcome_from_being_recorded(
     assert recorded() == ("failed", "cancelled", "FAILED")
 
 
-def test_a_service_that_is_away_is_waited_for(
+def test_an_unavailable_service_is_waited_for(
     params: dsl.Artifact, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """`promote` of a version in an MLflow that does not answer: exit code 3."""
     monkeypatch.setattr(stage, "WAITS_S", (0.01, 0.02))
     params.metadata["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
-    (place / "registered").write_text('{"registered_model": "m", "version": 1}')
+    registered = {"registered_model": "scaled-yolov4-yolov4-tiny", "version": 1, "inputs_sha256": "0"}
+    (place / "registered").write_text(json.dumps(registered))
     with pytest.raises(SystemExit) as end:
         run_stage("promote", params, registered=place / "registered", data=place, out=place / "out")
     assert end.value.code == 3

@@ -44,7 +44,7 @@ def test_counted_layers_are_the_formulas_and_the_paper_contradicts_itself_in_thr
 
 def test_the_use_of_the_gpu_is_arithmetic():
     rows = {row.what: row for row in scorecard.gpu_use().figures}
-    assert rows["yolov4-csp, use %"].here == pytest.approx(100 * 70 / 933)
+    assert rows["yolov4-csp, utilisation %"].here == pytest.approx(100 * 70 / 933)
     assert rows["speed, yolov4-csp / D3"].here == pytest.approx(70 / 36)
     assert rows["speed, yolov4-p6 / D7"].mark == "needs a GPU"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -42,6 +42,7 @@ def at_once(y: Tensor) -> bool:
 
 
 @settings(max_examples=40)
+@example((1, 1, 30, 11), nn.SiLU(), torch.bfloat16, 1)
 @given(
     st.tuples(st.integers(1, 3), st.sampled_from([1, 3, 16, 40]), st.integers(1, 40), st.integers(2, 20)),
     st.sampled_from(ACTIVATIONS),
@@ -74,11 +75,12 @@ def test_values_gradients_and_statistics_are_those_of_pytorch(
     assert exact.grad is not None
     if x.numel() // shape[1] > 8:  # over fewer cells the gradients of x nearly cancel
         assert close(x.grad, exact.grad, TOLERANCE[dtype])
+    rounding = 1e-6 * gradient.double().abs().sum((0, 2, 3)).max()  # of sums whose terms nearly cancel
     for name, value in theirs.named_parameters():
         grad = ours.get_parameter(name).grad
         assert grad is not None
         assert value.grad is not None
-        assert close(grad, value.grad, 1e-4)
+        assert (grad.double() - value.grad).abs().max() <= 1e-4 * value.grad.abs().max() + rounding
     for name, value in theirs.named_buffers():
         assert close(ours.get_buffer(name), value.double(), 1e-5), name
 
