@@ -11,7 +11,7 @@ from components import params
 from components.stages import compare
 from yolo_core.errors import UserError
 
-PARAMS = Path(__file__).parents[3] / "params.yaml"
+PARAMS = Path(__file__).parents[4] / "params.yaml"
 # AP, ms
 MODELS = {"yolov7": (0.5, 30.0), "yolov4-tiny": (0.3, 10.0), "yolov4-csp": (0.2, 20.0), "yolov7-tiny": (0.25, 10.0)}
 

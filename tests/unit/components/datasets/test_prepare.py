@@ -11,7 +11,7 @@ from coco_source import CocoFolder, box, content, encoded, parameters, pixels
 from components.stages import prepare
 from yolo_core.errors import UserError
 
-COCO128 = Path(__file__).parents[4] / "shared/data/coco128"
+COCO128 = Path(__file__).parents[5] / "shared/data/coco128"
 
 
 @pytest.fixture

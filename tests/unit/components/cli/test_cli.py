@@ -15,7 +15,7 @@ from waiting import LIMIT_S
 from components.cli.main import app
 from components.stage_table import default_paths
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote", "compare"]
 COMMANDS = [*STAGES, "models", "plan", "import-weights", "summary"]
 

@@ -22,7 +22,7 @@ from components.storage.client import connect, reaching
 from components.storage.location import Location
 from yolo_core.errors import TryAgain, UserError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 MIB = 1 << 20
 
 

@@ -8,7 +8,7 @@ import pytest
 from components.doctor import machine as doctor
 from components.doctor.checks import run
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_valid_parameters_pass():

@@ -9,7 +9,7 @@ from components import params
 from components.storage.start_weights import with_local_weights
 from yolo_core.errors import UserError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(autouse=True)

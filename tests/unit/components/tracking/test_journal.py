@@ -18,7 +18,7 @@ from components.tracking import journal
 from components.tracking.journal import DeliveryThread, Entry, Journal, open_journal
 from yolo_core.errors import UserError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from components import params as parameters
 from components.cli import summary
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_shows_available_results_and_a_dash_for_the_rest(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
