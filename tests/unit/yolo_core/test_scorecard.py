@@ -2,8 +2,9 @@
 
 import pytest
 
-from yolo_core import scorecard
-from yolo_core.scorecard import Figure, Size
+from yolo_core.scorecard import __main__ as command
+from yolo_core.scorecard import rules
+from yolo_core.scorecard.figures import Figure, Size
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_a_size_has_one_mark_or_two():
 
 
 def test_counted_layers_are_the_formulas_and_the_paper_contradicts_itself_in_three_places():
-    marks = {row.what: row.mark for row in (*scorecard.layers().figures, *scorecard.tiny_rules().figures)}
+    marks = {row.what: row.mark for row in (*rules.layers().figures, *rules.tiny_rules().figures)}
     contradicted = {what for what, mark in marks.items() if mark == "**contradicted**"}
     assert contradicted == {
         "transitions of a partial stage, w h b^2 x",  # 3/4 in the formula, 1/2 + 1/2 + 1/4 + 1 = 9/4 as built
@@ -43,19 +44,19 @@ def test_counted_layers_are_the_formulas_and_the_paper_contradicts_itself_in_thr
 
 
 def test_the_use_of_the_gpu_is_arithmetic():
-    rows = {row.what: row for row in scorecard.gpu_use().figures}
+    rows = {row.what: row for row in rules.gpu_use().figures}
     assert rows["yolov4-csp, utilisation %"].here == pytest.approx(100 * 70 / 933)
     assert rows["speed, yolov4-csp / D3"].here == pytest.approx(70 / 36)
     assert rows["speed, yolov4-p6 / D7"].mark == "needs a GPU"
 
 
 def test_a_stale_page_is_reported_and_a_current_one_is_not(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(scorecard, "page", lambda: "new\n")
+    monkeypatch.setattr(command, "page", lambda: "new\n")
     out = tmp_path / "page.md"
     out.write_text("old\n")
-    assert scorecard.main(["--check", "--out", str(out)]) == 1
+    assert command.main(["--check", "--out", str(out)]) == 1
     assert "stale" in capsys.readouterr().err
     assert out.read_text() == "old\n"
-    assert scorecard.main(["--out", str(out)]) == 0
-    assert scorecard.main(["--check", "--out", str(out)]) == 0
+    assert command.main(["--out", str(out)]) == 0
+    assert command.main(["--check", "--out", str(out)]) == 0
     assert out.read_text() == "new\n"
