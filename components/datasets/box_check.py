@@ -29,6 +29,10 @@ class BadBox(Exception):
     """The box cannot be used; the message says why."""
 
 
+class RepeatedBox(BadBox):
+    """The box is there already."""
+
+
 @dataclass
 class CheckedBoxes:
     """The good boxes of a split, and what happened to the rest."""
@@ -74,11 +78,12 @@ def check_boxes(split: str, raw: RawSplit, category_ids: set[int], written: dict
             }
             if annotation["id"] in seen:
                 if annotation == seen[annotation["id"]]:
-                    raise BadBox(f"annotation {box.id} is given twice")
+                    raise RepeatedBox(f"annotation {box.id} is given twice")
                 annotation["id"] = next(free_ids)
         except BadBox as bad:
             where = f"{box.where}, image {image.name}" if image else box.where
-            checked.quarantined.append(Quarantined(split, "box", where, str(bad)))
+            missing_from = None if isinstance(bad, RepeatedBox) else image_id
+            checked.quarantined.append(Quarantined(split, "box", where, str(bad), missing_from))
             continue
         seen[annotation["id"]] = annotation
         checked.clipped += clipped

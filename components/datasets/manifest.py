@@ -89,6 +89,8 @@ class SplitCounts(TypedDict):
     quarantined_images: int
     quarantined_boxes: int
     boxes_of_quarantined_images: int
+    partly_labelled_images: int
+    """Images that keep only some of their boxes, because others are quarantined."""
     classes: dict[str, int]
     """Boxes by class name, with crowd boxes."""
     box_sizes: BoxSizes
@@ -237,6 +239,7 @@ def _describe(split: CheckedSplit, categories: list[Category]) -> SplitCounts:
         "quarantined_images": refused["image"],
         "quarantined_boxes": refused["box"],
         "boxes_of_quarantined_images": split.boxes.lost,
+        "partly_labelled_images": split.partly_labelled,
         "classes": {record["name"]: classes[record["id"]] for record in categories},
         "box_sizes": _box_sizes(annotations),
     }

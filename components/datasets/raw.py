@@ -44,6 +44,8 @@ class Quarantined:
     item: str
     """How a person finds it: a file name, an annotation id or file:line."""
     reason: str
+    missing_from: object = None
+    """Of a box: the id of the image that is now without it; None if unknown, or if the box is there once already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class CheckedSplit:
     """File names by conversion ("greyscale" and the like)."""
     sha256: dict[str, str] = field(default_factory=dict)
     """Hash (hex) by file name."""
+    partly_labelled: int = 0
+    """Images that keep only some of their boxes, because others are quarantined."""
 
 
 def check_split(
@@ -78,7 +80,30 @@ def check_split(
             checked.conversions.setdefault(conversion, []).append(result.name)
     checked.boxes = check_boxes(split, raw, category_ids, written)
     checked.quarantined += checked.boxes.quarantined
+    _drop_images_without_their_boxes(split, checked, out)
     return checked
+
+
+def _drop_images_without_their_boxes(split: str, checked: CheckedSplit, out: Path) -> None:
+    """Quarantine images all of whose boxes are quarantined: they would count as background, which they are not."""
+    labelled = {annotation["image_id"] for annotation in checked.boxes.annotations}
+    missing: dict[int, list[Quarantined]] = {}
+    for item in checked.quarantined:
+        if item.kind == "box" and type(item.missing_from) is int:
+            missing.setdefault(item.missing_from, []).append(item)
+    incomplete = [image for image in checked.images if image["id"] in missing]
+    dropped = {image["file_name"]: image["id"] for image in incomplete if image["id"] not in labelled}
+    for name, image_id in dropped.items():
+        first, count = missing[image_id][0], len(missing[image_id])
+        reason = f"none of its boxes ({count}) can be used; the first is {first.item}: {first.reason}"
+        checked.quarantined.append(Quarantined(split, "image", name, reason))
+        del checked.sha256[name]
+        (out / name).unlink()
+    checked.partly_labelled = len(incomplete) - len(dropped)
+    if dropped:
+        checked.images = [image for image in checked.images if image["file_name"] not in dropped]
+        kept = {kind: [name for name in names if name not in dropped] for kind, names in checked.conversions.items()}
+        checked.conversions = {kind: names for kind, names in kept.items() if names}
 
 
 def _unique_images(split: str, images: list[RawImage], quarantined: list[Quarantined]) -> list[RawImage]:

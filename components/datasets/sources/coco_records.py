@@ -37,7 +37,8 @@ def read_split(split: str, root: Path, file: Path, folders: Sequence[Path], docu
         crowd = coco_fields.flag(record.iscrowd)
         if crowd is None:
             reason = f"iscrowd {record.iscrowd!r:.80} is neither 0 nor 1"
-            raw.quarantined.append(Quarantined(split, "box", f"annotation {record.id}", reason))
+            image_id = _image_id(record.image_id, ids)
+            raw.quarantined.append(Quarantined(split, "box", f"annotation {record.id}", reason, image_id))
             continue
         category_id = coco_fields.integer(record.category_id)
         raw.boxes.append(

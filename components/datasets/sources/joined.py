@@ -27,7 +27,12 @@ def joined(parts: Mapping[str, RawSplit]) -> RawSplit:
             )
             for box in part.boxes
         ]
-        whole.quarantined += part.quarantined
+        whole.quarantined += [
+            item
+            if item.missing_from is None
+            else replace(item, missing_from=_renumbered(item.missing_from, image_ids, subset))
+            for item in part.quarantined
+        ]
     return whole
 
 

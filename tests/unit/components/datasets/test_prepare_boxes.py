@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from coco_source import CocoFolder, box, parameters, record
+from coco_source import CocoFolder, box, encoded, parameters, pixels, record
 
 from components.stages import prepare
 
@@ -52,6 +52,46 @@ def test_a_bad_box_is_quarantined_and_its_image_stays(source, tmp_path, bad, rea
     assert manifest["quarantine"] == [{"split": "train", "kind": "box", "item": item, "reason": reason}]
     assert [annotation["id"] for annotation in document["annotations"]] == [1, 2, 3, 4]
     assert len(document["images"]) == 4
+
+
+def test_an_image_without_any_of_its_boxes_is_no_background(source, tmp_path, capsys):
+    """Image 1 loses its only two boxes, image 2 one of two, image 3 a box that it has already."""
+    source.train["annotations"][0]["bbox"] = [9, 9, 0, 5]
+    source.train["annotations"] += [box(50, 1, iscrowd="perhaps"), box(51, 2, category_id=4), box(3, 3)]
+    source.put("1.jpg", encoded(pixels()[..., 0]))  # greyscale: a conversion that must not be counted either
+    manifest, document = prepared(source, tmp_path)
+    assert [image["id"] for image in document["images"]] == [2, 3, 4]
+    assert not (tmp_path / "out/images/train/1.jpg").exists()
+    assert {path.split("/")[-1] for path in manifest["files"]} >= {"2.jpg", "3.jpg", "4.jpg"}
+    assert "images/train/1.jpg" not in manifest["files"]
+    assert manifest["conversions"] == {}
+    assert [item for item in manifest["quarantine"] if item["kind"] == "image"] == [
+        {
+            "split": "train",
+            "kind": "image",
+            "item": "1.jpg",
+            "reason": "none of its boxes (2) can be used; the first is annotation 50: "
+            "iscrowd 'perhaps' is neither 0 nor 1",
+        }
+    ]
+    counted = manifest["splits"]["train"]
+    assert (counted["images"], counted["background_images"]) == (3, 0)
+    assert (counted["quarantined_images"], counted["quarantined_boxes"]) == (1, 4)
+    assert counted["partly_labelled_images"] == 1
+    line = "; quarantined: 1 images, 4 boxes; images used without some of their boxes: 1"
+    assert line in capsys.readouterr().err
+
+
+def test_a_refused_box_belongs_to_the_side_of_its_image(source, tmp_path):
+    """Without a validation split; each image has one good and one bad box, but one image has only a bad one."""
+    del source.documents["val"]
+    source.train["annotations"] += [box(50 + number, number, [9, 9, 0, 5]) for number in range(1, 5)]
+    del source.train["annotations"][2]
+    options = ["prepare.source=coco-dir", f"prepare.location={source.save()}", "prepare.max_bad_fraction=0.6"]
+    prepare.run(parameters(*options, "prepare.val_fraction=0.5"), out=tmp_path / "out")
+    splits = json.loads((tmp_path / "out/manifest.json").read_text())["splits"].values()
+    assert sum(split["images"] for split in splits) == 3
+    assert all(split["images"] == split["partly_labelled_images"] == split["boxes"] for split in splits)
 
 
 @pytest.mark.parametrize(
