@@ -6,13 +6,14 @@ one folder or in train/, valid/ and test/.
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.datasets.raw import Category, Quarantined, RawBox, RawDataset, RawImage, RawSplit, Reading, Resolved
 from components.datasets.sources import image_files, subsets, text_file, voc_xml
 from components.datasets.sources.fingerprint import file_times
+from components.datasets.sources.same_picture import are_one_picture
 from components.params import Params
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
@@ -35,8 +36,14 @@ class _Layout:
     """Folder of the XML files."""
     images: Path
     """Folder of the images."""
+    files: dict[str, list[Path]]
+    """XML files by item, the path below `annotations` without suffix; several if suffixes differ in case."""
     items: dict[str, list[str]]
-    """Paths below `annotations`, without suffix, by subset."""
+    """Items by subset."""
+
+
+class _Unclear(Exception):
+    """The annotation file of an image cannot be used; the message says why."""
 
 
 @dataclass
@@ -104,12 +111,15 @@ def _annotations(root: Path) -> Path | None:
 def _beside_images(root: Path) -> Iterator[Path]:
     for here, names in image_files.walk(root):
         if any(Path(name).suffix.lower() in image_files.READ for name in names):
-            yield from (here / name for name in names if name.endswith(".xml"))
+            yield from (here / name for name in names if _is_xml(name))
 
 
 def _xml_files(folder: Path) -> Iterator[Path]:
-    walked = image_files.walk(folder)
-    return (here / name for here, names in walked for name in names if name.endswith(".xml"))
+    return (here / name for here, names in image_files.walk(folder) for name in names if _is_xml(name))
+
+
+def _is_xml(name: str) -> bool:
+    return name.lower().endswith(".xml")
 
 
 def _is_voc(path: Path) -> bool:
@@ -122,39 +132,41 @@ def _is_voc(path: Path) -> bool:
 
 def _layout(root: Path, annotations: Path) -> _Layout:
     images = next((root / name for name in IMAGES if (root / name).is_dir()), root)
-    items = _listed(root, annotations) or _by_folder(annotations)
-    return _Layout(root, annotations, root if annotations == root else images, items)
+    files: dict[str, list[Path]] = {}
+    for path in _xml_files(annotations):
+        files.setdefault(path.relative_to(annotations).with_suffix("").as_posix(), []).append(path)
+    items = _listed(root, files) or _by_folder(files)
+    return _Layout(root, annotations, root if annotations == root else images, files, items)
 
 
-def _listed(root: Path, annotations: Path) -> dict[str, list[str]]:
+def _listed(root: Path, files: Container[str]) -> dict[str, list[str]]:
     """The images of each list, apart from lists of one class, such as cat_train.txt beside train.txt."""
     lists = {path.stem: path for path in sorted((root / LISTS).glob("*.txt"))}
     whole = {stem: path for stem, path in lists.items() if stem.rpartition("_")[2] not in lists.keys() - {stem}}
-    items = {stem: list(dict.fromkeys(_lines(path, annotations))) for stem, path in whole.items()}
+    items = {stem: list(dict.fromkeys(_lines(path, files))) for stem, path in whole.items()}
     if {"train", "val"} <= items.keys():
         items.pop("trainval", None)
     return {stem: lines for stem, lines in items.items() if lines}
 
 
-def _lines(path: Path, annotations: Path) -> Iterator[str]:
+def _lines(path: Path, files: Container[str]) -> Iterator[str]:
     """The images that a list names: a name a line, perhaps in quotes, perhaps with 1, 0 or -1 behind it."""
     for line in text_file.read_lines(path):
         name, _, flag = line.rpartition(" ")
         if line.startswith('"'):
             yield line.split('"')[1]
         elif line:
-            flagged = name and flag in ("1", "0", "-1") and not os.path.isfile(annotations / f"{line}.xml")  # noqa: PTH113
+            flagged = name and flag in ("1", "0", "-1") and line not in files
             yield name.rstrip() if flagged else line
 
 
-def _by_folder(annotations: Path) -> dict[str, list[str]]:
+def _by_folder(files: Iterable[str]) -> dict[str, list[str]]:
     """All annotation files, by their first folder if that is named like a subset."""
-    files = [path.relative_to(annotations).with_suffix("") for path in _xml_files(annotations)]
+    folders = {item: item.partition("/")[0] if "/" in item else "" for item in files}
+    divided = any(map(subsets.role, folders.values()))
     items: dict[str, list[str]] = {}
-    divided = any(len(path.parts) > 1 and subsets.role(path.parts[0]) for path in files)
-    for path in files:
-        subset = path.parts[0] if divided and len(path.parts) > 1 else "all"
-        items.setdefault(subset, []).append(path.as_posix())
+    for item, folder in folders.items():
+        items.setdefault((divided and folder) or "all", []).append(item)
     return items
 
 
@@ -171,12 +183,16 @@ class _Pictures:
         """The image of an annotation file; where it should be, if there is none.
 
         The name of the annotation file counts; the name that it holds only if that finds none, or several.
+        Raises _Unclear if that does not decide between several pictures.
         """
         found = self._found.get(item) or self._found.get(item.rpartition("/")[2]) or []
         if len(found) == 1:
             return found[0]
         places = (self._folder / item).parent, self._folder
         named = [place / filename for place in places if filename and os.path.isfile(place / filename)]  # noqa: PTH113
+        if len(found) > 1 and not named and not are_one_picture(found):
+            names = " or ".join(path.name for path in found)
+            raise _Unclear(f"the image may be {names}; write its name into <filename>, or keep one")
         return (named or found or [self._folder / (filename or f"{item}.jpg")])[0]
 
     def without(self, items: set[str]) -> int:
@@ -189,25 +205,33 @@ def _parsed(split: str, items: list[str], layout: _Layout, pictures: _Pictures, 
     parsed = _Split(RawSplit([], [], labels_at=str(layout.annotations)))
     paths: dict[int, Path] = {}
     for number, item in enumerate(progress(items, f"read {split} annotations", total=len(items)), 1):
-        where = f"{item}.xml"
+        found = layout.files.get(item, [])
+        where = found[0].relative_to(layout.annotations).as_posix() if found else f"{item}.xml"
         try:
-            file = voc_xml.parse((layout.annotations / where).read_bytes())
-        except FileNotFoundError:
-            reason = "no annotation file, though a list names the image"
-            parsed.raw.quarantined.append(Quarantined(split, "image", where, reason))
+            file = _only_file(found)
+            paths[number] = pictures.of(item, file.filename)
+        except _Unclear as unclear:
+            parsed.raw.quarantined.append(Quarantined(split, "image", where, str(unclear)))
             continue
-        except (OSError, ValueError, voc_xml.BadXml) as error:
-            reason = f"unreadable annotation file: {getattr(error, 'strerror', None) or error}"
-            parsed.raw.quarantined.append(Quarantined(split, "image", where, reason))
-            continue
-        path = pictures.of(item, file.filename)
-        paths[number] = path
-        parsed.raw.quarantined += [Quarantined(split, "box", f"{where}, object {n}", why) for n, why in file.bad]
+        bad = ((f"{where}, object {n}", why) for n, why in file.bad)
+        parsed.raw.quarantined += [Quarantined(split, "box", object_at, why, number) for object_at, why in bad]
         parsed.files[number] = (where, file)
     names = image_files.names(list(paths.values()), [layout.images], layout.root)
     for (number, path), name in zip(paths.items(), names, strict=True):
         parsed.raw.images.append(RawImage(number, name, path, parsed.files[number][1].size_px))
     return parsed
+
+
+def _only_file(found: list[Path]) -> voc_xml.VocFile:
+    """The parsed annotation file of an item. Raises _Unclear."""
+    if not found:
+        raise _Unclear("no annotation file, though a list names the image")
+    if len(found) > 1:
+        raise _Unclear(f"{found[1].name} is an annotation file of the same image; keep one")
+    try:
+        return voc_xml.parse(found[0].read_bytes())
+    except (OSError, ValueError, voc_xml.BadXml) as error:
+        raise _Unclear(f"unreadable annotation file: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _names(root: Path, splits: Iterable[_Split]) -> list[str]:

@@ -17,6 +17,7 @@ OUTSIDE = 0.01  # by how much a labelled box may leave the image
 SAME_POINT = 0.002  # rounding of coordinates
 MOST = 0.9  # of the rows
 POLYGON_TASKS = ("segment", "obb")
+DUPLICATE = "duplicate line"
 
 Numbers = tuple[float, ...]
 Box = tuple[float, float, float, float]
@@ -92,7 +93,7 @@ def parse(text: str, form: RowFormat = UNKNOWN) -> tuple[list[LabelLine], list[t
             continue
         values, problem = _values(words, form)
         if problem is None and values in seen:
-            problem = "duplicate line"
+            problem = DUPLICATE
         if problem is not None:
             bad.append((number, problem))
             continue

@@ -8,13 +8,14 @@ from pathlib import Path
 from components.datasets.raw import Category, Quarantined, RawBox, RawDataset, RawImage, RawSplit
 from components.datasets.sources import image_files, text_file
 from components.datasets.sources.label_files import LabelFiles
-from components.datasets.sources.yolo_labels import UNKNOWN, LabelLine, RowFormat, are_polygons, parse
+from components.datasets.sources.same_picture import are_one_picture
+from components.datasets.sources.yolo_labels import DUPLICATE, UNKNOWN, LabelLine, RowFormat, are_polygons, parse
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
 UNCLEAR = (
-    "{} values: a polygon, or a box with keypoints, a confidence or a track id? "
-    "Set task: segment or kpt_shape: [number, 2 or 3] in data.yaml"
+    "{} values may be a polygon or a box with keypoints, a confidence or a track id; say which in data.yaml: "
+    "task: segment (polygons) or kpt_shape: [number, 2 or 3] (keypoints)"
 )
 FOLDERS_SHOWN = 4
 
@@ -55,6 +56,7 @@ class _Split:
 class _Labels:
     """A parsed label file."""
 
+    path: Path
     where: str
     lines: list[LabelLine]
     bad: list[tuple[int, str]]
@@ -66,6 +68,7 @@ def read_splits(layout: Layout, progress: Progress) -> RawDataset:
     label_files, used = LabelFiles(layout.root), set[Path]()
     splits = [_read(name, layout, label_files, used, progress) for name in layout.images]
     polygons = layout.rows.polygons or are_polygons(_lines(splits))
+    _quarantine_shared(splits, layout.root)
     for split in splits:
         split.quarantined += _without_image(split, layout, label_files, used)
     return RawDataset(categories, {split.name: _raw(split, polygons) for split in splits})
@@ -118,7 +121,25 @@ def _labels(found: list[Path], layout: Layout) -> _Labels:
     lines, bad = parse(text, layout.rows)
     if bad and not lines:  # without a box, the image would count as background
         raise _Unreadable(f"no readable row; the first, in line {bad[0][0]}: {bad[0][1]}")
-    return _Labels(shown(found[0], layout.root), lines, bad)
+    return _Labels(found[0], shown(found[0], layout.root), lines, bad)
+
+
+def _quarantine_shared(splits: list[_Split], root: Path) -> None:
+    """Quarantine images that share a label file, unless they are copies of one picture: which of them was labelled?"""
+    owners: dict[Path, set[Path]] = {}
+    for split in splits:
+        for number, labels in split.labels.items():
+            owners.setdefault(labels.path, set()).add(split.images[number].path)
+    shared = {label: sorted(images) for label, images in owners.items() if len(images) > 1}
+    unclear = {label: images for label, images in shared.items() if not are_one_picture(images)}
+    for split in splits:
+        for number, labels in list(split.labels.items()) if unclear else []:
+            image = split.images[number].path
+            other = next((path for path in unclear.get(labels.path, []) if path != image), None)
+            if other:
+                reason = f"{labels.where} is also the label file of {shown(other, root)}, another picture; keep one"
+                split.quarantined.append(Quarantined(split.name, "image", shown(image, root), reason))
+                del split.images[number], split.labels[number]
 
 
 def _lines(splits: list[_Split]) -> Iterator[LabelLine]:
@@ -154,7 +175,8 @@ def _raw(split: _Split, polygons: bool) -> RawSplit:
         if labels:
             where = labels.where
             raw.quarantined += [
-                Quarantined(split.name, "box", f"{where}:{row}", problem) for row, problem in labels.bad
+                Quarantined(split.name, "box", f"{where}:{row}", problem, None if problem == DUPLICATE else number)
+                for row, problem in labels.bad
             ]
             raw.boxes += [
                 RawBox(None, number, row.class_index, row.xywh, f"{where}:{row.number}") for row in labels.lines

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.sax.saxutils import escape
 
+import cv2
 import pytest
 from coco_source import encoded, parameters, pixels
 from hypothesis import given, settings
@@ -238,6 +239,36 @@ def test_of_two_images_of_one_name_the_named_one_is_taken(tmp_path):
     assert image.path.name == "a.png"
 
 
+def test_of_two_images_of_one_name_none_is_guessed_unless_they_are_copies(tmp_path):
+    for name, seeds in (("copies", (0, 0)), ("others", (0, 1))):
+        for kind, seed in zip(("JPEG", "PNG"), seeds, strict=True):
+            soft = cv2.resize(pixels(8, 6, seed), (100, 50), interpolation=cv2.INTER_CUBIC)
+            put(tmp_path / name / f"JPEGImages/a.{kind.lower()}", encoded(soft, kind))
+        put(tmp_path / name / "Annotations/a.xml", document("", [Thing("cat", (0, 0, 1, 1))], UNKNOWN, (0, 0)))
+        put(tmp_path / name / "labels.txt", "cat")
+    (image,) = voc_dir.read(tmp_path / "copies", silent).splits["train"].images
+    assert image.path.name == "a.jpeg"
+    split = voc_dir.read(tmp_path / "others", silent).splits["train"]
+    assert split.images == []
+    (item,) = split.quarantined
+    assert item.reason == "the image may be a.jpeg or a.png; write its name into <filename>, or keep one"
+
+
+def test_a_suffix_in_upper_case(tmp_path):
+    things = [Thing("cat", (0, 0, 9, 9))]
+    kit(tmp_path / "listed", {"train": {"a": things}, "val": {"b": things}})
+    labelimg(tmp_path / "beside", {"train": {"a": things}})
+    for path in [*tmp_path.rglob("*.xml")]:
+        path.rename(path.with_suffix(".XML"))
+    for name in ("listed", "beside"):
+        assert voc_dir.is_layout(tmp_path / name)
+        same(voc_dir.read(tmp_path / name, silent), "train", {"a": things})
+    kit(tmp_path / "listed", {"train": {"a": things}})
+    split = voc_dir.read(tmp_path / "listed", silent).splits["train"]
+    (item,) = split.quarantined
+    assert (item.item, item.reason) == ("a.XML", "a.xml is an annotation file of the same image; keep one")
+
+
 def test_images_without_an_annotation_file_are_left_out_and_that_is_said(tmp_path):
     """Nobody has looked at them: a background has a file without objects."""
     labelimg(tmp_path, {"all": {"a": [Thing("cat", (0, 0, 1, 1))], "b": []}})
@@ -280,7 +311,7 @@ def test_entities_are_refused():
 
 
 def test_a_class_that_the_list_lacks_is_quarantined(tmp_path):
-    cvat(tmp_path, {"train": {"a": [Thing("dog", (0, 0, 9, 9))]}, "val": {"b": [Thing("cat", (0, 0, 9, 9))]}})
+    cvat(tmp_path, {"train": {"a": [Thing(name, (0, 0, 9, 9)) for name in ("dog", "cat")]}, "val": {"b": []}})
     for name in ("a", "b"):
         (tmp_path / f"JPEGImages/{name}.jpg").write_bytes(encoded(pixels(100, 50, ord(name))))
     options = parameters("prepare.source=voc-dir", f"prepare.location={tmp_path}", "prepare.max_bad_fraction=0.5")

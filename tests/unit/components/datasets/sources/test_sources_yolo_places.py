@@ -5,6 +5,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 from coco_source import encoded, pixels
 from PIL import Image, features
@@ -104,6 +105,39 @@ def test_folders_of_images_within_each_other(source, tmp_path):
     manifest, document = source.prepared(tmp_path / "out", limit=0)
     assert boxes(document) == {"a.jpg": 1, "b.jpg": 1, "images_c.jpg": 1, "more_images_images.jpg": 1}
     assert manifest["quarantine"] == []
+
+
+def test_one_label_file_of_two_images(source, tmp_path):
+    """Copies of a picture keep its boxes; of two pictures it is unclear which was labelled."""
+    soft = cv2.resize(pixels(8, 6), (100, 50), interpolation=cv2.INTER_CUBIC)
+    source.write("images/train/a.jpg", encoded(soft))
+    source.write("images/train/a.png", encoded(soft, "PNG"))
+    source.write("images/train/b.png", encoded(soft, "PNG"))  # b.jpg is noise
+    manifest, document = source.prepared(tmp_path / "out")
+    assert boxes(document) == {"a.jpg": 1, "a.png": 1}
+    assert [(entry["kind"], entry["item"], entry["reason"]) for entry in manifest["quarantine"]] == [
+        (
+            "image",
+            f"images/train/b.{one}",
+            f"labels/train/b.txt is also the label file of images/train/b.{other}, another picture; keep one",
+        )
+        for one, other in (("jpg", "png"), ("png", "jpg"))
+    ]
+
+
+def test_one_label_file_of_images_in_two_splits(source, tmp_path):
+    source.write("images/train/c.png", encoded(pixels(100, 50, 5), "PNG"))
+    source.write("images/train/c.jpg", PICTURE)
+    source.write("labels/train/c.txt", ROW)
+    source.write("train.txt", b"images/train/a.jpg\nimages/train/c.png\n")
+    source.write("val.txt", b"images/train/b.jpg\nimages/train/c.jpg\n")
+    source.write("data.yaml", b"train: train.txt\nval: val.txt\nnames: [cat, dog]\n")
+    manifest, document = source.prepared(tmp_path / "out")
+    assert boxes(document) == {"images_train_a.jpg": 1}
+    assert [(entry["split"], entry["item"]) for entry in manifest["quarantine"]] == [
+        ("train", "images/train/c.png"),
+        ("val", "images/train/c.jpg"),
+    ]
 
 
 def test_two_label_files_of_one_image(source, tmp_path):
