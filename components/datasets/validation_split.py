@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from components.datasets.image_check import MAX_BYTES
 from components.datasets.image_index import ImageIndex
 from components.datasets.raw import SPLITS, RawDataset, RawImage, RawSplit
+from components.datasets.sources.subsets import role
 from components.datasets.split_check import without_waiting
 from components.params import PrepareParams
 from yolo_core.errors import UserError
@@ -49,9 +50,11 @@ def divide(
     if params.val_fraction is None:
         left_out = f" (not read: {', '.join(raw.reading.left_out)})" if raw.reading and raw.reading.left_out else ""
         found = f"{len(raw.splits['train'].images)} images of one split{left_out}"
+        tests = [name for name in (raw.reading.left_out if raw.reading else []) if role(name) == "test"]
+        instead = f"; {tests[0]} is not taken for one: to validate on it, call it val" if tests else ""
         raise UserError(
             f"{params.location}: no validation split, only {found}; "
-            "add one (val or valid), or set prepare.val_fraction=0.1 to split off a tenth of the images"
+            f"add one (val or valid{instead}), or set prepare.val_fraction=0.1 to split off a tenth of the images"
         )
     train = raw.splits["train"]
     root = raw.reading.root if raw.reading else Path()
@@ -71,7 +74,10 @@ def choose(sizes: dict[str, int], fraction: float) -> set[str]:
     sizes: images by key. At least one group is chosen and one left. Raises UserError if there is only one.
     """
     if len(sizes) < 2:
-        raise UserError("prepare.val_fraction: fewer than two groups of readable images; check prepare.group_pattern")
+        raise UserError(
+            "prepare.val_fraction: fewer than two groups of readable images (those that share a file are one); "
+            "check prepare.group_pattern"
+        )
     target, taken = fraction * sum(sizes.values()), 0
     chosen: set[str] = set()
     for key in sorted(sizes):
@@ -102,7 +108,7 @@ def _digest(path: Path) -> str | None:
 def _groups(
     images: list[RawImage], digests: Iterator[str | None], root: Path, pattern: str | None
 ) -> dict[str, list[RawImage]]:
-    """The readable images by the key of their group: the smallest digest in it."""
+    """The readable images by the key of their group: the smallest digest in it. Groups that share a file are one."""
     found: dict[str, list[tuple[str, RawImage]]] = {}
     matched = 0
     for image, digest in zip(images, digests, strict=True):
@@ -115,7 +121,19 @@ def _groups(
     if pattern and found and not matched:
         example = _path(images[0], root)
         raise UserError(f"prepare.group_pattern = {pattern!r}: matches no image's path, for example {example}")
-    return {min(digest for digest, _ in members): [image for _, image in members] for members in found.values()}
+    return {
+        min(digest for digest, _ in members): [image for _, image in members] for members in _merged(found.values())
+    }
+
+
+def _merged(groups: Iterable[list[tuple[str, RawImage]]]) -> list[list[tuple[str, RawImage]]]:
+    """The groups, those with a digest in common joined: equal images must not stand on both sides."""
+    merged: dict[str, list[tuple[str, RawImage]]] = {}  # every digest so far, and its group
+    for members in groups:
+        known = {id(group): group for digest, _ in members if (group := merged.get(digest)) is not None}
+        whole = [member for group in known.values() for member in group] + members
+        merged |= dict.fromkeys((digest for digest, _ in whole), whole)
+    return list({id(group): group for group in merged.values()}.values())
 
 
 def _path(image: RawImage, root: Path) -> str:
@@ -130,6 +148,12 @@ def _first(split: RawSplit) -> object:
 
 def _part(whole: RawSplit, val: set[int], inside: bool) -> RawSplit:
     """The images that are in `val`, or the others, with their boxes; what belongs to no image stays in train."""
-    images = [image for image in whole.images if (image.id in val) == inside]
-    boxes = [box for box in whole.boxes if (isinstance(box.image_id, int) and box.image_id in val) == inside]
-    return replace(whole, images=images, boxes=boxes, quarantined=[] if inside else whole.quarantined)
+
+    def is_here(image_id: object) -> bool:
+        return (type(image_id) is int and image_id in val) == inside
+
+    images = [image for image in whole.images if is_here(image.id)]
+    boxes = [box for box in whole.boxes if is_here(box.image_id)]
+    split = "val" if inside else "train"
+    quarantined = [replace(item, split=split) for item in whole.quarantined if is_here(item.missing_from)]
+    return replace(whole, images=images, boxes=boxes, quarantined=quarantined)

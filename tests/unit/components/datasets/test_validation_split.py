@@ -87,6 +87,30 @@ def test_equal_files_stay_on_one_side(tmp_path):
     assert manifest["splits"]["val"]["images"] == 9  # of 30
 
 
+def test_groups_that_share_an_equal_image_are_one(tmp_path):
+    """video0 shares a file with video1, and that another with video2; video3 stands alone."""
+    frames = {f"video{n}/frame.jpg": IMAGES[f"{n}.jpg"] for n in range(4)}
+    frames |= {"video1/copy.jpg": IMAGES["0.jpg"], "video2/copy.jpg": IMAGES["1.jpg"]}
+    pattern = "prepare.group_pattern='(video[0-9]+)/'"
+    source = write(tmp_path / "source", frames)
+    for number, fraction in enumerate((0.1, 0.5, 0.9)):
+        manifest, _ = prepared(source, tmp_path / f"out{number}", f"prepare.val_fraction={fraction}", pattern)
+        assert not digests(manifest, "val") & digests(manifest, "train")
+        sizes = [manifest["splits"][split]["images"] for split in ("train", "val")]
+        assert sorted(sizes) == [1, 5]
+        assert manifest["source"]["validation"]["groups"] == 2
+
+
+def test_a_test_subset_is_not_taken_for_validation_and_the_line_says_what_to_do(tmp_path):
+    source = write(tmp_path / "source", IMAGES)
+    annotations = source / "annotations/instances_default.json"
+    shutil.copy(annotations, source / "annotations/instances_test.json")
+    annotations.rename(source / "annotations/instances_train.json")
+    expected = "(not read: test); add one (val or valid; test is not taken for one: to validate on it, call it val), or"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        prepared(source, tmp_path / "out")
+
+
 def test_frames_of_one_video_stay_together(tmp_path, capsys):
     frames = {f"video{n % 4}/frame_{n}.jpg": data for n, data in enumerate(IMAGES.values())}  # 3, 3, 2, 2 frames
     source = write(tmp_path / "source", frames)
