@@ -3,11 +3,13 @@
 Labels in the wrong unit or order are mostly valid boxes. One of them proves nothing, but all of them together do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+from components.datasets import class_names
 from components.datasets.manifest import SplitCounts
 
 NEARLY_ALL = 0.9
+GROUPS_SHOWN = 3
 AS_STORED = "; their recorded size is that before it, so boxes are taken as drawn on the picture as stored"
 # Corners read as x y width height: boxes that start further left and above than their width and height, of which
 # those right of or below the middle leave the image. True of hardly any data set that is read correctly.
@@ -16,11 +18,14 @@ LIKE_CORNERS, AND_CLIPPED = 0.99, 0.25
 
 def counts(split: str, found: SplitCounts) -> str:
     """The line of counts of a split."""
-    crowd = found["crowd_boxes"]
+    crowd, images, boxes = found["crowd_boxes"], found["quarantined_images"], found["quarantined_boxes"]
+    quarantined = f"; quarantined: {images} images, {boxes} boxes" if images or boxes else ""
+    if found["partly_labelled_images"]:
+        quarantined += f"; images used without some of their boxes: {found['partly_labelled_images']}"
     return (
         f"{split}: {found['images']} images, {found['background_images']} of them background (no labels); "
         f"{found['boxes'] - crowd} boxes, {crowd} crowd boxes (not trained on), "
-        f"{found['clipped_boxes']} clipped, {found['boxes_below_a_pixel']} below a pixel"
+        f"{found['clipped_boxes']} clipped, {found['boxes_below_a_pixel']} below a pixel{quarantined}"
     )
 
 
@@ -37,6 +42,22 @@ def warnings(splits: Mapping[str, SplitCounts], sought: Mapping[str, str]) -> li
         _line(splits, "images left without their EXIF rotation", "unrotated_images", "images", AS_STORED, _unrotated),
     ]
     return [line for line in lines if line]
+
+
+def alike(names: Iterable[str]) -> str | None:
+    """The line about class names that may be one."""
+    groups = [" and ".join(map(repr, group)) for group in class_names.alike(names)]
+    shown = ", ".join(groups[:GROUPS_SHOWN]) + (", ..." if len(groups) > GROUPS_SHOWN else "")
+    return f"class names that are nearly the same: {shown}; if they mean one class, merge them" if groups else None
+
+
+def on_both_sides(train: Collection[str], val: Collection[str]) -> str | None:
+    """The line about validation images that are training images. train, val: digests of the images."""
+    known = set(train)
+    count = sum(digest in known for digest in val)
+    if not count:
+        return None
+    return f"validation images that are also training images: {count} of {len(val)}; AP will be too high"
 
 
 def _nearly_all(found: SplitCounts, part: str, whole: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def run(params: Params, *, out: Path, work: Path | None = None, progress: Progre
         document = _write_documents(_source(params, division), raw, splits, folder)
     report.unlink(missing_ok=True)  # of an earlier, refused run
     index.save()
-    _tell_labels(document["splits"], {name: split.labels_at for name, split in raw.splits.items()})
+    sought = {name: split.labels_at for name, split in raw.splits.items()}
+    _tell_labels(document, sought, {name: split.sha256.values() for name, split in splits.items()})
     return _summary(document, index)
 
 
@@ -117,11 +119,20 @@ def _tell_reading(params: Params, raw: RawDataset, division: Division | None) ->
     print("; ".join(parts), file=sys.stderr, flush=True)
 
 
-def _tell_labels(splits: dict[str, manifest.SplitCounts], sought: dict[str, str]) -> None:
-    """Say how many images and boxes of each kind there are, and warn of what nearly all of them have in common."""
+def _tell_labels(document: manifest.Manifest, sought: dict[str, str], digests: Mapping[str, Collection[str]]) -> None:
+    """Say how many images and boxes of each kind there are, and warn of what is hardly meant.
+
+    By split: sought, where labels were looked for; digests, those of the images.
+    """
+    splits = document["splits"]
+    warnings = [
+        *label_report.warnings(splits, sought),
+        label_report.alike(category["name"] for category in document["categories"]),
+        label_report.on_both_sides(digests["train"], digests["val"]),
+    ]
     lines = [label_report.counts(name, found) for name, found in splits.items()]
-    lines += [f"warning: {line}" for line in label_report.warnings(splits, sought)]
-    for line in lines:
+    lines = [label_report.counts(name, found) for name, found in splits.items()]
+    for line in [*lines, *(f"warning: {line}" for line in warnings if line)]:
         print(f"prepare: {line}", file=sys.stderr, flush=True)
 
 

@@ -51,7 +51,7 @@ class CocoFolder:
                 "categories": list(CATEGORIES),
             }
             for image_id in ids:
-                self.put(f"{image_id}.jpg", encoded(pixels(seed=image_id)), split)
+                self.put(f"{image_id}.jpg", encoded(pixels(seed=image_id + 10 * len(self.documents))), split)
 
     def put(self, name: str, data: bytes, split: str = "train") -> None:
         path = self.root / "images" / split / name

@@ -109,7 +109,9 @@ def test_large_objects_in_the_middle_are_no_corners(source, tmp_path, capsys):
 def test_sixteen_bit_images_that_come_out_black(source, tmp_path, capsys):
     for split, count in (("train", 4), ("val", 2)):
         for number in range(1, count + 1):
-            thermal = 3000 + pixels()[..., 0].astype(np.uint16)  # 3000 to 3255: 11 and 12 of 255
+            thermal = 3000 + pixels(seed=number + len(split))[..., 0].astype(
+                np.uint16
+            )  # 3000 to 3255: 11 and 12 of 255
             source.put(f"{number}.jpg", encoded(Image.fromarray(thermal), "PNG"), split)
     _, lines = said(source, tmp_path, capsys)
     assert lines[2:] == [
@@ -128,11 +130,30 @@ def test_one_image_that_is_left_unrotated(source, tmp_path, capsys):
     ]
 
 
+def test_class_names_that_are_nearly_the_same(source, tmp_path, capsys):
+    names = ["Traffic Light", "cat", "traffic_light", "Cat", "catfish"]
+    for document in source.documents.values():
+        document["categories"] = [{"id": 3 + number, "name": name} for number, name in enumerate(names)]
+    _, lines = said(source, tmp_path, capsys)
+    assert lines[2:] == [
+        "prepare: warning: class names that are nearly the same: 'Traffic Light' and 'traffic_light', 'cat' and 'Cat'; "
+        "if they mean one class, merge them"
+    ]
+
+
+def test_validation_images_that_are_training_images(source, tmp_path, capsys):
+    source.put("1.jpg", (source.root / "images/train/3.jpg").read_bytes(), "val")
+    _, lines = said(source, tmp_path, capsys)
+    assert lines[2:] == [
+        "prepare: warning: validation images that are also training images: 1 of 2; AP will be too high"
+    ]
+
+
 def test_corners_in_a_yolo_file(tmp_path, capsys):
     for split in ("train", "val"):
         for folder in ("images", "labels"):
             (tmp_path / "source" / folder / split).mkdir(parents=True)
-        (tmp_path / "source/images" / split / "a.jpg").write_bytes(encoded(pixels()))
+        (tmp_path / "source/images" / split / "a.jpg").write_bytes(encoded(pixels(seed=len(split))))
         # x1 y1 x2 y2; read as centre and size: x from -0.1 to 0.7
         (tmp_path / "source/labels" / split / "a.txt").write_text("0 0.3 0.3 0.8 0.8\n")
     (tmp_path / "source/classes.txt").write_text("cat\n")
