@@ -44,7 +44,7 @@ class World:
     """What all of them come from."""
 
     rng: np.random.Generator
-    """Of all chances."""
+    """Source of all random draws."""
 
     def detector(self, jitter: float) -> CocoScore:
         """The score of one more detector."""
@@ -123,8 +123,8 @@ def main() -> None:
         print(f"{name}: {promoted.mean():.2%} of challengers, {promoted.any(1).mean():.0%} of champions replaced")
     print(f"true gain {world.mean_ap(jitter) - worse:+.4f} AP, of {worse:.3f}; chance to be promoted:")
     print(f"  each at 95 %: {np.mean([plain for plain, _ in gained]):.1%}")
-    for place, look in enumerate(LOOKS_SHOWN, 1):
-        print(f"  over all looks 95 %, at look {look}: {np.mean([low[place] > 0 for _, low in gained]):.1%}")
+    for number, look in enumerate(LOOKS_SHOWN, 1):
+        print(f"  over all looks 95 %, at look {look}: {np.mean([low[number] > 0 for _, low in gained]):.1%}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis's settings, an empty MLflow database, and services that start when asked for."""
+"""What all tests share: hypothesis's settings, an empty MLflow database, and services that start on demand."""
 
 import os
 import shutil
@@ -72,16 +72,16 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path]
 
     Making one takes seconds, so one is made for all processes of a test run and copied.
     """
-    place = tmp_path_factory.getbasetemp()
+    shared = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        place = place.parent  # which the workers share
-    made = place / "empty-mlflow.db"
-    with FileLock(place / "empty-mlflow.lock"):
+        shared = shared.parent  # which the workers share
+    made = shared / "empty-mlflow.db"
+    with FileLock(shared / "empty-mlflow.lock"):
         if not made.exists():
             from mlflow import MlflowClient
 
-            MlflowClient(f"sqlite:///{place}/making-mlflow.db").search_experiments()
-            shutil.copy(place / "making-mlflow.db", made)
+            MlflowClient(f"sqlite:///{shared}/making-mlflow.db").search_experiments()
+            shutil.copy(shared / "making-mlflow.db", made)
 
     def put(folder: Path) -> str:
         shutil.copy(made, folder / "mlflow.db")
@@ -91,5 +91,5 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+    order = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))

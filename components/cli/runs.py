@@ -19,7 +19,7 @@ def retrain(
     data: Annotated[Path, stage_path("Dataset folder made by `prepare`.", str(DATA))] = DATA,
     out: Annotated[Path, Option(help="Folder of the decisions.")] = OUTPUTS / "retrain",
     dry_run: Annotated[bool, Option("--dry-run", help="Decide and record; do nothing.")] = False,
-    force: Annotated[bool, Option("--force", help="Train from scratch, whatever changed.")] = False,
+    force: Annotated[bool, Option("--force", help="Train from scratch, even if nothing changed.")] = False,
     train: Annotated[bool, Option("--train/--no-train", help="Train, or leave that to the caller.")] = True,
     params: StageParams = PARAMS,
     overrides: Overrides = [],
@@ -74,7 +74,7 @@ def sync() -> None:
     from components.tracking import journaled_run
 
     progress = on_stderr()
-    for place in stage_paths.deliver_all(progress):
-        print(f"sync: results -> {place}", flush=True)
+    for location in stage_paths.deliver_all(progress):
+        print(f"sync: results -> {location}", flush=True)
     for path, count in journaled_run.deliver_all(progress).items():
         print(f"sync: {count} records of {path.stem} -> MLflow", flush=True)

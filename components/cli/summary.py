@@ -35,14 +35,14 @@ def show(params: Params) -> None:
     for row, source in FIGURES.items():
         figures.add_row(row, *(_text(_read(model, *source)) for model in params.models))
 
-    places = Table(title="Where everything is", show_header=False, box=SIMPLE)
-    places.add_column(no_wrap=True)
-    places.add_column(overflow="fold")
-    for what, where in _places(params.models[0]):
-        places.add_row(what, where)
+    locations = Table(title="Where everything is", show_header=False, box=SIMPLE)
+    locations.add_column(no_wrap=True)
+    locations.add_column(overflow="fold")
+    for what, where in _locations(params.models[0]):
+        locations.add_row(what, where)
     console = Console()
     console.print(figures)
-    console.print(places)
+    console.print(locations)
 
 
 def _read(model: str, stage: str, file: str, keys: tuple[str, ...]) -> object:
@@ -59,7 +59,7 @@ def _text(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _places(model: str) -> list[tuple[str, str]]:
+def _locations(model: str) -> list[tuple[str, str]]:
     def out(stage: str) -> Path:
         return default_paths(stage, model)["out"]
 

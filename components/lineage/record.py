@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 IMAGE_VARIABLE = "SCALED_YOLOV4_IMAGE"  # of the container; unset outside one
-ASKED_VARIABLE = "SCALED_YOLOV4_ASKED"  # JSON, model -> digest of its parameters before fine-tuning changed them
+REQUESTED_VARIABLE = "SCALED_YOLOV4_REQUESTED"  # JSON, model -> digest of its parameters before fine-tuning
 SOURCE_VARIABLE = "SCALED_YOLOV4_SOURCE"  # fingerprint of the source, if it was resolved before `prepare`
 LINEAGE_TAG = "scaled_yolov4.lineage"
 SOURCE_TAG = "scaled_yolov4.source"
@@ -34,7 +34,7 @@ Lineage = dict[str, str]
 
 def lineage(params: Params, model: str, data_sha256: str) -> Lineage:
     """The lineage of a training of `model` now. data_sha256: of the content, from the manifest."""
-    requested = json.loads(os.environ.get(ASKED_VARIABLE) or "{}")
+    requested = json.loads(os.environ.get(REQUESTED_VARIABLE) or "{}")
     return {
         "data": data_sha256,
         "parameters": requested.get(model) or parameters_digest(params, model),

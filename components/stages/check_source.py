@@ -29,10 +29,10 @@ def run(
     found = sources.module(params.prepare.source).resolve(params)
     fingerprint = source_fingerprint(params, found.fingerprint) if found.fingerprint else ""
     unchanged = {} if force or not fingerprint else _unchanged(params, fingerprint)
-    place = params.prepare
+    settings = params.prepare
     record = {
-        "source": place.source,
-        "location": place.location,
+        "source": settings.source,
+        "location": settings.location,
         "fingerprint": fingerprint,
         "changes": list(found.changes),
         "unchanged": unchanged,

@@ -91,10 +91,10 @@ def _plot(path: Path, rows: list[Row], devices: list[str]) -> None:
     line = sorted((row["latency_ms"], row["AP"]) for row in points if row["on_front"])
     axes.plot([x for x, _ in line], [y for _, y in line], color="0.6", linewidth=1, zorder=1)
     for number, row in enumerate(points):
-        place = row["latency_ms"], row["AP"]
-        axes.scatter(*place, color=[channel / 255 for channel in plots.class_colour(number)], zorder=2)
+        point = row["latency_ms"], row["AP"]
+        axes.scatter(*point, color=[channel / 255 for channel in plots.class_colour(number)], zorder=2)
         text = f"{row['model']}, {row['size']} px: {row['decision']}"
-        axes.annotate(text, place, xytext=(6, 6), textcoords="offset points", fontsize=8)
+        axes.annotate(text, point, xytext=(6, 6), textcoords="offset points", fontsize=8)
     axes.margins(0.25)
     axes.set(xlabel="ms an image at batch 1", ylabel="AP", title=f"Measured on {', '.join(devices)}")
     plots.save_figure(figure, path)

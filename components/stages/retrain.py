@@ -52,7 +52,7 @@ def run(
 ) -> dict[str, str]:
     """Decide for every model in the parameters, write <out>/<model>/decision.{json,md}, and act unless `dry_run`.
 
-    force: train every model from scratch, whatever changed. train: False leaves training to the caller.
+    force: train every model from scratch, even if nothing changed. train: False leaves training to the caller.
     Returns the action per model. Raises UserError if the data are missing, MLflow cannot be reached, or a stage that it
     started fails.
     """
@@ -78,7 +78,7 @@ def _decide(params: Params, model: str, data: Path, out: Path, force: bool) -> D
         found = champions.compared(champion, params, model, data, after, now) if champion else None
         action, reason = _action(params, found)
         if force:
-            action, reason = "scratch", "asked for, whatever changed"
+            action, reason = "scratch", "requested with --force"
         elif alike := judged_alike(judged, now):
             action, reason = "unchanged", alike
             _note_source(client, judged, now)
@@ -151,13 +151,13 @@ def _evaluate_champion(
     params: Params, model: str, data: Path, out: Path, weights: Path, progress: progress_.Progress
 ) -> None:
     """Evaluate the champion on the current data, into `out` and MLflow."""
-    place = out / "evaluate"
+    folder = out / "evaluate"
     loaded, dataset = load_inputs(model, data, weights, device=params.train.device)
     measured = measurement.measure(loaded, dataset, params, progress)
-    measurement.write(measured, place)
+    measurement.write(measured, folder)
     with stage_run(params, data, "retrain", model) as record:
         record.log({f"champion/{name}": value for name, value in measured.summary().items()})
-        record.artifact(place, "evaluate")
+        record.artifact(folder, "evaluate")
 
 
 def _train(decisions: Mapping[str, Decision]) -> None:

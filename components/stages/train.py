@@ -38,10 +38,10 @@ def run(
     SIGTERM, once a checkpoint is written, or when the cluster has no room for the workers.
     """
     config = configure(params, model, data, anchors, hyp)
-    place = work.absolute() / "train" / model
-    busy = f"{place}: another run is training {model} there; wait for it, or give --work another folder"
-    with exclusive(place / "lock", busy):
-        folder = place / checkpoint.digest(config.identity())[:16]
+    runs = work.absolute() / "train" / model
+    busy = f"{runs}: another run is training {model} there; wait for it, or give --work another folder"
+    with exclusive(runs / "lock", busy):
+        folder = runs / checkpoint.digest(config.identity())[:16]
         job = Job(params, config, data.absolute(), folder, image_cache(params, data, work))
         folder.mkdir(parents=True, exist_ok=True)
         launch(job, progress)

@@ -124,8 +124,8 @@ def version_of(client: "MlflowClient", model: str, alias: str) -> "ModelVersion 
         return None
 
 
-def evidence_of(client: "MlflowClient", version: "ModelVersion", place: Path, remedy: str) -> Path:
-    """The folder `EVIDENCE` of a version's run, downloaded to `place`.
+def evidence_of(client: "MlflowClient", version: "ModelVersion", folder: Path, remedy: str) -> Path:
+    """The folder `EVIDENCE` of a version's run, downloaded to `folder`.
 
     UserError if the run is gone or was not made by `register`; remedy: what to do then.
     """
@@ -133,7 +133,7 @@ def evidence_of(client: "MlflowClient", version: "ModelVersion", place: Path, re
     if not _has_run(client, version):
         raise UserError(f"{what} run in MLflow at {shown_uri()}, so its detections and speed are unknown; {remedy}")
     with _found(f"{what} evidence in its run {version.run_id}; {remedy}"):
-        return Path(client.download_artifacts(str(version.run_id), EVIDENCE, str(place)))
+        return Path(client.download_artifacts(str(version.run_id), EVIDENCE, str(folder)))
 
 
 def version_weights(version: "ModelVersion", path: Path) -> Path:

@@ -17,7 +17,7 @@ from yolo_core.errors import TryAgain
 ARTIFACTS = "mlartifacts"
 BUSY_S = 20  # how long to wait for another process that writes
 # table -> its columns that hold a location below an experiment's
-PLACES = {
+COLUMNS = {
     "runs": ("artifact_uri",),
     "logged_models": ("artifact_location",),
     "model_versions": ("source", "storage_location"),
@@ -29,50 +29,52 @@ log = logging.getLogger(__name__)
 def follow(database: Path) -> None:
     """Have the database's records name the artifacts beside it. Raises TryAgain while another process keeps it locked.
 
-    A single run or model whose files are only in the former place keeps it.
+    A single run or model whose files are only in the former folder keeps it.
     """
     if not database.is_file():
         return
     here = database.absolute().parent / ARTIFACTS
     try:
         with closing(sqlite3.connect(database, timeout=BUSY_S)) as connection:
-            former = sorted({place for place in _recorded(connection) if _is_elsewhere(place, here)})
+            former = sorted({location for location in _recorded(connection) if _is_elsewhere(location, here)})
             if former:
                 _move(connection, former, here)
     except sqlite3.OperationalError as error:
         raise TryAgain(f"{database}: cannot be changed after it was moved ({error}); run the same command") from None
-    for place in former:
-        log.warning("%s: was in %s; its artifacts are those in %s now", database, _path(place).parent, here)
+    for location in former:
+        log.warning("%s: was in %s; its artifacts are those in %s now", database, _path(location).parent, here)
 
 
 def _recorded(connection: sqlite3.Connection) -> Iterator[str]:
     """The locations of all experiments; none in a database that MLflow has not set up yet."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
-        yield from (place for (place,) in connection.execute("SELECT artifact_location FROM experiments") if place)
+        yield from (
+            location for (location,) in connection.execute("SELECT artifact_location FROM experiments") if location
+        )
 
 
-def _is_elsewhere(place: str, here: Path) -> bool:
+def _is_elsewhere(location: str, here: Path) -> bool:
     """Whether a location is the artifacts' folder of a database in another folder."""
-    path = _path(place)
+    path = _path(location)
     if path.name != ARTIFACTS or not path.is_absolute() or path == here:
         return False
     return not (path.exists() and here.exists() and path.samefile(here))  # one folder by two names: links, mounts
 
 
-def _move(connection: sqlite3.Connection, former: list[str], here: Path) -> None:
+def _move(connection: sqlite3.Connection, locations: list[str], here: Path) -> None:
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        for place in former:
+        for former in locations:
             connection.execute(
-                "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (here.as_uri(), place)
+                "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (here.as_uri(), former)
             )
-            for table, columns in PLACES.items():
+            for table, columns in COLUMNS.items():
                 for column in columns:
-                    _move_column(connection, table, column, place, here)
+                    _move_column(connection, table, column, former, here)
 
 
-def _move_column(connection: sqlite3.Connection, table: str, column: str, place: str, here: Path) -> None:
-    below = f"{place}/"
+def _move_column(connection: sqlite3.Connection, table: str, column: str, former: str, here: Path) -> None:
+    below = f"{former}/"
     query = f"SELECT rowid, {column} FROM {table} WHERE substr({column}, 1, ?) = ?"
     for row, location in connection.execute(query, (len(below), below)).fetchall():
         rest = location.removeprefix(below)

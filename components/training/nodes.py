@@ -13,7 +13,7 @@ NODE_VARIABLE = "SCALED_YOLOV4_NODE_FOLDER"
 
 
 def node_folder() -> Path:
-    """Where a node keeps what it fetches: SCALED_YOLOV4_NODE_FOLDER, or a place among the temporary files."""
+    """Where a node keeps what it fetches: SCALED_YOLOV4_NODE_FOLDER, or a folder in the temporary directory."""
     default = Path(tempfile.gettempdir()) / f"scaled-yolov4-{os.getuid()}"
     folder = Path(os.environ.get(NODE_VARIABLE) or default).absolute()
     folder.mkdir(parents=True, exist_ok=True)

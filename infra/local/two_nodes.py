@@ -62,15 +62,15 @@ def nodes(folder: Path, count: int = 2) -> Iterator[str]:
         cluster.shutdown()
 
 
-def command(stage: str, place: str, changes: list[str]) -> list[str]:
-    """A stage with all its paths below `place`."""
-    words = [f"--{option}={place}/{path}" for option, path in default_paths(stage, MODEL).items()]
+def command(stage: str, root: str, changes: list[str]) -> list[str]:
+    """A stage with all its paths below `root`."""
+    words = [f"--{option}={root}/{path}" for option, path in default_paths(stage, MODEL).items()]
     words += [] if stage in FOR_ALL else [f"--model={MODEL}"]
     words += [f"--params={ROOT / 'params.yaml'}", *(f"-S{change}" for change in (*SMALL, *changes))]
     return [sys.executable, "-m", "components.cli", stage, *words]
 
 
-def run(services: Services, place: str, changes: list[str]) -> int:
+def run(services: Services, root: str, changes: list[str]) -> int:
     """All stages in order; the exit code of the first that fails, else 0."""
     folder = services.folder / "two-nodes"
     folder.mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ def run(services: Services, place: str, changes: list[str]) -> int:
     with nodes(folder) as address:
         for number, stage in enumerate(STAGES, 1):
             print(f"{number}/{len(STAGES)} {stage} ...", flush=True)
-            began, words = time.monotonic(), command(stage, place, changes)
+            began, words = time.monotonic(), command(stage, root, changes)
             variables = {**os.environ, **({"RAY_ADDRESS": address} if stage == "train" else {})}
             done = subprocess.run(words, cwd=folder, env=variables, timeout=STAGE_LIMIT_S, check=False)
             if done.returncode:
@@ -92,7 +92,7 @@ def main() -> int:
         prog="python -m infra.local.two_nodes", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the services (%(default)s)")
-    parser.add_argument("--place", default=f"s3://{servers.BUCKET}/two-nodes", help="in the store (%(default)s)")
+    parser.add_argument("--root", default=f"s3://{servers.BUCKET}/two-nodes", help="address in the store (%(default)s)")
     parser.add_argument("-S", "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
     telemetry.turn_off()
@@ -102,7 +102,7 @@ def main() -> int:
     except ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    code = run(services, given.place, given.changes)
+    code = run(services, given.root, given.changes)
     print(f"MLflow: {services.variables()['MLFLOW_TRACKING_URI']}, with the account of {given.folder}/env")
     print("`make services-down` stops the services.")
     return code

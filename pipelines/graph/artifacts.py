@@ -27,5 +27,5 @@ def store_address(artifact: dsl.Artifact) -> str:
     """An artifact's address in the object store. KFP's own store speaks S3 whatever its URI scheme."""
     scheme, _, path = artifact.uri.partition("://")
     if scheme not in ("s3", "minio"):
-        raise UserError(f"{artifact.uri}: only s3:// can be read here; set the pipeline root to a place there")
+        raise UserError(f"{artifact.uri}: only s3:// can be read here; set the pipeline root to an s3:// address")
     return f"s3://{path}"

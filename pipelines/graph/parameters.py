@@ -7,7 +7,7 @@ from pathlib import Path
 from kfp import dsl
 
 from components import yaml_text
-from components.lineage.record import ASKED_VARIABLE, IMAGE_VARIABLE, SOURCE_VARIABLE, parameters_digest
+from components.lineage.record import IMAGE_VARIABLE, REQUESTED_VARIABLE, SOURCE_VARIABLE, parameters_digest
 from components.params import Params, load
 from components.retraining.decision import TRAINING
 from components.tracking.connection import PIPELINE_VARIABLE
@@ -79,5 +79,5 @@ def write_chosen(params: dsl.Artifact, plan: dsl.Artifact, out: dsl.Artifact, pa
         changes = [text.replace(plan.path, address(plan)) for decision in decisions for text in decision["overrides"]]
     write_params(Path(params.path).read_text(encoding="utf-8"), changes, models, out)
     digests = {model: parameters_digest(requested, model) for model in models}
-    out.metadata.update(params.metadata | {ASKED_VARIABLE: json.dumps(digests)})
+    out.metadata.update(params.metadata | {REQUESTED_VARIABLE: json.dumps(digests)})
     return models

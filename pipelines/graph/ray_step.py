@@ -133,5 +133,5 @@ def _with(command: Sequence[str], changes: Mapping[str, object]) -> list[str]:
 
 
 def _beside(artifact: dsl.Artifact, name: str) -> str:
-    """A place beside the result, for unfinished work, so that another attempt resumes it."""
+    """A folder beside the result, for unfinished work, so that another attempt resumes it."""
     return f"{store_address(artifact).rpartition('/')[0]}/{name}"

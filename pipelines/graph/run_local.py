@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="change one parameter")
-    parser.add_argument("--force", action="store_true", help="train from scratch, whatever changed")
+    parser.add_argument("--force", action="store_true", help="train from scratch, even if nothing changed")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the artifacts")
     given = parser.parse_args(arguments)
     telemetry.turn_off()

@@ -24,14 +24,14 @@ TWO = ("train.sync_bn=true", "train.amp=false", "train.workers=2", "train.stall_
 
 
 class Grounds(contextlib.ExitStack):
-    """folder: holds everything; `place` in it holds the data and the results of each training, by name."""
+    """folder: holds everything; `project` in it the data and the results of each training, by name."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
 
     @cached_property
-    def place(self) -> Path:
+    def project(self) -> Path:
         made = self.folder / "train"
         made.mkdir()
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{made / 'mlflow.db'}"
@@ -57,10 +57,10 @@ class Grounds(contextlib.ExitStack):
     @cached_property
     def nodes(self) -> Nodes:
         """A cluster of a head and two nodes."""
-        place, _ = self.place, self.bucket  # the nodes inherit the store's environment variables
+        project, _ = self.project, self.bucket  # the nodes inherit the store's environment variables
         os.environ.update(RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="40", PYTHONPATH=str(small_training.ROOT))
         proxy = self.enter_context(FaultyProxy(os.environ["AWS_ENDPOINT_URL"]))
-        started = Nodes(place, proxy)
+        started = Nodes(project, proxy)
         self.callback(started.cluster.shutdown)
         started.complete()
         return started
@@ -80,15 +80,15 @@ class Grounds(contextlib.ExitStack):
     @cached_property
     def whole(self) -> Path:
         """Results of an undisturbed training in one process."""
-        ray_nodes.train(self.place, "whole")
-        return self.place / "whole"
+        ray_nodes.train(self.project, "whole")
+        return self.project / "whole"
 
     @cached_property
     def whole_of_two(self) -> Path:
         """Results of an undisturbed training on two nodes."""
         with self.on_nodes():
-            ray_nodes.train(self.place, "whole-of-two", *TWO)
-        return self.place / "whole-of-two"
+            ray_nodes.train(self.project, "whole-of-two", *TWO)
+        return self.project / "whole-of-two"
 
 
 @contextlib.contextmanager

@@ -87,43 +87,43 @@ def _pictures(grounds: Grounds) -> Path:
     return data
 
 
-def store_away(grounds: Grounds) -> Found:
+def store_down(grounds: Grounds) -> Found:
     """The results of a training that cannot reach the store wait, and `sync` sends them."""
-    bucket, whole, place, name = grounds.bucket, grounds.whole, grounds.place, "store-away"
+    bucket, whole, project, name = grounds.bucket, grounds.whole, grounds.project, "store-down"
     there = Location(bucket, name)
     with FaultyProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy, environment(AWS_ENDPOINT_URL=proxy.url):
-        with ray_nodes.driver(place, name, out=there) as process:
-            ray_nodes.until(lambda: steps_done(place, name), process, place, name)
+        with ray_nodes.driver(project, name, out=there) as process:
+            ray_nodes.until(lambda: steps_done(project, name), process, project, name)
             proxy.state = "refuse"
-            ray_nodes.finish(process, place, name, code=3)
+            ray_nodes.finish(process, project, name, code=3)
         proxy.state = "through"
         began = time.monotonic()
-        stage(place / f"{name}-cwd", "sync")
+        stage(project / f"{name}-cwd", "sync")
         seconds = time.monotonic() - began
-    folder.pull(there, place / name)
-    same(whole, place / name, *BITS)
-    if stage(place / f"{name}-cwd", "sync"):
+    folder.pull(there, project / name)
+    same(whole, project / name, *BITS)
+    if stage(project / f"{name}-cwd", "sync"):
         raise Lost("sync sent something a second time")
     return Found(f"0 of {STEPS} steps", seconds)
 
 
-def tracking_away(grounds: Grounds) -> Found:
+def tracking_down(grounds: Grounds) -> Found:
     """The records of a training that cannot reach MLflow wait, and `sync` delivers each once and in order."""
-    whole, place, name = grounds.whole, grounds.place, "tracking-away"
+    whole, project, name = grounds.whole, grounds.project, "tracking-down"
     proxy = grounds.enter_context(FaultyProxy(grounds.tracking["MLFLOW_TRACKING_URI"]))
     with environment(**{**grounds.tracking, "MLFLOW_TRACKING_URI": proxy.url}):
-        with until_step(place, name, step=4) as process:
+        with until_step(project, name, step=4) as process:
             proxy.state = "refuse"
-            ray_nodes.finish(process, place, name, code=3)
+            ray_nodes.finish(process, project, name, code=3)
         proxy.state = "through"
         began = time.monotonic()
-        output = stage(place / f"{name}-cwd", "sync")
+        output = stage(project / f"{name}-cwd", "sync")
         seconds = time.monotonic() - began
-        if stage(place / f"{name}-cwd", "sync"):
+        if stage(project / f"{name}-cwd", "sync"):
             raise Lost("sync delivered something a second time")
         run = _only_run("train")
         precisions, losses = (_history(run, key) for key in ("val/AP", "train/loss"))
-    same(whole, place / name, *BITS)
+    same(whole, project / name, *BITS)
     rows = csv.DictReader((whole / "curves.csv").read_text().splitlines())
     if precisions != [(int(row["step"]), float(row["AP"])) for row in rows if row["AP"]]:
         raise Lost(f"MLflow has these AP by step: {precisions}")

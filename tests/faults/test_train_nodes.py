@@ -37,19 +37,19 @@ TWO = (*TOGETHER, "train.workers=2", "train.stall_minutes=0.5")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_training.prepared(tmp_path_factory.mktemp("train"))
 
 
 @pytest.fixture(scope="module")
-def nodes(running_store, place: Path) -> Iterator[Nodes]:
+def nodes(running_store, project: Path) -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch, FaultyProxy(running_store.endpoint) as proxy:
         for name, value in running_store.variables.items():
             patch.setenv(name, value)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
         patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "40")
         patch.setenv("PYTHONPATH", str(small_training.ROOT))
-        started = Nodes(place, proxy)
+        started = Nodes(project, proxy)
         patch.setenv("RAY_ADDRESS", started.cluster.address)
         yield started
         started.cluster.shutdown()
@@ -62,86 +62,86 @@ def curves(folder: Path) -> list[list[float]]:
 
 
 @pytest.fixture(scope="module")
-def whole(nodes: Nodes, place: Path) -> Path:
+def whole(nodes: Nodes, project: Path) -> Path:
     """The results of two undisturbed nodes."""
     nodes.complete()
-    train(place, "whole", *TWO)
-    return place / "whole"
+    train(project, "whole", *TWO)
+    return project / "whole"
 
 
-def test_two_nodes_train_from_the_store_to_the_store(nodes: Nodes, whole: Path, place: Path, store) -> None:
+def test_two_nodes_train_from_the_store_to_the_store(nodes: Nodes, whole: Path, project: Path, store) -> None:
     there = Location(store.bucket, "two-nodes")
-    folder.push(place / "data", there / "data")
-    train(place, "remote", *TWO, data=there / "data", out=there / "out", work=there / "work")
+    folder.push(project / "data", there / "data")
+    train(project, "remote", *TWO, data=there / "data", out=there / "out", work=there / "work")
     for _, files in nodes.living:  # each node fetched the data itself
         assert list(files.glob("runs/store/*/two-nodes/data/manifest.json"))
     assert {"model.safetensors", "curves.csv", "train.json"} == set(folder.listing(connect(), there / "out"))
-    folder.pull(there / "out", place / "remote")
-    record = json.loads((place / "remote" / "train.json").read_text())
+    folder.pull(there / "out", project / "remote")
+    record = json.loads((project / "remote" / "train.json").read_text())
     assert (record["workers"], record["steps"]) == (2, small_training.STEPS)
     assert record["mlflow_run_id"]
-    assert (place / "remote" / "curves.csv").read_bytes() == (whole / "curves.csv").read_bytes()
+    assert (project / "remote" / "curves.csv").read_bytes() == (whole / "curves.csv").read_bytes()
 
 
-def test_two_nodes_agree_with_one(whole: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_nodes_agree_with_one(whole: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS")
-    train(place, "alone", *TOGETHER)
-    assert curves(whole)[0] == pytest.approx(curves(place / "alone")[0], rel=0.003)  # float32: rounding grows
+    train(project, "alone", *TOGETHER)
+    assert curves(whole)[0] == pytest.approx(curves(project / "alone")[0], rel=0.003)  # float32: rounding grows
 
 
 @pytest.mark.parametrize(("number", "victim"), enumerate(VICTIMS))
 def test_a_kill_at_any_step_does_not_change_the_bits(
-    nodes: Nodes, whole: Path, place: Path, number: int, victim: str
+    nodes: Nodes, whole: Path, project: Path, number: int, victim: str
 ) -> None:
     name, target = f"killed-{number}", random_step()
     nodes.complete()
-    with driver(place, name, *TWO) as process:
-        until(lambda: checkpoint(place, name)["step"] >= target, process, place, name)
+    with driver(project, name, *TWO) as process:
+        until(lambda: checkpoint(project, name)["step"] >= target, process, project, name)
         worker, files = random.choice(list(nodes.workers().items()))
         sent = time.time()
         if victim == "driver":
             process.send_signal(signal.SIGKILL)
-            finish(process, place, name, -signal.SIGKILL)
+            finish(process, project, name, -signal.SIGKILL)
         elif victim == "preempted driver":
             process.send_signal(signal.SIGTERM)
-            finish(process, place, name, 3)
-            sums = place.glob(f"{name}-work/train/*/*/checkpoints/step-*/SHA256SUMS")
+            finish(process, project, name, 3)
+            sums = project.glob(f"{name}-work/train/*/*/checkpoints/step-*/SHA256SUMS")
             assert sent <= max(path.stat().st_mtime for path in sums) <= time.time()
         elif victim == "stopped worker":  # the other one keeps waiting for it
             os.kill(worker, signal.SIGSTOP)
-            finish(process, place, name)
-            assert "Timeout (0:00:30)!" in (place / f"{name}.log").read_text()
+            finish(process, project, name)
+            assert "Timeout (0:00:30)!" in (project / f"{name}.log").read_text()
         elif victim in ("worker", "preempted worker"):
             os.kill(worker, signal.SIGKILL if victim == "worker" else signal.SIGTERM)
-            finish(process, place, name)
+            finish(process, project, name)
         else:
             nodes.kill(files)
             nodes.complete()
-            finish(process, place, name)
+            finish(process, project, name)
     if "driver" in victim:
-        train(place, name, *TWO)
-    assert_same_bits(whole, place / name, victim, target)
+        train(project, name, *TWO)
+    assert_same_bits(whole, project / name, victim, target)
 
 
 def test_another_cluster_resumes_after_the_loss_of_the_head(
-    nodes: Nodes, whole: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, whole: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, target = "killed-head", random_step()
-    (place / "other").mkdir()
-    lost = Nodes(place / "other", nodes.proxy)
+    (project / "other").mkdir()
+    lost = Nodes(project / "other", nodes.proxy)
     try:
         lost.complete()
         with monkeypatch.context() as patch:
             patch.setenv("RAY_ADDRESS", lost.cluster.address)
-            with driver(place, name, *TWO) as process:
-                until(lambda: checkpoint(place, name)["step"] >= target, process, place, name)
+            with driver(project, name, *TWO) as process:
+                until(lambda: checkpoint(project, name)["step"] >= target, process, project, name)
                 lost.cluster.remove_node(lost.cluster.head_node, allow_graceful=False)
                 assert process.wait(LIMIT_S) != 0
     finally:
         lost.cluster.shutdown()
     nodes.complete()
-    train(place, name, *TWO)
-    assert_same_bits(whole, place / name, "head", target)
+    train(project, name, *TWO)
+    assert_same_bits(whole, project / name, "head", target)
 
 
 def random_step() -> int:
@@ -155,7 +155,7 @@ def assert_same_bits(whole: Path, found: Path, victim: str, target: int) -> None
         assert same, f"{file} differs after the kill of a {victim} at step {target} or little later"
 
 
-def test_training_continues_with_fewer_nodes_and_grows_again(nodes: Nodes, place: Path) -> None:
+def test_training_continues_with_fewer_nodes_and_grows_again(nodes: Nodes, project: Path) -> None:
     name, changes = "elastic", (*TOGETHER, "train.workers={min: 1, max: 2}", "train.epochs=2000")
     nodes.complete()
 
@@ -163,34 +163,34 @@ def test_training_continues_with_fewer_nodes_and_grows_again(nodes: Nodes, place
         """Wait for a later checkpoint by that many workers; returns its step."""
 
         def look() -> int:
-            state = checkpoint(place, name)
+            state = checkpoint(project, name)
             return state["step"] * (len(state["random"]) == workers and state["step"] > after)
 
         return look
 
-    with driver(place, name, *changes) as process:
-        step = until(resumed_with(2, 0), process, place, name)
+    with driver(project, name, *changes) as process:
+        step = until(resumed_with(2, 0), process, project, name)
         nodes.kill(next(iter(nodes.workers().values())))
-        step = until(resumed_with(1, step), process, place, name)
+        step = until(resumed_with(1, step), process, project, name)
         nodes.add()
-        step = until(resumed_with(2, step), process, place, name)
+        step = until(resumed_with(2, step), process, project, name)
         process.send_signal(signal.SIGTERM)
-        finish(process, place, name, 3)
-    state = checkpoint(place, name)
+        finish(process, project, name, 3)
+    state = checkpoint(project, name)
     assert state["step"] >= step
     assert state["images"] == 4 * state["step"]  # the same global batch throughout
     assert [row["step"] for row in state["rows"]] == [4 * (i + 1) for i in range(len(state["rows"]))]
 
 
-def test_a_store_that_a_node_cannot_reach_is_exit_code_3(nodes: Nodes, place: Path, store) -> None:
-    there = Location(store.bucket, "away")
-    folder.push(place / "data", there / "data")
+def test_a_store_that_a_node_cannot_reach_is_exit_code_3(nodes: Nodes, project: Path, store) -> None:
+    there = Location(store.bucket, "unreachable")
+    folder.push(project / "data", there / "data")
     nodes.complete()
     nodes.proxy.state = "503"
     try:
-        train(place, "away", *TWO, code=3, data=there / "data")
+        train(project, "unreachable", *TWO, code=3, data=there / "data")
     finally:
         nodes.proxy.state = "through"
-    errors = [line for line in (place / "away.log").read_text().splitlines() if line.startswith("error: ")]
+    errors = [line for line in (project / "unreachable.log").read_text().splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert str(there / "data") in errors[0]

@@ -83,10 +83,10 @@ def test_an_unavailable_source(source: str, nobody: str, tmp_path: Path, monkeyp
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     for name, value in variables(nobody, "").items():
         monkeypatch.setenv(name, value)
-    place = {"s3": ["prepare.location=s3://bucket/data"], "coco2017": []}[source]
+    location = {"s3": ["prepare.location=s3://bucket/data"], "coco2017": []}[source]
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
-        prepare.run(load_params(f"prepare.source={source}", *place), out=tmp_path / "out", work=tmp_path / "work")
+        prepare.run(load_params(f"prepare.source={source}", *location), out=tmp_path / "out", work=tmp_path / "work")
     assert PLANTED not in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
     assert not files_with_it(tmp_path)
@@ -94,12 +94,12 @@ def test_an_unavailable_source(source: str, nobody: str, tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_a_training_with_mlflow_down_and_with_mlflow_up(nobody: str, tmp_path: Path):
-    away, here = variables(nobody, nobody), variables(nobody, f"sqlite:///{tmp_path}/mlflow.db")
-    command(tmp_path, away, "prepare", "--out", "data")
-    command(tmp_path, away, "anchors", "--data", "data", "--out", "anchors")
+    unreachable, here = variables(nobody, nobody), variables(nobody, f"sqlite:///{tmp_path}/mlflow.db")
+    command(tmp_path, unreachable, "prepare", "--out", "data")
+    command(tmp_path, unreachable, "anchors", "--data", "data", "--out", "anchors")
     given = ["--data", "data", "--anchors", f"anchors/{MODEL}.json", "--hyp", "hyp.yaml"]
     (tmp_path / "hyp.yaml").write_text("hyp: {}")
-    command(tmp_path, away, "train", *given, "--model", MODEL, "--out", "out", codes=(3,))
+    command(tmp_path, unreachable, "train", *given, "--model", MODEL, "--out", "out", codes=(3,))
     assert (tmp_path / "out/model.safetensors").exists()
     assert not files_with_it(tmp_path)  # the journal of records included
     again = tmp_path / "again"  # with its own outbox

@@ -17,15 +17,15 @@ ROOT = Path(__file__).parents[2]
 PLANTED = "pl4nt3d"
 PARAMS = ["--params", str(ROOT / "params.yaml")]
 GRAPH = ["--graph", str(ROOT / "pipelines/scaled_yolov4_full.yaml"), *PARAMS]
-AWAY = ["-S", "prepare.source=coco-dir", "-S", f"prepare.location=http://user:{PLANTED}@host/data"]
+ELSEWHERE = ["-S", "prepare.source=coco-dir", "-S", f"prepare.location=http://user:{PLANTED}@host/data"]
 STAGES = ["anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote", "compare"]
 ADDRESS = f"http://user:{PLANTED}@host/w.pt"
 # The words after each command; HOST stands for Kubeflow's address.
 WORDS: dict[str, list[str]] = {
     **dict.fromkeys(STAGES, PARAMS),
-    "prepare": [*PARAMS, *AWAY],
+    "prepare": [*PARAMS, *ELSEWHERE],
     "retrain": [*PARAMS, "--dry-run"],
-    "check-source": [*PARAMS, *AWAY],
+    "check-source": [*PARAMS, *ELSEWHERE],
     "summary": PARAMS,
     "sync": [],
     "models": [],

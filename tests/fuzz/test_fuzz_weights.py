@@ -66,10 +66,10 @@ def damaged_checkpoint(draw: st.DrawFn) -> dict[str, bytes]:
 @fuzz("checkpoints", damaged_checkpoint())
 def test_checkpoints(case: dict[str, bytes], folder: Path) -> None:
     """A checkpoint folder, as resuming reads it: skipped with a log line, refused, or intact."""
-    place = folder / "step-00000007"
-    place.mkdir()
+    step = folder / "step-00000007"
+    step.mkdir()
     for name, data in case.items():
-        (place / name).write_bytes(data)
+        (step / name).write_bytes(data)
     lines: list[str] = []
 
     def act() -> Any:
@@ -234,7 +234,7 @@ def test_the_pt_file_is_valid(tmp_path: Path):
 STORAGE = b"((X\7\0\0\0storageq\1ctorch\nFloatStorage\nX\1\0\0\0" + b"0X\3\0\0\0cpuM\xe8\3tQ"
 TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n" + STORAGE + b"K\0M\xe8\3\x85K\1\x85\x89}tR"
 BOMBS = {
-    "a memo at a great place": b"}r\xff\xff\xff\x7f.",
+    "a memo at a large index": b"}r\xff\xff\xff\x7f.",
     "a text longer than the file": b"X\xff\xff\xff\x7fa.",
     "keys of tuples of tuples": b"}))" + b"q\0\x86h\0".join([b""] * 60) + b"Ns.",
     "a very deep key": b"})" + b"\x85" * 150_000 + b"Ns.",
@@ -254,9 +254,9 @@ def test_nested_layers_are_visited_once(tmp_path: Path):
     """Each of 30 layers holds the next one twice: 2^30 paths through a file of a few hundred bytes."""
     layer = b"ctorch.nn.modules.linear\nLinear\n)\x81}X\x08\0\0\0_modules}(X\1\0\0\0a%bX\1\0\0\0b%busb"
     script = b"N"
-    for place in range(30):
-        put = b"q" + bytes([place])
-        script = script + put + b"0" + layer % ((b"h" + bytes([place]),) * 2)
+    for index in range(30):
+        put = b"q" + bytes([index])
+        script = script + put + b"0" + layer % ((b"h" + bytes([index]),) * 2)
     path = tmp_path / "a.pt"
     path.write_bytes(pt_file({"a/data.pkl": b"\x80\2" + script + b"."}))
 

@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
 
 
 def test_the_page_shows_the_tables() -> None:
-    assert costs.tables() in PAGE.read_text(encoding="utf-8"), "python -m infra.costs prints them anew"
+    assert costs.tables() in PAGE.read_text(encoding="utf-8"), "python -m infra.costs prints the current ones"
 
 
 def test_hours_of_a_training() -> None:

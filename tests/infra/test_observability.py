@@ -90,14 +90,14 @@ def test_panels_are_complete() -> None:
         assert panel["fieldConfig"]["defaults"]["unit"]
         assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
         assert all(target["legendFormat"] for target in panel["targets"])
-    places = [cell for panel in panels for cell in cells(panel["gridPos"])]
-    assert len(set(places)) == len(places), "panels overlap"
-    assert max(x for x, _ in places) < 24
+    taken = [cell for panel in panels for cell in cells(panel["gridPos"])]
+    assert len(set(taken)) == len(taken), "panels overlap"
+    assert max(x for x, _ in taken) < 24
 
 
-def cells(place: dict[str, int]) -> Iterator[tuple[int, int]]:
-    for x in range(place["x"], place["x"] + place["w"]):
-        for y in range(place["y"], place["y"] + place["h"]):
+def cells(grid: dict[str, int]) -> Iterator[tuple[int, int]]:
+    for x in range(grid["x"], grid["x"] + grid["w"]):
+        for y in range(grid["y"], grid["y"] + grid["h"]):
             yield x, y
 
 

@@ -163,12 +163,12 @@ def test_rollback_without_a_registry_is_one_line(registry: Registry):
 
 
 def test_the_champion_is_where_serving_looks(registry: Registry, tmp_path: Path):
-    place = tmp_path / "champions" / MODEL
-    given = f"promote.champions={place.parent}"
+    folder = tmp_path / "champions" / MODEL
+    given = f"promote.champions={folder.parent}"
 
     def served() -> int:
-        record = json.loads((place / "champion.json").read_text())
-        assert sha256(place / record["weights"]) == record["sha256"]
+        record = json.loads((folder / "champion.json").read_text())
+        assert sha256(folder / record["weights"]) == record["sha256"]
         return record["version"]
 
     judge(registry.first, given)
@@ -179,24 +179,24 @@ def test_the_champion_is_where_serving_looks(registry: Registry, tmp_path: Path)
     assert served() == 2
     judge(registry.better, given, rollback=True)
     assert served() == 1
-    assert {path.name for path in place.iterdir()} == {"1", "2", "champion.json"}
+    assert {path.name for path in folder.iterdir()} == {"1", "2", "champion.json"}
 
 
 def test_a_rollback_that_cannot_be_served_is_repeated(registry: Registry, tmp_path: Path):
-    place = tmp_path / "champions"
-    judge(registry.first, f"promote.champions={place}")
+    champions = tmp_path / "champions"
+    judge(registry.first, f"promote.champions={champions}")
     judge(registry.better)  # where champions are published is remembered
-    assert json.loads((place / MODEL / "champion.json").read_text())["version"] == 2
-    shutil.move(place, tmp_path / "aside")
-    place.write_text("in the way")
+    assert json.loads((champions / MODEL / "champion.json").read_text())["version"] == 2
+    shutil.move(champions, tmp_path / "aside")
+    champions.write_text("in the way")
     with pytest.raises(UserError, match=r"promote.champions = .* cannot be written"):
         judge(registry.better, rollback=True)
     assert aliases() == {"champion": 2, "previous_champion": 1}
-    place.unlink()
-    shutil.move(tmp_path / "aside", place)
+    champions.unlink()
+    shutil.move(tmp_path / "aside", champions)
     judge(registry.better, rollback=True)
     assert aliases()["champion"] == 1
-    assert json.loads((place / MODEL / "champion.json").read_text())["version"] == 1
+    assert json.loads((champions / MODEL / "champion.json").read_text())["version"] == 1
 
 
 def test_the_champion_is_in_the_object_store(registry: Registry, store):
@@ -477,14 +477,14 @@ def test_damaged_evidence_is_one_line(registry: Registry, monkeypatch: pytest.Mo
     judge(registry.first)
     client = connection.connect()
     run_id = str(client.get_model_version(NAME, "1").run_id)
-    place = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "evidence" / "metrics.json"
-    whole = place.read_text()
+    path = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "evidence" / "metrics.json"
+    whole = path.read_text()
     try:
         for text in ("[]", whole[:20], None):
-            place.unlink() if text is None else place.write_text(text)
+            path.unlink() if text is None else path.write_text(text)
             refused(registry.better, registry.better.registered, "the evidence of version 1 in its run .* is damaged")
     finally:
-        place.write_text(whole)
+        path.write_text(whole)
 
 
 def test_a_database_of_another_mlflow_is_one_line(registry: Registry, tmp_path: Path):

@@ -41,7 +41,7 @@ EVERYTHING = {"conf": 0.001, "iou": 0.65, "max_detections": 300}  # an untrained
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", mlflow_database(folder))
@@ -50,9 +50,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[P
 
 
 @pytest.fixture(scope="module")
-def outputs(place: Path) -> Outputs:
+def outputs(project: Path) -> Outputs:
     """The results of a registered detector, partly recorded by training."""
-    outputs = make_outputs(place / "outputs", make_dataset(place / "data"))
+    outputs = make_outputs(project / "outputs", make_dataset(project / "data"))
     with tracking.stage_run(load_params(), outputs.data, "train", MODEL) as training:
         training.log({"train/loss": 6.0}, 5)
     run(register, load_params(), model=MODEL, **outputs.paths)
@@ -135,9 +135,9 @@ def lineage_of(record: dict[str, Any]) -> dict[str, str]:
     return json.loads(version.tags[lineage_record.LINEAGE_TAG])
 
 
-def test_curves_are_taken_from_the_file_where_training_recorded_none(place: Path, outputs: Outputs):
+def test_curves_are_taken_from_the_file_where_training_recorded_none(project: Path, outputs: Outputs):
     params = load_params("seed=7")  # other parameters, another tree
-    other = make_outputs(place / "other", outputs.data, seed=7)
+    other = make_outputs(project / "other", outputs.data, seed=7)
     (other.paths["hyp"]).unlink()  # evolution is optional
     register.run(params, model=MODEL, **other.paths)
     record = json.loads(other.registered.read_text())
@@ -231,8 +231,8 @@ def test_the_served_model_suppresses_as_it_was_evaluated(outputs: Outputs, serve
     assert [len(boxes) for boxes in served.predict([image, image], params={"max_detections": 1})] == [1, 1]
 
 
-def test_results_of_an_earlier_release_serve_with_its_defaults(outputs: Outputs, place: Path):
-    folder = place / "earlier"
+def test_results_of_an_earlier_release_serve_with_its_defaults(outputs: Outputs, project: Path):
+    folder = project / "earlier"
     shutil.copytree(outputs.folder, folder)
     earlier = Outputs(folder, outputs.data)
     metrics = earlier.paths["evaluate"] / "metrics.json"
@@ -294,7 +294,7 @@ def test_the_model_says_what_it_needs(served: PyFuncModel, record: dict[str, Any
 
 
 @pytest.mark.slow
-def test_loads_where_only_inference_is_installed(place: Path, outputs: Outputs, record: dict[str, Any]):
+def test_loads_where_only_inference_is_installed(project: Path, outputs: Outputs, record: dict[str, Any]):
     """A fresh process that can import neither the stages nor what only training needs."""
     image = next(iter(sorted((outputs.data / "images" / "val").iterdir())))
     script = f"""
@@ -306,15 +306,15 @@ model = mlflow.pyfunc.load_model("models:/{NAME}/{record["version"]}")
 import yolo_core
 print(len(model.predict(open({str(image)!r}, "rb").read(), params={EVERYTHING!r})[0]), yolo_core.__file__)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run([sys.executable, "-c", script], cwd=project, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
     count, module = done.stdout.split()
     assert int(count) > 0
     assert Path(module).parts[-3] == "code"  # the copy that travels with the model
 
 
-def test_missing_results_are_named_with_their_stage(place: Path, outputs: Outputs):
-    wrong = {**outputs.paths, "evaluate": place / "nowhere"}
+def test_missing_results_are_named_with_their_stage(project: Path, outputs: Outputs):
+    wrong = {**outputs.paths, "evaluate": project / "nowhere"}
     with pytest.raises(UserError, match=r"nowhere/metrics\.json.*evaluate"):
         register.run(load_params(), model=MODEL, **wrong)
 
@@ -327,5 +327,5 @@ def test_an_unreachable_server_is_one_line_without_the_password(outputs: Outputs
     assert "\n" not in str(raised.value)
 
 
-def test_versions_differ_by_validation_images(place: Path, outputs: Outputs):
-    assert validation_digest(outputs.data) != validation_digest(make_dataset(place / "data2", 1))
+def test_versions_differ_by_validation_images(project: Path, outputs: Outputs):
+    assert validation_digest(outputs.data) != validation_digest(make_dataset(project / "data2", 1))

@@ -35,7 +35,7 @@ SMALL = {
 
 
 @pytest.fixture
-def place(store, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Location:
+def remote(store, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Location:
     """A prefix of the test's own, and a working folder with parameters."""
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
@@ -63,34 +63,34 @@ def process(*words: object, code: int = 0) -> subprocess.CompletedProcess:
     return done
 
 
-def there(place: Location) -> set[str]:
-    return set(folder.listing(connect(), place))
+def there(remote: Location) -> set[str]:
+    return set(folder.listing(connect(), remote))
 
 
-def test_the_stages_read_from_the_store_and_write_to_it(place: Location, tmp_path: Path):
-    done = command("prepare", "--out", f"{place}/data")
-    assert done.stdout.strip().endswith(f"-> {place}/data")
-    assert {"manifest.json", "annotations/instances_train.json"} <= there(place / "data")
-    command("anchors", "--data", f"{place}/data", "--out", f"{place}/anchors")
+def test_the_stages_read_from_the_store_and_write_to_it(remote: Location, tmp_path: Path):
+    done = command("prepare", "--out", f"{remote}/data")
+    assert done.stdout.strip().endswith(f"-> {remote}/data")
+    assert {"manifest.json", "annotations/instances_train.json"} <= there(remote / "data")
+    command("anchors", "--data", f"{remote}/data", "--out", f"{remote}/anchors")
     model = parameters.load(Path("params.yaml")).models[0]
     fitted = json.loads(
-        Session().client("s3").get_object(Bucket=place.bucket, Key=f"{place.key}/anchors/{model}.json")["Body"].read()
+        Session().client("s3").get_object(Bucket=remote.bucket, Key=f"{remote.key}/anchors/{model}.json")["Body"].read()
     )
-    command("anchors", "--data", f"{place}/data", "--out", "local")
+    command("anchors", "--data", f"{remote}/data", "--out", "local")
     assert json.loads(Path(f"local/{model}.json").read_text()) == fitted
     assert not list(outbox().glob("*/*"))
 
 
-def run(place: Location, **changes: Any) -> dict[str, Any]:
+def run(remote: Location, **changes: Any) -> dict[str, Any]:
     """`prepare` in this process; `stage` may replace it."""
     stage = changes.pop("stage", prepare.run)
     overrides = [f"{key}={value}" for key, value in {**SMALL, **changes}.items()]
     params = parameters.load(Path("params.yaml"), overrides)
-    return stage_paths.run("prepare", stage, params, {"out": str(place)}, silent)
+    return stage_paths.run("prepare", stage, params, {"out": str(remote)}, silent)
 
 
 def test_a_result_is_kept_when_the_store_goes_down_and_not_computed_again(
-    place: Location, store, monkeypatch: pytest.MonkeyPatch
+    remote: Location, store, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
     computed = []
@@ -104,16 +104,16 @@ def test_a_result_is_kept_when_the_store_goes_down_and_not_computed_again(
             return result
 
         with pytest.raises(TryAgain, match=r"is kept in .*runs/outbox/results/.*: run `scaled-yolov4 sync`"):
-            run(place, stage=stage)
+            run(remote, stage=stage)
         proxy.state = "through"
-        assert run(place, stage=stage) == computed[0]
+        assert run(remote, stage=stage) == computed[0]
         assert len(computed) == 1
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
-    assert "manifest.json" in there(place)
+    assert "manifest.json" in there(remote)
     assert not list(outbox().glob("results/*"))
 
 
-def test_sync_sends_what_was_kept(place: Location, store, monkeypatch: pytest.MonkeyPatch):
+def test_sync_sends_what_was_kept(remote: Location, store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
     with FaultyProxy(store.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -123,15 +123,15 @@ def test_sync_sends_what_was_kept(place: Location, store, monkeypatch: pytest.Mo
             return prepare.run(*args, **options)
 
         with pytest.raises(TryAgain):
-            run(place, stage=stage)
+            run(remote, stage=stage)
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
-    assert process("sync").stdout.strip() == f"sync: results -> {place}"
-    assert "manifest.json" in there(place)
+    assert process("sync").stdout.strip() == f"sync: results -> {remote}"
+    assert "manifest.json" in there(remote)
     assert command("sync").stdout == ""
 
 
 def test_other_parameters_are_computed_although_a_result_is_kept(
-    place: Location, store, monkeypatch: pytest.MonkeyPatch
+    remote: Location, store, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
     with FaultyProxy(store.endpoint) as proxy:
@@ -142,23 +142,23 @@ def test_other_parameters_are_computed_although_a_result_is_kept(
             return prepare.run(*args, **options)
 
         with pytest.raises(TryAgain):
-            run(place, stage=stage)
+            run(remote, stage=stage)
         proxy.state = "through"
-        assert run(place, seed=99)["train_images"] == 12
+        assert run(remote, seed=99)["train_images"] == 12
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
-    manifest = Session().client("s3").get_object(Bucket=place.bucket, Key=f"{place.key}/manifest.json")["Body"].read()
+    manifest = Session().client("s3").get_object(Bucket=remote.bucket, Key=f"{remote.key}/manifest.json")["Body"].read()
     assert json.loads(manifest)["source"]["seed"] == 99
 
 
-def test_a_missing_input_is_one_line_before_any_work(place: Location):
-    done = command("anchors", "--data", f"{place}/nothing", "--out", f"{place}/anchors", code=2)
+def test_a_missing_input_is_one_line_before_any_work(remote: Location):
+    done = command("anchors", "--data", f"{remote}/nothing", "--out", f"{remote}/anchors", code=2)
     assert done.stderr.strip() == (
-        f"error: {place}/nothing: nothing there; run the stage that makes it, or correct the address"
+        f"error: {remote}/nothing: nothing there; run the stage that makes it, or correct the address"
     )
 
 
 def test_a_location_that_cannot_be_written_is_reported_before_any_work(
-    place: Location, monkeypatch: pytest.MonkeyPatch
+    remote: Location, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 
@@ -166,17 +166,17 @@ def test_a_location_that_cannot_be_written_is_reported_before_any_work(
         raise AssertionError("the stage ran")
 
     with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY does not match AWS_ACCESS_KEY_ID"):
-        run(place, stage=stage)
+        run(remote, stage=stage)
 
 
 @pytest.mark.parametrize("address", ["s3:/bucket/x", "gs://bucket/x", "s3://b/../x"])
-def test_an_address_of_another_kind_is_refused(place: Location, address: str):
+def test_an_address_of_another_kind_is_refused(remote: Location, address: str):
     done = command("prepare", "--out", address, code=2)
     assert done.stderr.startswith(f"error: {address}: ")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_unfinished_work_is_kept_in_step_with_the_store(place: Location, monkeypatch: pytest.MonkeyPatch):
+def test_unfinished_work_is_kept_in_step_with_the_store(remote: Location, monkeypatch: pytest.MonkeyPatch):
     """What a stage leaves in `work` is in the store while it runs and when it fails; the next one resumes from it."""
     monkeypatch.setattr(stage_paths, "MIRROR_EVERY_S", 0.1)
     params, seen = parameters.load(Path("params.yaml")), []
@@ -189,29 +189,29 @@ def test_unfinished_work_is_kept_in_step_with_the_store(place: Location, monkeyp
 
     for number in (1, 2):
         with pytest.raises(UserError, match="killed"):
-            stage_paths.run("train", stage, params, {"work": f"{place}/work"}, silent)
-        assert there(place / "work") == {f"step-{each}/state.json" for each in range(1, number + 1)}
+            stage_paths.run("train", stage, params, {"work": f"{remote}/work"}, silent)
+        assert there(remote / "work") == {f"step-{each}/state.json" for each in range(1, number + 1)}
         Path("runs").rename(f"lost-{number}")  # another machine
     assert seen == [[], ["step-1"]]
 
 
 @pytest.mark.slow
-def test_a_training_from_the_store_to_the_store(place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_training_from_the_store_to_the_store(remote: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     model = parameters.load(Path("params.yaml")).models[0]
     Path("hyp.yaml").write_text("hyp: {}\n")
-    connect().put_object(Bucket=place.bucket, Key=(place / "hyp.yaml").key, Body=b"hyp: {}\n")
-    process("prepare", "--out", f"{place}/data")
-    process("anchors", "--data", f"{place}/data", "--out", f"{place}/anchors")
-    fitted = f"{place}/anchors/{model}.json"
-    first = ["train", "--data", f"{place}/data", "--anchors", fitted, "--hyp", f"{place}/hyp.yaml"]
-    process(*first, "--out", f"{place}/train", "--work", f"{place}/work")
-    assert there(place / "train") == {"model.safetensors", "curves.csv", "train.json"}
-    assert not [path for path in there(place / "work") if "step-" in path]  # finished work is removed there too
-    process(*first, "--out", "tuned", "--start-from", f"{place}/train/model.safetensors")
+    connect().put_object(Bucket=remote.bucket, Key=(remote / "hyp.yaml").key, Body=b"hyp: {}\n")
+    process("prepare", "--out", f"{remote}/data")
+    process("anchors", "--data", f"{remote}/data", "--out", f"{remote}/anchors")
+    fitted = f"{remote}/anchors/{model}.json"
+    first = ["train", "--data", f"{remote}/data", "--anchors", fitted, "--hyp", f"{remote}/hyp.yaml"]
+    process(*first, "--out", f"{remote}/train", "--work", f"{remote}/work")
+    assert there(remote / "train") == {"model.safetensors", "curves.csv", "train.json"}
+    assert not [path for path in there(remote / "work") if "step-" in path]  # finished work is removed there too
+    process(*first, "--out", "tuned", "--start-from", f"{remote}/train/model.safetensors")
     started = json.loads(Path("tuned/train.json").read_text())["started_from"]
     assert started["file"].endswith("train/model.safetensors")
-    weights = ["--weights", f"{place}/train/model.safetensors"]
-    process("evaluate", "--data", f"{place}/data", *weights, "--out", f"{place}/evaluate")
-    assert "metrics.json" in there(place / "evaluate")
+    weights = ["--weights", f"{remote}/train/model.safetensors"]
+    process("evaluate", "--data", f"{remote}/data", *weights, "--out", f"{remote}/evaluate")
+    assert "metrics.json" in there(remote / "evaluate")

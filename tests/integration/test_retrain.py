@@ -104,7 +104,7 @@ def test_what_was_judged_already_is_not_trained_again(source: CocoFolder, tmp_pa
 def test_force_trains_whatever_changed(source: CocoFolder):
     retrain.run(load_params(), dry_run=True, force=True)
     record = json.loads(Path(f"outputs/retrain/{MODEL}/decision.json").read_text())
-    assert (record["action"], record["reason"]) == ("scratch", "asked for, whatever changed")
+    assert (record["action"], record["reason"]) == ("scratch", "requested with --force")
     assert record["diff"]["fraction"] == 0  # the comparison is recorded as well
 
 

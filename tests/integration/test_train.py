@@ -38,7 +38,7 @@ from yolo_core.train import step as training_step
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> Path:
     """A folder with a prepared dataset, anchors and MLflow's database."""
     folder = tmp_path_factory.mktemp("train")
     mlflow_database(folder)
@@ -46,9 +46,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[P
 
 
 @pytest.fixture
-def tracking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def tracking(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's database of the folder."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
@@ -69,14 +69,14 @@ def config(**changes: Any) -> TrainConfig:
     return replace(plain, **changes)
 
 
-def train_here(place: Path, settings: TrainConfig, **options: Any):
-    return fit(settings, load_split(place / "data", "train"), load_split(place / "data", "val"), **options)
+def train_here(project: Path, settings: TrainConfig, **options: Any):
+    return fit(settings, load_split(project / "data", "train"), load_split(project / "data", "val"), **options)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(place: Path) -> Any:
+def undisturbed(project: Path) -> Any:
     """The result of a training in this process that ran from its start to its end."""
-    return train_here(place, config())
+    return train_here(project, config())
 
 
 class Stopped(Exception):
@@ -102,15 +102,15 @@ def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize("changes", [{}, {"multi_scale": True, "precision": "fp32", "loader_workers": 1}])
 def test_a_training_stopped_anywhere_ends_as_if_it_had_not_been(
-    place: Path, tmp_path: Path, undisturbed: Any, changes: dict[str, Any]
+    project: Path, tmp_path: Path, undisturbed: Any, changes: dict[str, Any]
 ) -> None:
     settings = config(**changes)
-    whole = train_here(place, settings) if changes else undisturbed
+    whole = train_here(project, settings) if changes else undisturbed
     rows: list[dict[str, Any]] = []
     for step in (5, 6, 7):  # 5 in, then 6 and 7 further on
         with pytest.raises(Stopped):
-            train_here(place, settings, work=tmp_path, on_epoch=rows.append, progress=stop_at(step))
-    resumed = train_here(place, settings, work=tmp_path, on_epoch=rows.append)
+            train_here(project, settings, work=tmp_path, on_epoch=rows.append, progress=stop_at(step))
+    resumed = train_here(project, settings, work=tmp_path, on_epoch=rows.append)
     assert 0 < resumed.resumed_at < resumed.steps == STEPS
     assert equal(resumed.model, whole.model)
     assert resumed.rows == whole.rows
@@ -119,16 +119,16 @@ def test_a_training_stopped_anywhere_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize(("question", "rows"), [(5, 1), (9, 1)], ids=["at a step", "in the evaluation of epoch 2"])
-def test_a_training_asked_to_stop_writes_a_checkpoint_and_ends_as_if_it_had_not_been(
-    place: Path, tmp_path: Path, undisturbed: Any, question: int, rows: int
+def test_a_stopped_training_writes_a_checkpoint_and_ends_as_if_it_had_not_been(
+    project: Path, tmp_path: Path, undisturbed: Any, question: int, rows: int
 ) -> None:
     asked = iter(range(1, 1000))  # once a step of the 4 of an epoch, and before each batch of an evaluation
-    with pytest.raises(TryAgain, match=rf"asked to stop at step \d+ of {STEPS}; the same command continues"):
-        train_here(place, config(), work=tmp_path, should_stop=lambda: next(asked) >= question)
+    with pytest.raises(TryAgain, match=rf"stopped on request at step \d+ of {STEPS}; the same command continues"):
+        train_here(project, config(), work=tmp_path, should_stop=lambda: next(asked) >= question)
     state = json.loads((checkpoint.found(tmp_path)[0] / checkpoint.STATE).read_text())
     assert state["step"] in (question, question + 1) if question < 9 else state["step"] == 8
     assert len(state["rows"]) == rows
-    resumed = train_here(place, config(), work=tmp_path)
+    resumed = train_here(project, config(), work=tmp_path)
     assert resumed.resumed_at == state["step"]
     assert equal(resumed.model, undisturbed.model)
     assert resumed.rows == undisturbed.rows
@@ -161,8 +161,8 @@ test_train.train_here(Path(sys.argv[2]), test_train.config(stall_limit_s=5), pro
 """
 
 
-def test_a_process_that_makes_no_step_shows_its_stacks_and_ends(place: Path) -> None:
-    words = [sys.executable, "-c", STALLED, str(Path(__file__).parent), str(place)]
+def test_a_process_that_makes_no_step_shows_its_stacks_and_ends(project: Path) -> None:
+    words = [sys.executable, "-c", STALLED, str(Path(__file__).parent), str(project)]
     support = {**os.environ, "PYTHONPATH": f"{Path(small_training.__file__).parent}:{small_training.ROOT}"}
     done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=support)
     assert done.returncode == 1
@@ -171,23 +171,23 @@ def test_a_process_that_makes_no_step_shows_its_stacks_and_ends(place: Path) -> 
 
 
 def test_a_damaged_checkpoint_costs_steps_and_not_the_result(
-    place: Path, tmp_path: Path, undisturbed: Any, caplog: pytest.LogCaptureFixture
+    project: Path, tmp_path: Path, undisturbed: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Stopped):
-        train_here(place, config(), work=tmp_path, progress=stop_at(13))
+        train_here(project, config(), work=tmp_path, progress=stop_at(13))
     newest, before = checkpoint.found(tmp_path)
     (newest / checkpoint.TENSORS).write_bytes(b"nothing")
-    resumed = train_here(place, config(), work=tmp_path)
+    resumed = train_here(project, config(), work=tmp_path)
     assert f"{newest} is damaged" in caplog.text
     assert resumed.resumed_at == int(before.name.removeprefix("step-"))
     assert equal(resumed.model, undisturbed.model)
 
 
-def test_a_checkpoint_of_other_parameters_is_refused(place: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_parameters_is_refused(project: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        train_here(place, config(), work=tmp_path, progress=stop_at(5))
+        train_here(project, config(), work=tmp_path, progress=stop_at(5))
     with pytest.raises(UserError, match=r"seed: 0 there, 1 here"):
-        train_here(place, config(seed=1), work=tmp_path)
+        train_here(project, config(seed=1), work=tmp_path)
 
 
 def test_only_what_determines_the_result_is_its_identity() -> None:
@@ -203,45 +203,45 @@ def test_the_identity_is_that_of_earlier_versions_so_that_their_checkpoints_are_
     assert checkpoint.digest(settings.identity()) == known
 
 
-def test_a_training_without_a_work_folder_stops_at_once(place: Path) -> None:
+def test_a_training_without_a_work_folder_stops_at_once(project: Path) -> None:
     asked = iter(range(1, 1000))
-    with pytest.raises(TryAgain, match=rf"asked to stop at step 2 of {STEPS}$"):
-        train_here(place, config(), should_stop=lambda: next(asked) >= 2)
+    with pytest.raises(TryAgain, match=rf"stopped on request at step 2 of {STEPS}$"):
+        train_here(project, config(), should_stop=lambda: next(asked) >= 2)
 
 
 @pytest.mark.parametrize(("ends_at", "steps"), [(2, 8), (3, 16)], ids=["evaluated", "not evaluated: the next that is"])
-def test_a_training_ends_early_where_the_caller_says_so(place: Path, ends_at: int, steps: int) -> None:
-    whole = train_here(place, config())
-    early = train_here(place, config(), on_epoch=lambda row: row["epoch"] >= ends_at)
+def test_a_training_ends_early_where_the_caller_says_so(project: Path, ends_at: int, steps: int) -> None:
+    whole = train_here(project, config())
+    early = train_here(project, config(), on_epoch=lambda row: row["epoch"] >= ends_at)
     assert (early.ended_early, early.steps, whole.ended_early) == (True, steps, False)
     assert early.rows == whole.rows[: steps // 4]
     assert early.best["epoch"] <= steps // 4
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_with_advice(place: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training_with_advice(project: Path) -> None:
     wild = Hyperparameters(lr0=1e9, warmup_epochs=0, warmup_iterations=0)
     with pytest.raises(UserError, match=r"not finite at step \d+ \(epoch \d+\); lower train.hyp.lr0") as caught:
-        train_here(place, config(phases=(Phase(5, wild),)))
+        train_here(project, config(phases=(Phase(5, wild),)))
     assert "\n" not in str(caught.value)
 
 
-def test_without_objects_to_validate_on_there_is_no_ap(place: Path) -> None:
-    val = load_split(place / "data", "val")
-    annotations = place / "without.json"
+def test_without_objects_to_validate_on_there_is_no_ap(project: Path) -> None:
+    val = load_split(project / "data", "val")
+    annotations = project / "without.json"
     content = json.loads(val.annotation_path.read_text())
     annotations.write_text(json.dumps({**content, "annotations": []}))
     empty = replace(val, annotation_path=annotations, labels=[labels[:0] for labels in val.labels])
-    trained = fit(config(), load_split(place / "data", "train"), empty)
+    trained = fit(config(), load_split(project / "data", "train"), empty)
     assert {row["AP"] for row in trained.rows} == {None}
     assert (trained.best["AP"], trained.best["AP50"], trained.best["fitness"]) == (None, None, 0)
     assert trained.best["epoch"] == 5, "of equals the one that was trained longest"
 
 
-def test_the_result_is_a_detector_with_curves_and_a_summary(place: Path, tracking: None) -> None:
-    said = run(place, "plain", "train.epochs=2", "train.amp='off'")
-    loaded = load_detector(place / "plain" / "model.safetensors")
-    record = json.loads((place / "plain" / "train.json").read_text())
-    lines = (place / "plain" / "curves.csv").read_text().splitlines()
+def test_the_result_is_a_detector_with_curves_and_a_summary(project: Path, tracking: None) -> None:
+    said = run(project, "plain", "train.epochs=2", "train.amp='off'")
+    loaded = load_detector(project / "plain" / "model.safetensors")
+    record = json.loads((project / "plain" / "train.json").read_text())
+    lines = (project / "plain" / "curves.csv").read_text().splitlines()
     assert loaded.classes == [str(digit) for digit in range(10)]
     assert loaded.size == SIZE
     assert lines[0] == "epoch,step,lr,box,obj,cls,loss,AP,AP50"
@@ -250,23 +250,23 @@ def test_the_result_is_a_detector_with_curves_and_a_summary(place: Path, trackin
     assert record["fitness"] == pytest.approx(0.9 * record["AP"] + 0.1 * record["AP50"])
     assert record["mlflow_run_id"]
     assert said["AP50"] == record["AP50"]
-    assert [p.name for p in (place / "plain-work" / "train" / MODEL).iterdir()] == ["lock"]
+    assert [p.name for p in (project / "plain-work" / "train" / MODEL).iterdir()] == ["lock"]
 
 
 def test_fine_tuning_takes_over_what_fits_and_leaves_the_frozen_parts(
-    place: Path, tmp_path: Path, tracking: None
+    project: Path, tmp_path: Path, tracking: None
 ) -> None:
     torch.manual_seed(3)
     source = build_model(MODEL, num_classes=2, width=0.25)
     start = tmp_path / "start.safetensors"
     save_detector(start, source, classes=["a", "b"], size=SIZE)
     changes = ["train.epochs=1", "train.width=0.25", "train.freeze=[body.stem]", f"train.weights={start}"]
-    run(place, "tuned", *changes)
-    record = json.loads((place / "tuned" / "train.json").read_text())["started_from"]
+    run(project, "tuned", *changes)
+    record = json.loads((project / "tuned" / "train.json").read_text())["started_from"]
     assert record["file"] == str(start)
     assert sorted({name.split(".")[0] for name in record["loaded"]}) == ["body"]
     assert sorted(record["fresh"]) == sorted(f"head.{name}" for name in source.head.state_dict())
-    tuned = load_detector(place / "tuned" / "model.safetensors").model
+    tuned = load_detector(project / "tuned" / "model.safetensors").model
     assert equal(tuned.body.get_submodule("stem"), source.body.get_submodule("stem"))  # BatchNorm statistics as well
     assert not equal(tuned.body.get_submodule("stage2"), source.body.get_submodule("stage2"))
 
@@ -279,21 +279,21 @@ def test_fine_tuning_takes_over_what_fits_and_leaves_the_frozen_parts(
         ("train.width=0", r"train.width = 0: .*greater than 0"),
     ],
 )
-def test_wrong_starts_are_one_line(place: Path, tracking: None, change: str, message: str) -> None:
+def test_wrong_starts_are_one_line(project: Path, tracking: None, change: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        run(place, "wrong", change)
+        run(project, "wrong", change)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 3)])
 def test_a_training_ended_at_any_step_gives_the_same_bits_by_the_same_command(
-    place: Path, tracking: None, whole: Path, sign: int, code: int
+    project: Path, tracking: None, whole: Path, sign: int, code: int
 ) -> None:
     target = random.randrange(2, STEPS - 3)
     for attempt in range(10):  # a signal may come after the end
         name = f"ended-{sign}-{attempt}"
-        work = place / f"{name}-work" / "train" / MODEL
-        process = started(command(place, name), small_training.ROOT)
+        work = project / f"{name}-work" / "train" / MODEL
+        process = started(command(project, name), small_training.ROOT)
         try:
             wait_for_step(work, target, process)
             time.sleep(random.random() / 4)
@@ -308,21 +308,21 @@ def test_a_training_ended_at_any_step_gives_the_same_bits_by_the_same_command(
     if sign == signal.SIGTERM:
         newest = max(path.stat().st_mtime for path in work.glob("*/checkpoints/step-*/SHA256SUMS"))
         assert sent <= newest <= time.time()
-    run(place, name)
-    assert json.loads((place / name / "train.json").read_text())["resumed_at_step"] > 0
+    run(project, name)
+    assert json.loads((project / name / "train.json").read_text())["resumed_at_step"] > 0
     for file in ("model.safetensors", "curves.csv"):
-        same = (place / name / file).read_bytes() == (whole / file).read_bytes()
+        same = (project / name / file).read_bytes() == (whole / file).read_bytes()
         assert same, f"{file} differs after signal {sign} at step {target} or little later"
 
 
 @pytest.fixture(scope="module")
-def whole(place: Path) -> Path:
+def whole(project: Path) -> Path:
     """The results of a training that nothing disturbed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
         patch.delenv("RAY_ADDRESS", raising=False)
-        run(place, "whole")
-    return place / "whole"
+        run(project, "whole")
+    return project / "whole"
 
 
 def wait_for_step(work: Path, step: int, process: BaseProcess) -> None:
@@ -334,13 +334,13 @@ def wait_for_step(work: Path, step: int, process: BaseProcess) -> None:
     )
 
 
-def test_a_second_run_on_the_same_work_is_turned_away(place: Path) -> None:
-    folder = place / "locked-work" / "train" / MODEL
+def test_a_second_run_on_the_same_work_is_turned_away(project: Path) -> None:
+    folder = project / "locked-work" / "train" / MODEL
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another run is training yolov4-tiny there"):
-            run(place, "locked")
+            run(project, "locked")
 
 
 @pytest.mark.parametrize(
@@ -354,20 +354,20 @@ def test_a_second_run_on_the_same_work_is_turned_away(place: Path) -> None:
         ),
     ],
 )
-def test_wrong_anchors_are_named(place: Path, tmp_path: Path, content: str | None, expected: str) -> None:
+def test_wrong_anchors_are_named(project: Path, tmp_path: Path, content: str | None, expected: str) -> None:
     path = tmp_path / "anchors.json"
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError, match=expected) as caught:
-        train.configure(parameters(), MODEL, place / "data", path, None)
+        train.configure(parameters(), MODEL, project / "data", path, None)
     assert str(path) in str(caught.value)
 
 
-def test_hyperparameters_come_from_recipe_then_parameters_then_evolution(place: Path, tmp_path: Path) -> None:
+def test_hyperparameters_come_from_recipe_then_parameters_then_evolution(project: Path, tmp_path: Path) -> None:
     evolved = tmp_path / "hyp.yaml"
     evolved.write_text("hyp: {lr0: 0.02}\n")
     changes = "train.hyp={lr0: 0.03, box: 0.1}", "train.second_stage={epochs: 9, hyp: {scale: 0.8}}"
-    made = train.configure(parameters(*changes), MODEL, place / "data", place / "anchors.json", evolved)
+    made = train.configure(parameters(*changes), MODEL, project / "data", project / "anchors.json", evolved)
     first, second = made.phases
     recipe = get_spec(MODEL).hyp
     assert (first.epochs, second.epochs) == (5, 9)
@@ -375,7 +375,7 @@ def test_hyperparameters_come_from_recipe_then_parameters_then_evolution(place: 
     assert second.hyp == first.hyp.replace(scale=0.8)
     evolved.write_text("hyp: {learning: 1}\n")
     with pytest.raises(UserError, match="unknown hyperparameter 'learning'"):
-        train.configure(parameters(), MODEL, place / "data", place / "anchors.json", evolved)
+        train.configure(parameters(), MODEL, project / "data", project / "anchors.json", evolved)
 
 
 WORKERS = 2
@@ -418,13 +418,13 @@ def compute_in_double(patch: pytest.MonkeyPatch) -> list[Detections]:
     return scored
 
 
-def one_of_the_workers(rank: int, place: Path, folder: Path, changes: dict[str, Any], world: int) -> None:
+def one_of_the_workers(rank: int, project: Path, folder: Path, changes: dict[str, Any], world: int) -> None:
     torch.set_num_threads(1)
     scored = compute_in_double(pytest.MonkeyPatch())
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     settings = config(**changes)
     if distributed.form_team(settings.batch):
-        result = train_here(place, settings, work=folder / "work" / str(rank))
+        result = train_here(project, settings, work=folder / "work" / str(rank))
         if rank == 0:
             torch.save((distributed.world(), result.model.state_dict(), result.rows), folder / "result.pt")
             scored[-1].write(folder / "scored.json")
@@ -441,7 +441,7 @@ def one_of_the_workers(rank: int, place: Path, folder: Path, changes: dict[str, 
     ],
 )
 def test_several_workers_agree_with_one(
-    place: Path,
+    project: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
@@ -450,8 +450,8 @@ def test_several_workers_agree_with_one(
     team: int,
 ) -> None:
     scored = compute_in_double(monkeypatch)
-    alone = train_here(place, config(**changes))
-    arguments = place, tmp_path, changes, world
+    alone = train_here(project, config(**changes))
+    arguments = project, tmp_path, changes, world
     mp.start_processes(one_of_the_workers, arguments, world, start_method=START_METHOD)
     size, weights, rows = torch.load(tmp_path / "result.pt", weights_only=True)
     assert (alone.steps, size) == (steps, team)
@@ -476,20 +476,20 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_two_ray_workers_agree_with_one(place: Path, tracking: None, cluster: None) -> None:
+def test_two_ray_workers_agree_with_one(project: Path, tracking: None, cluster: None) -> None:
     together = "train.sync_bn=true", "train.amp='off'"
-    run(place, "alone", *together)
-    run(place, "together", *together, f"train.workers={WORKERS}")
-    one, two = (json.loads((place / name / "train.json").read_text()) for name in ("alone", "together"))
+    run(project, "alone", *together)
+    run(project, "together", *together, f"train.workers={WORKERS}")
+    one, two = (json.loads((project / name / "train.json").read_text()) for name in ("alone", "together"))
     assert (one["workers"], two["workers"]) == (1, WORKERS)
-    curves = [(place / name / "curves.csv").read_text().splitlines()[1:] for name in ("alone", "together")]
+    curves = [(project / name / "curves.csv").read_text().splitlines()[1:] for name in ("alone", "together")]
     first, expected = ([float(value) for value in rows[0].split(",")[3:7]] for rows in curves)
     assert first == pytest.approx(expected, rel=0.003)  # float32: rounding grows from step to step
     assert len(curves[0]) == len(curves[1]) == 5
 
 
 @pytest.mark.slow
-def test_a_mistake_found_by_a_ray_worker_is_one_line(place: Path, tracking: None, cluster: None) -> None:
+def test_a_mistake_found_by_a_ray_worker_is_one_line(project: Path, tracking: None, cluster: None) -> None:
     with pytest.raises(UserError, match=r"batch.* 3: .*workers") as caught:
-        run(place, "mistake", "train.batch=3", f"train.workers={WORKERS}")
+        run(project, "mistake", "train.batch=3", f"train.workers={WORKERS}")
     assert "\n" not in str(caught.value)

@@ -17,16 +17,16 @@ IMAGES = STEPS * 4  # a batch
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> Path:
     folder = tmp_path_factory.mktemp("metrics")
     mlflow_database(folder)
     return prepared(folder)
 
 
 @pytest.fixture
-def tracking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def tracking(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's database of the folder."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
@@ -47,11 +47,11 @@ def exported_by_ray(address: str) -> Figures:
     }
 
 
-def test_a_training_in_this_process_pushes(place: Path, tracking: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_in_this_process_pushes(project: Path, tracking: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "PERIOD_S", 0.02)
     with KeptPushes() as kept:
         monkeypatch.setenv(GATEWAY_VARIABLE, kept.url)
-        run(place, "pushed")
+        run(project, "pushed")
     pushed = [figures for how, _, figures in kept.pushes if how == "PUT"]
     assert kept.pushes[-1][0] == "DELETE"
     names = {name.removeprefix(PREFIX) for figures in pushed for name in figures}
@@ -65,12 +65,12 @@ def test_a_training_in_this_process_pushes(place: Path, tracking: None, monkeypa
 
 @pytest.mark.slow
 def test_a_training_on_a_cluster_exports_through_the_agent_of_ray(
-    place: Path, tracking: None, agent: str, monkeypatch: pytest.MonkeyPatch
+    project: Path, tracking: None, agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "the cluster of this test")  # already connected to
     seen: Figures = {}
     before = time.time()
-    run(place, "on-ray", "train.workers=1")
+    run(project, "on-ray", "train.workers=1")
     after = time.time()
 
     def all_images_exported() -> bool:

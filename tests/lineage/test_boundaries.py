@@ -54,9 +54,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 import small_training
-place = Path(sys.argv[1])
-small_training.prepared(place)
-small_training.run(place, "out", "train.epochs=1")
+project = Path(sys.argv[1])
+small_training.prepared(project)
+small_training.run(project, "out", "train.epochs=1")
 print(*(name for name in sys.modules if name.partition(".")[0] in ("components", "yolo_core")), sep="\\n")
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components import params
-from components.lineage.record import ASKED_VARIABLE, IMAGE_VARIABLE, lineage, parameters_digest
+from components.lineage.record import IMAGE_VARIABLE, REQUESTED_VARIABLE, lineage, parameters_digest
 from components.training import configuration
 from yolo_core.models import get_spec
 
@@ -52,7 +52,7 @@ def test_a_device_that_this_machine_lacks_is_no_obstacle() -> None:
 
 def test_a_pipeline_names_its_image_and_the_requested_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMAGE_VARIABLE, "registry/name:1")
-    monkeypatch.setenv(ASKED_VARIABLE, json.dumps({MODEL: "before"}))
+    monkeypatch.setenv(REQUESTED_VARIABLE, json.dumps({MODEL: "before"}))
     made_of = lineage(load(), MODEL, "data")
     assert (made_of["data"], made_of["parameters"], made_of["image"]) == ("data", "before", "registry/name:1")
     assert lineage(load(), "yolov7", "data")["parameters"] == parameters_digest(load(), "yolov7")

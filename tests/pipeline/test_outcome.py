@@ -30,7 +30,7 @@ RUN = "run-1"
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Callable[[Path], str]) -> Iterator[Path]:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Callable[[Path], str]) -> Iterator[Path]:
     """A working folder with a database; a step's process ends with its variables, here they are taken back."""
     before = dict(os.environ)
     monkeypatch.chdir(tmp_path)
@@ -41,10 +41,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Call
 
 
 @pytest.fixture
-def params(place: Path) -> dsl.Artifact:
+def params(project: Path) -> dsl.Artifact:
     """What the first step leaves."""
-    (place / "params").write_text(TEXT)
-    return dsl.Artifact(uri=str(place / "params"), metadata=variables(RUN, f"sqlite:///{place}/mlflow.db", "image:1"))
+    (project / "params").write_text(TEXT)
+    return dsl.Artifact(
+        uri=str(project / "params"), metadata=variables(RUN, f"sqlite:///{project}/mlflow.db", "image:1")
+    )
 
 
 def ended(state: str = "SUCCEEDED", message: str = "", *, ray_jobs: bool = False, text: str = TEXT) -> None:
@@ -76,40 +78,40 @@ def recorded(experiment: str = "scaled-yolov4") -> tuple[str, str, str]:
     return tags["scaled_yolov4.outcome"], tags["scaled_yolov4.reason"], run.info.status
 
 
-def decided(params: dsl.Artifact, place: Path, **actions: str) -> None:
+def decided(params: dsl.Artifact, project: Path, **actions: str) -> None:
     """Decisions of `retrain`, as it records them."""
     os.environ.update(params.metadata)
-    settings = parameters.load(place / "params")
+    settings = parameters.load(project / "params")
     for model, action in actions.items():
-        with tracking.stage_run(settings, place, "retrain", model) as run:
+        with tracking.stage_run(settings, project, "retrain", model) as run:
             run.tag(action=action)
 
 
-def test_a_run_that_changed_nothing_is_recorded_as_unchanged(params: dsl.Artifact, place: Path) -> None:
-    decided(params, place, a="unchanged", b="unchanged")
+def test_a_run_that_changed_nothing_is_recorded_as_unchanged(params: dsl.Artifact, project: Path) -> None:
+    decided(params, project, a="unchanged", b="unchanged")
     ended()
     assert recorded() == ("unchanged", "a: unchanged, b: unchanged", "FINISHED")
 
 
-def test_a_run_that_trained_says_what(params: dsl.Artifact, place: Path) -> None:
-    decided(params, place, a="unchanged", b="fine-tune")
+def test_a_run_that_trained_says_what(params: dsl.Artifact, project: Path) -> None:
+    decided(params, project, a="unchanged", b="fine-tune")
     ended()
     ended()  # Kubeflow may run a step again
     assert recorded() == ("succeeded", "a: unchanged, b: fine-tune", "FINISHED")
 
 
-def test_a_failure_has_the_reason_that_its_step_noted(params: dsl.Artifact, place: Path) -> None:
+def test_a_failure_has_the_reason_that_its_step_noted(params: dsl.Artifact, project: Path) -> None:
     note_failure(params, "prepare", "error: nowhere: no such folder")
     ended("FAILED", "Task exit-handler-1 failed.")
     assert recorded() == ("failed", "prepare: error: nowhere: no such folder", "FAILED")
 
 
-def test_without_a_note_it_is_what_kubeflow_says(place: Path) -> None:
+def test_without_a_note_it_is_what_kubeflow_says(project: Path) -> None:
     ended("FAILED", "the node was lost")
     assert recorded() == ("failed", "the node was lost", "FAILED")
 
 
-def test_parameters_that_cannot_be_read_are_the_reason(place: Path) -> None:
+def test_parameters_that_cannot_be_read_are_the_reason(project: Path) -> None:
     ended("FAILED", "Task exit-handler-1 failed.", text=TEXT.replace("seed: 0", "seed: -1"))
     outcome, reason, _ = recorded()
     assert outcome == "failed"
@@ -126,12 +128,12 @@ def ray_job(run: str) -> RayJob:
 
 
 @pytest.fixture
-def server(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
+def server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
     """A cluster with a RayJob of this run and one of another."""
     with KubernetesServer() as running:
-        monkeypatch.setenv("KUBECONFIG", str(running.kubeconfig(place / "kubeconfig")))
-        (place / "namespace").write_text("ml")
-        monkeypatch.setattr(api, "OWN_NAMESPACE", place / "namespace")
+        monkeypatch.setenv("KUBECONFIG", str(running.kubeconfig(project / "kubeconfig")))
+        (project / "namespace").write_text("ml")
+        monkeypatch.setattr(api, "OWN_NAMESPACE", project / "namespace")
         for run in (RUN, "run-2"):
             RayJobsApi("ml", connect()).create(manifest(ray_job(run)))
         yield running
@@ -144,9 +146,9 @@ def test_the_rayjobs_of_the_run_are_deleted(server: KubernetesServer) -> None:
 
 
 def test_a_cluster_that_refuses_does_not_keep_the_outcome_from_being_recorded(
-    server: KubernetesServer, place: Path, capsys: pytest.CaptureFixture[str]
+    server: KubernetesServer, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (place / "namespace").unlink()
+    (project / "namespace").unlink()
     with pytest.raises(SystemExit) as end:
         ended("FAILED", "cancelled", ray_jobs=True)
     assert end.value.code == 2
@@ -155,15 +157,15 @@ def test_a_cluster_that_refuses_does_not_keep_the_outcome_from_being_recorded(
 
 
 def test_an_unavailable_service_is_waited_for(
-    params: dsl.Artifact, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    params: dsl.Artifact, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """`promote` of a version in an MLflow that does not answer: exit code 3."""
     monkeypatch.setattr(stage, "WAITS_S", (0.01, 0.02))
     params.metadata["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
     registered = {"registered_model": "scaled-yolov4-yolov4-tiny", "version": 1, "inputs_sha256": "0"}
-    (place / "registered").write_text(json.dumps(registered))
+    (project / "registered").write_text(json.dumps(registered))
     with pytest.raises(SystemExit) as end:
-        run_stage("promote", params, registered=place / "registered", data=place, out=place / "out")
+        run_stage("promote", params, registered=project / "registered", data=project, out=project / "out")
     assert end.value.code == 3
     said = capfd.readouterr()
     assert said.out.splitlines() == ["promote: retrying in 0.01 s", "promote: retrying in 0.02 s"]
@@ -171,13 +173,13 @@ def test_an_unavailable_service_is_waited_for(
 
 
 def test_a_mistake_is_not_tried_again_and_its_reason_is_noted(
-    params: dsl.Artifact, place: Path, capfd: pytest.CaptureFixture[str]
+    params: dsl.Artifact, project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     wrong: dict[str, Any] = yaml.safe_load(TEXT)
-    wrong["prepare"] |= {"source": "coco-dir", "location": str(place / "nowhere")}
-    (place / "params").write_text(yaml.safe_dump(wrong))
+    wrong["prepare"] |= {"source": "coco-dir", "location": str(project / "nowhere")}
+    (project / "params").write_text(yaml.safe_dump(wrong))
     with pytest.raises(SystemExit) as end:
-        run_stage("prepare", params, out=place / "data")
+        run_stage("prepare", params, out=project / "data")
     assert end.value.code == 2
     said = capfd.readouterr()
     assert "trying again" not in said.out

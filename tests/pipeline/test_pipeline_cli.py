@@ -220,7 +220,7 @@ def test_an_unknown_run_is_one_line_and_exit_code_2(server: KfpServer) -> None:
         assert "run-99 not found" in error_line(result)
 
 
-@pytest.mark.parametrize("fault", [None, Fault("GET", "healthz", status=503, times=1000)], ids=["away", "503"])
+@pytest.mark.parametrize("fault", [None, Fault("GET", "healthz", status=503, times=1000)], ids=["down", "503"])
 def test_a_server_that_stays_away_is_exit_code_3(
     server: KfpServer, fault: Fault | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,7 +276,7 @@ def while_followed(server: KfpServer, play: Callable[[dict[str, Any]], None], *a
 
 
 def looked_at(server: KfpServer, times: int) -> None:
-    """Wait until the run was asked for so many times more."""
+    """Wait until the run was requested so many times more."""
     wanted = len(server.requests) + times
     until(lambda: len(server.requests) >= wanted, f"{times} requests more")
 

@@ -61,37 +61,40 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def driver(place: Path, name: str, *changes: str, **options: object) -> Iterator[subprocess.Popen]:
+def driver(project: Path, name: str, *changes: str, **options: object) -> Iterator[subprocess.Popen]:
     """The stage as a process, killed at the end of the block."""
-    home = place / f"{name}-cwd"
+    home = project / f"{name}-cwd"
     home.mkdir(exist_ok=True)
-    words = command(place, name, *changes, **options)
-    with (place / f"{name}.log").open("a") as log, subprocess.Popen(words, cwd=home, stdout=log, stderr=log) as process:
+    words = command(project, name, *changes, **options)
+    with (
+        (project / f"{name}.log").open("a") as log,
+        subprocess.Popen(words, cwd=home, stdout=log, stderr=log) as process,
+    ):
         try:
             yield process
         finally:
             process.kill()
 
 
-def finish(process: subprocess.Popen, place: Path, name: str, code: int = 0) -> None:
+def finish(process: subprocess.Popen, project: Path, name: str, code: int = 0) -> None:
     ended = process.wait(LIMIT_S)
-    assert ended == code, (place / f"{name}.log").read_text()[-5000:]
+    assert ended == code, (project / f"{name}.log").read_text()[-5000:]
 
 
-def train(place: Path, name: str, *changes: str, code: int = 0, **options: object) -> None:
+def train(project: Path, name: str, *changes: str, code: int = 0, **options: object) -> None:
     """Run the stage to its end."""
-    with driver(place, name, *changes, **options) as process:
-        finish(process, place, name, code)
+    with driver(project, name, *changes, **options) as process:
+        finish(process, project, name, code)
 
 
-def until(true: Callable[[], Any], process: subprocess.Popen, place: Path, name: str) -> Any:
+def until(true: Callable[[], Any], process: subprocess.Popen, project: Path, name: str) -> Any:
     """Poll `true` until its value is truthy, and return that value."""
-    return waiting.until(true, f"what the test waits for in {name}", process, place / f"{name}.log")
+    return waiting.until(true, f"what the test waits for in {name}", process, project / f"{name}.log")
 
 
-def checkpoint(place: Path, name: str) -> dict[str, Any]:
+def checkpoint(project: Path, name: str) -> dict[str, Any]:
     """The state in the newest checkpoint; step 0 before the first."""
-    found = sorted((place / f"{name}-work" / "train" / MODEL).glob("*/checkpoints/step-*/state.json"))
+    found = sorted((project / f"{name}-work" / "train" / MODEL).glob("*/checkpoints/step-*/state.json"))
     with contextlib.suppress(OSError):  # it may be replaced meanwhile
         if found:
             return json.loads(found[-1].read_text())

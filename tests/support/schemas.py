@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PLACES = [Path(os.environ.get("SCHEMAS") or ROOT / ".schemas"), ROOT.parent / "shared" / "schemas"]
-FOLDER = next((place for place in PLACES if place.is_dir()), PLACES[0])
+FOLDERS = [Path(os.environ.get("SCHEMAS") or ROOT / ".schemas"), ROOT.parent / "shared" / "schemas"]
+FOLDER = next((folder for folder in FOLDERS if folder.is_dir()), FOLDERS[0])
 
 
 @functools.cache

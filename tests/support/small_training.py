@@ -49,23 +49,23 @@ def prepared(folder: Path) -> Path:
     return folder
 
 
-def run(place: Path, name: str, *changes: str) -> dict[str, Any]:
-    """The stage, with results in place/name and unfinished work in place/name-work."""
+def run(project: Path, name: str, *changes: str) -> dict[str, Any]:
+    """The stage, with results in project/name and unfinished work in project/name-work."""
     return train.run(
         parameters(*changes),
         model=MODEL,
-        data=place / "data",
-        anchors=place / "anchors.json",
+        data=project / "data",
+        anchors=project / "anchors.json",
         hyp=None,
-        out=place / name,
-        work=place / f"{name}-work",
+        out=project / name,
+        work=project / f"{name}-work",
     )
 
 
-def command(place: Path, name: str, *changes: str, **options: object) -> list[str]:
+def command(project: Path, name: str, *changes: str, **options: object) -> list[str]:
     """The same as a command; options override its own."""
-    paths = {"data": place / "data", "out": place / name, "work": place / f"{name}-work", **options}
-    paths |= {"anchors": place / "anchors.json", "hyp": place / "hyp.yaml"}
+    paths = {"data": project / "data", "out": project / name, "work": project / f"{name}-work", **options}
+    paths |= {"anchors": project / "anchors.json", "hyp": project / "hyp.yaml"}
     words = [f"--model={MODEL}", *(f"--{k}={v}" for k, v in paths.items())]
     words += [f"--params={ROOT / 'params.yaml'}", *(f"-S{change}" for change in (*SETTINGS, *changes))]
     return [sys.executable, "-c", PROGRAM, "train", *words]

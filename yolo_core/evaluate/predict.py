@@ -42,7 +42,7 @@ def predict(
     size: longer side of the canvas, px; rect: canvases only as high and wide as their batch needs, multiples of
     `stride`, else all are size x size (for predictors of one fixed shape); autocast: precision of the forward pass.
     share: (i, n) takes part i of n, in whole batches of the same images as alone, so that the parts together are what
-    one worker finds. should_stop: asked before each batch.
+    one worker finds. should_stop: called before each batch.
     Raises Stopped when `should_stop` says so.
     """
     device = torch.device(device)

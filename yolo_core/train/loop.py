@@ -47,10 +47,10 @@ def fit(
     work: folder of the checkpoints, None for none; only the main worker's is used.
     on_log(step, losses, pace) and on_save(path of the checkpoint) are called on the main worker, on_epoch(row) on every
     one; where that returns True on one worker after an evaluation, the training is finished early.
-    should_stop: asked on every worker at each step and each batch of an evaluation; one that says so is enough. The
+    should_stop: called on every worker at each step and each batch of an evaluation; one True is enough. The
     training then ends at the next update of the weights, with a checkpoint; without a work folder it ends at once.
     Raises UserError for settings that do not fit the data or machine, Diverged when the loss is no longer finite,
-    TryAgain when it was asked to stop.
+    TryAgain when it was stopped.
     """
     began = time.monotonic()
     device = pick_device(config.device)
@@ -76,7 +76,7 @@ def _train(run: Run, progress: Progress) -> None:
         _step(run, batch)
         if run.step % CHECK_EVERY == 0:
             _check(run)
-        run.stop_requested = run.stop_requested or _asked_to_stop(run)
+        run.stop_requested = run.stop_requested or _stop_requested(run)
         if run.epoch_to_close and not run.can_stop:
             if _close_epoch(run):
                 return
@@ -154,7 +154,7 @@ def _diverged(run: Run, step: int) -> Diverged:
     )
 
 
-def _asked_to_stop(run: Run) -> bool:
+def _stop_requested(run: Run) -> bool:
     """The same answer on all workers. On a GPU it is not checked at every step, since that waits for the device."""
     if run.learner.device.type != "cpu" and run.step % CHECK_EVERY:
         return False
@@ -164,7 +164,7 @@ def _asked_to_stop(run: Run) -> bool:
 def _close_epoch(run: Run) -> bool:
     """Evaluate when it is time and add the epoch's row to the curves; whether `on_epoch` ends the training here.
 
-    When it is asked to stop during the evaluation nothing else changes, and the epoch is still to be closed.
+    When a stop is requested during the evaluation nothing else changes, and the epoch is still to be closed.
     """
     _check(run)
     ap = ap50 = None
@@ -199,7 +199,7 @@ def _save_if_possible(run: Run) -> None:
 
 
 def _stopped(run: Run) -> TryAgain:
-    """The end of a training that was asked to stop, once the main worker has written its files."""
+    """The end of a training that was stopped on request, once the main worker has written its files."""
     distributed.barrier()
-    line = f"{run.config.model}: training was asked to stop at step {run.step} of {run.schedule.steps}"
+    line = f"{run.config.model}: training stopped on request at step {run.step} of {run.schedule.steps}"
     return TryAgain(f"{line}; the same command continues from its last checkpoint" if run.work else line)

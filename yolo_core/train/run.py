@@ -61,7 +61,7 @@ class Run:
     at_update: bool = True
     """Whether the latest step updated the weights: between updates a checkpoint would lack the gradients."""
     stop_requested: bool = False
-    """Whether a worker was asked to stop: the training ends as soon as it can be resumed from there."""
+    """Whether any worker received a request to stop: the training ends as soon as it can be resumed from there."""
     checkpoint_due: bool = False
     """Whether the next update of the weights is followed by a checkpoint."""
 
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def can_stop(self) -> bool:
-        """Whether it was asked to stop, and nothing is lost by doing so now."""
+        """Whether a stop was requested and loses nothing now."""
         return self.stop_requested and (self.at_update or self.work is None)
 
     def took(self, seconds: float) -> None:

@@ -26,7 +26,7 @@ def fitness(ap: float | None, ap50: float | None) -> float:
 
 
 def evaluate(run: Run) -> tuple[float | None, float | None] | None:
-    """AP and AP50 of the average weights on the validation split, None without ground truth; None when asked to stop.
+    """AP and AP50 of the average weights on the validation split, None without ground truth; None when it was stopped.
 
     Every worker predicts its share of the images; the main worker scores what all have found.
     """
@@ -39,7 +39,7 @@ def evaluate(run: Run) -> tuple[float | None, float | None] | None:
 
 
 def _predicted(run: Run) -> Detections | None:
-    """What this worker detects on its share of the images; None when asked to stop."""
+    """What this worker detects on its share of the images; None when it was stopped."""
     settings = run.config.evaluation
     try:
         return predict(

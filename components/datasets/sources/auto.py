@@ -22,9 +22,9 @@ def resolve(params: Params) -> Resolved:
     location = _location(params)
     if location.is_file():
         return yolo_dir.resolve(params)
-    source, place = layouts.recognise(location, str(location))
-    at_place = params.prepare.model_copy(update={"location": str(place)})
-    return layouts.KINDS[source].resolve(params.model_copy(update={"prepare": at_place}))
+    source, folder = layouts.recognise(location, str(location))
+    prepare = params.prepare.model_copy(update={"location": str(folder)})
+    return layouts.KINDS[source].resolve(params.model_copy(update={"prepare": prepare}))
 
 
 def _location(params: Params) -> Path:

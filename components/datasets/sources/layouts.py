@@ -17,31 +17,31 @@ DEEPEST = 3  # folders that archives are wrapped in
 
 def read(root: Path, named: str, progress: Progress) -> RawDataset:
     """Read the layout at `root`, or in its only folder. named: its name in an error."""
-    source, place = recognise(root, named)
-    raw = KINDS[source].read(place, progress)
+    source, folder = recognise(root, named)
+    raw = KINDS[source].read(folder, progress)
     if raw.reading:
-        raw = replace(raw, reading=replace(raw.reading, why=_why(source, place)))
+        raw = replace(raw, reading=replace(raw.reading, why=_why(source, folder)))
     return raw
 
 
 def recognise(root: Path, named: str) -> tuple[str, Path]:
     """The source that reads it, and the folder. Raises UserError listing what was looked for."""
-    place = root
+    folder = root
     for _ in range(DEEPEST):
-        source = next((source for source, module in KINDS.items() if module.is_layout(place)), None)
+        source = next((source for source, module in KINDS.items() if module.is_layout(folder)), None)
         if source:
-            return source, place
-        below = [path for path in place.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+            return source, folder
+        below = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
         folders = [path for path in below if path.is_dir()]
         if len(folders) != 1:
             break
-        place = folders[0]
+        folder = folders[0]
     raise UserError(f"{named}: unknown layout; looked for {LOOKED_FOR}")
 
 
-def _why(source: str, place: Path) -> str:
+def _why(source: str, folder: Path) -> str:
     """Why it is read by this source, if others could read it, too."""
-    others = [other for other, module in KINDS.items() if other != source and module.is_layout(place)]
+    others = [other for other, module in KINDS.items() if other != source and module.is_layout(folder)]
     if not others:
         return ""
     return f", which is preferred to what {' and '.join(others)} would read there (prepare.source chooses)"

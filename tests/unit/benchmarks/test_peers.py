@@ -20,21 +20,21 @@ def test_ranges_without_a_device_are_made_on_the_given_one():
 @pytest.fixture
 def repository(tmp_path: Path) -> tuple[str, str]:
     """A repository with one file, and its commit."""
-    place = tmp_path / "repository"
-    place.mkdir()
-    (place / "model.py").write_text("layers = 3\n")
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "model.py").write_text("layers = 3\n")
     identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
     for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "one")):
-        subprocess.run(("git", *command), cwd=place, check=True)
-    commit = subprocess.run(("git", "rev-parse", "HEAD"), cwd=place, check=True, capture_output=True, text=True)
-    return place.as_uri(), commit.stdout.strip()
+        subprocess.run(("git", *command), cwd=folder, check=True)
+    commit = subprocess.run(("git", "rev-parse", "HEAD"), cwd=folder, check=True, capture_output=True, text=True)
+    return folder.as_uri(), commit.stdout.strip()
 
 
 def test_a_checkout_appears_once_it_is_complete(repository: tuple[str, str], tmp_path: Path):
-    place, (address, commit) = tmp_path / "peers" / "model", repository
+    folder, (address, commit) = tmp_path / "peers" / "model", repository
     with pytest.raises(subprocess.CalledProcessError):
-        fetch.checkout(address, "0" * 40, place)
-    assert not place.exists()
-    fetch.checkout(address, commit, place)
-    assert (place / "model.py").read_text() == "layers = 3\n"
-    assert [path.name for path in place.parent.iterdir()] == ["model"]
+        fetch.checkout(address, "0" * 40, folder)
+    assert not folder.exists()
+    fetch.checkout(address, commit, folder)
+    assert (folder / "model.py").read_text() == "layers = 3\n"
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]

@@ -32,15 +32,15 @@ def folder(tmp_path) -> Path:
     return write_split(tmp_path / "data", SIZES)
 
 
-def opened(folder: Path, place: Path, size: int = 64, **settings) -> DetectionDataset:
-    """The split of `folder` with its cache opened in `place`."""
-    data = load_split(folder, "train", cache=CacheSettings("disk", **{"folder": place, "content": "1", **settings}))
+def opened(folder: Path, cache: Path, size: int = 64, **settings) -> DetectionDataset:
+    """The split of `folder` with its cache opened in `cache`."""
+    data = load_split(folder, "train", cache=CacheSettings("disk", **{"folder": cache, "content": "1", **settings}))
     data.open_cache(size)
     return data
 
 
-def files(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if path.name != "lock")
+def files(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.iterdir() if path.name != "lock")
 
 
 def assert_same_pixels(data: DetectionDataset, size: int = 64) -> None:
@@ -65,17 +65,17 @@ def test_images_come_from_the_file_once_it_is_built(folder, tmp_path):
 
 
 def test_what_determines_the_pixels_names_the_file(folder, tmp_path):
-    place = tmp_path / "cache"
+    cache = tmp_path / "cache"
     for changes in ({}, {"size": 32}, {"content": "2"}, {"content": ""}):
-        opened(folder, place, **changes)
-    assert len(files(place)) == 4
+        opened(folder, cache, **changes)
+    assert len(files(cache)) == 4
     os.utime(folder / "images" / "train" / "0.png", (1, 1))
-    opened(folder, place)  # a digest of the content was given: times do not matter
-    assert len(files(place)) == 4
-    opened(folder, place, content="")
-    part = load_split(folder, "train", cache=CacheSettings("disk", folder=place, content="1")).subset([2, 0])
+    opened(folder, cache)  # a digest of the content was given: times do not matter
+    assert len(files(cache)) == 4
+    opened(folder, cache, content="")
+    part = load_split(folder, "train", cache=CacheSettings("disk", folder=cache, content="1")).subset([2, 0])
     part.open_cache(64)
-    assert len(files(place)) == 6
+    assert len(files(cache)) == 6
 
 
 @pytest.mark.parametrize("damage", ["truncated", "longer", "another file", "empty"])
@@ -124,9 +124,9 @@ def test_a_full_disk_is_left_alone(tmp_path, caplog):
     assert files(tmp_path / "cache") == []
 
 
-def _with_small_files(folder, place):
+def _with_small_files(folder, cache):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    data = opened(folder, place)
+    data = opened(folder, cache)
     os._exit(0 if data.open_cache(64) is None and data.image(0, 64).shape == (48, 64, 3) else 1)
 
 
@@ -147,9 +147,9 @@ def test_a_broken_image_ends_building_with_its_own_line(folder, tmp_path):
     assert files(tmp_path / "cache") == []
 
 
-def _build(folder, place, pipe, pause):
+def _build(folder, cache, pipe, pause):
     """Open the cache, `pause` seconds per image; send the images that were decoded here."""
-    data = load_split(folder, "train", cache=CacheSettings("disk", folder=place, content="1"))
+    data = load_split(folder, "train", cache=CacheSettings("disk", folder=cache, content="1"))
     load, decoded = data.load, []
 
     def slowly(index):
@@ -167,9 +167,9 @@ def _build(folder, place, pipe, pause):
 class Builder:
     """`_build` in a separate process that starts when told."""
 
-    def __init__(self, folder: Path, place: Path, pause: float):
+    def __init__(self, folder: Path, cache: Path, pause: float):
         self.pipe, there = multiprocessing.Pipe()
-        self.process = FORKS.Process(target=_build, args=(folder, place, there, pause))
+        self.process = FORKS.Process(target=_build, args=(folder, cache, there, pause))
         self.process.start()
         assert self.pipe.recv() == "ready"
 
@@ -186,16 +186,16 @@ def test_of_two_builders_one_builds_and_both_use_it(folder, tmp_path):
 
 
 def test_a_killed_builder_leaves_nothing_that_passes_for_complete(folder, tmp_path):
-    place = tmp_path / "cache"
-    killed = Builder(folder, place, pause=LIMIT_S)
+    cache = tmp_path / "cache"
+    killed = Builder(folder, cache, pause=LIMIT_S)
     killed.pipe.send("go")
-    until(lambda: place.exists() and files(place), "a file of the cache")
+    until(lambda: cache.exists() and files(cache), "a file of the cache")
     os.kill(killed.process.pid, signal.SIGKILL)
     killed.process.join(LIMIT_S)
-    (leftover,) = files(place)
+    (leftover,) = files(cache)
     assert leftover.name.startswith(".")
-    assert_same_pixels(opened(folder, place))
-    (whole,) = files(place)
+    assert_same_pixels(opened(folder, cache))
+    (whole,) = files(cache)
     assert not whole.name.startswith(".")
 
 
@@ -221,9 +221,9 @@ def test_batches_from_the_file_are_those_of_decoded_images(folder, tmp_path, cha
     assert plain == targets_and_pixels(CacheSettings("disk", folder=tmp_path / "cache"))
 
 
-def _rank(folder, place, pipe):
+def _rank(folder, cache, pipe):
     """Draw samples of every image; send the memory that this took (bytes, proportional share of shared pages)."""
-    data = opened(folder, place, size=1024)
+    data = opened(folder, cache, size=1024)
     hyp = Hyperparameters(hsv_h=0, hsv_s=0, hsv_v=0)
     training_sample(data, hyp, 64, 0, 0, 0, 1024)  # what is loaded once, and buffers
     pipe.recv()

@@ -23,17 +23,17 @@ def source(tmp_path, monkeypatch) -> CocoFolder:
     return folder
 
 
-def run(source: CocoFolder, place: Path) -> int:
+def run(source: CocoFolder, folder: Path) -> int:
     """How many images did not have to be read."""
     location = f"prepare.location={source.save()}"
     options = parameters("prepare.source=coco-dir", location, "prepare.max_bad_fraction=0.5")
-    return prepare.run(options, out=place / "out", work=place / "work")["unchanged"]
+    return prepare.run(options, out=folder / "out", work=folder / "work")["unchanged"]
 
 
-def fresh(source: CocoFolder, place: Path) -> dict[str, bytes]:
+def fresh(source: CocoFolder, folder: Path) -> dict[str, bytes]:
     """The folder as prepared without an index."""
-    prepare.run(parameters("prepare.source=coco-dir", f"prepare.location={source.root}"), out=place / "fresh")
-    return content(place / "fresh")
+    prepare.run(parameters("prepare.source=coco-dir", f"prepare.location={source.root}"), out=folder / "fresh")
+    return content(folder / "fresh")
 
 
 def image(source: CocoFolder) -> Path:

@@ -27,7 +27,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def place(store, request: pytest.FixtureRequest) -> Location:
+def remote(store, request: pytest.FixtureRequest) -> Location:
     """A prefix of the test's own."""
     return Location(store.bucket, f"tests/{request.node.name.replace('[', '-').replace(']', '')}")
 
@@ -51,21 +51,21 @@ def written(path: Path, size: int, seed: int = 0) -> Path:
     return path
 
 
-def there_and_back(path: Path, place: Location) -> bytes:
-    with reaching(place):
+def there_and_back(path: Path, remote: Location) -> bytes:
+    with reaching(remote):
         client = connect()
-        transfer.upload(client, path, place)
+        transfer.upload(client, path, remote)
         back = path.with_name("back")
-        transfer.download(client, place, back)
+        transfer.download(client, remote, back)
     assert {each.name for each in path.parent.iterdir()} == {path.name, "back"}  # no temporary file is left
     return back.read_bytes()
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, checksums.PART_BYTES, checksums.PART_BYTES + 1, 3 * checksums.PART_BYTES])
-def test_a_file_survives_a_round_trip(place: Location, tmp_path: Path, size: int):
+def test_a_file_survives_a_round_trip(remote: Location, tmp_path: Path, size: int):
     path = written(tmp_path / "file", size)
-    assert there_and_back(path, place) == path.read_bytes()
-    listed = folder.listing(connect(), Location(place.bucket, "tests"))[place.key.removeprefix("tests/")]
+    assert there_and_back(path, remote) == path.read_bytes()
+    listed = folder.listing(connect(), Location(remote.bucket, "tests"))[remote.key.removeprefix("tests/")]
     assert (listed.size, listed.etag) == (size, checksums.etag(path))
 
 
@@ -82,12 +82,12 @@ def test_parts_grow_where_there_would_be_too_many(size: int, part: int):
     assert checksums.part_bytes(size) == part
 
 
-def test_objects_uploaded_by_other_tools_are_verified_too(place: Location, tmp_path: Path):
+def test_objects_uploaded_by_other_tools_are_verified_too(remote: Location, tmp_path: Path):
     """By boto3's own transfer: no SHA-256, parts of another size."""
     path = written(tmp_path / "file", 17 * MIB)
     config = transfer_config(5 * MIB)
-    Session().client("s3").upload_file(str(path), place.bucket, place.key, Config=config)
-    held = transfer.download(connect(), place, tmp_path / "back")
+    Session().client("s3").upload_file(str(path), remote.bucket, remote.key, Config=config)
+    held = transfer.download(connect(), remote, tmp_path / "back")
     assert held.etag.endswith("-4")  # 5 + 5 + 5 + 2 MiB
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
@@ -102,24 +102,27 @@ def transfer_config(part: int):
 @pytest.mark.parametrize("kind", ["cut", "damage"])
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_broken_and_damaged_connections_are_overcome(
-    proxy: FaultyProxy, place: Location, tmp_path: Path, size: int, kind, direction
+    proxy: FaultyProxy, remote: Location, tmp_path: Path, size: int, kind, direction
 ):
     path = written(tmp_path / "file", size)
     fault = Fault(kind, direction, at=50_000, times=2)  # well within the bytes of the file, after the headers
     proxy.faults.append(fault)
-    assert there_and_back(path, place) == path.read_bytes()
+    assert there_and_back(path, remote) == path.read_bytes()
     assert fault.times == 0
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_damaged_headers_are_overcome(
-    proxy: FaultyProxy, place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction
+    proxy: FaultyProxy, remote: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction
 ):
     """No checksum guards methods, lengths, dates, signatures, ETags and checksums themselves."""
     monkeypatch.setattr(storage_client, "READ_S", 1)  # for a damaged length
     path, back, client = written(tmp_path / "file", 100), tmp_path / "back", connect()
-    transfer.upload(client, path, place)
-    transfers = [lambda: transfer.upload(client, path, place), lambda: transfer.download(client, place, back, size=100)]
+    transfer.upload(client, path, remote)
+    transfers = [
+        lambda: transfer.upload(client, path, remote),
+        lambda: transfer.download(client, remote, back, size=100),
+    ]
     for at in range(0, 600, 41) if direction == "up" else range(0, 320, 41):
         for move in transfers:
             back.unlink(missing_ok=True)
@@ -131,23 +134,23 @@ def test_damaged_headers_are_overcome(
 
 
 @pytest.mark.parametrize("size", [100_000, 17 * MIB])
-def test_bytes_that_always_arrive_damaged_are_refused(proxy: FaultyProxy, place: Location, tmp_path: Path, size: int):
+def test_bytes_that_always_arrive_damaged_are_refused(proxy: FaultyProxy, remote: Location, tmp_path: Path, size: int):
     path = written(tmp_path / "file", size)
-    transfer.upload(connect(), path, place)
+    transfer.upload(connect(), path, remote)
     proxy.faults.append(Fault("damage", "down", at=70_000, times=10**9))
-    with pytest.raises(TryAgain, match=r"checksum.*, in 5 attempts; check the network"), reaching(place):
-        transfer.download(connect(), place, tmp_path / "back")
+    with pytest.raises(TryAgain, match=r"checksum.*, in 5 attempts; check the network"), reaching(remote):
+        transfer.download(connect(), remote, tmp_path / "back")
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("state", ["refuse", "503"])
 def test_an_unavailable_store_is_one_line_that_says_try_again(
-    proxy: FaultyProxy, place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state
+    proxy: FaultyProxy, remote: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state
 ):
     monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
     proxy.state = state
-    with pytest.raises(TryAgain, match=rf"^{place}: .+") as caught, reaching(place):
-        transfer.upload(connect(), written(tmp_path / "file", 10), place)
+    with pytest.raises(TryAgain, match=rf"^{remote}: .+") as caught, reaching(remote):
+        transfer.upload(connect(), written(tmp_path / "file", 10), remote)
     assert "\n" not in str(caught.value)
 
 
@@ -164,25 +167,25 @@ def killed_at(proxy: FaultyProxy, direction, count: int, code: str) -> None:
         proxy.hold[direction] = math.inf
 
 
-def test_a_killed_upload_resumes(proxy: FaultyProxy, place: Location, tmp_path: Path):
+def test_a_killed_upload_resumes(proxy: FaultyProxy, remote: Location, tmp_path: Path):
     path = written(tmp_path / "file", 48 * MIB)
     code = "from components.storage.location import *; from components.storage import client, transfer; "
     code += "from pathlib import Path; "
-    code += f"transfer.upload(client.connect(), Path({str(path)!r}), parse({str(place)!r}))"
+    code += f"transfer.upload(client.connect(), Path({str(path)!r}), parse({str(remote)!r}))"
     proxy.rate = 30 * MIB
     killed_at(proxy, "up", 40 * MIB, code)
     proxy.rate, before = None, proxy.passed["up"]
-    transfer.upload(connect(), path, place)
+    transfer.upload(connect(), path, remote)
     assert proxy.passed["up"] - before <= 34 * MIB  # 6 parts of 8 MiB, of which at least 2 were complete
-    transfer.download(connect(), place, tmp_path / "back")
+    transfer.download(connect(), remote, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
-def test_an_upload_resumes_with_the_parts_that_are_still_valid(store, place: Location, tmp_path: Path):
+def test_an_upload_resumes_with_the_parts_that_are_still_valid(store, remote: Location, tmp_path: Path):
     """The file has changed since: its second part is sent again, although the store has an older one."""
     path = written(tmp_path / "file", 3 * checksums.PART_BYTES)
     client = connect()
-    key = {"Bucket": place.bucket, "Key": place.key}
+    key = {"Bucket": remote.bucket, "Key": remote.key}
     begun = client.create_multipart_upload(**key, ChecksumAlgorithm="SHA256")["UploadId"]
     for number in (1, 2):
         start = (number - 1) * checksums.PART_BYTES
@@ -193,32 +196,32 @@ def test_an_upload_resumes_with_the_parts_that_are_still_valid(store, place: Loc
         file.write(b"changed")
     sent = []
     client.meta.events.register("before-call.s3.UploadPart", lambda params, **_: sent.append(params["url"]))
-    transfer.upload(client, path, place)
+    transfer.upload(client, path, remote)
     assert sorted(int(url.partition("partNumber=")[2].partition("&")[0]) for url in sent) == [2, 3]
-    transfer.download(client, place, tmp_path / "back")
+    transfer.download(client, remote, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
-def test_a_killed_download_resumes(proxy: FaultyProxy, place: Location, tmp_path: Path):
+def test_a_killed_download_resumes(proxy: FaultyProxy, remote: Location, tmp_path: Path):
     path, back = written(tmp_path / "file", 48 * MIB), tmp_path / "back"
-    transfer.upload(connect(), path, place)
+    transfer.upload(connect(), path, remote)
     code = "from components.storage.location import *; from components.storage import client, transfer; "
     code += "from pathlib import Path; "
-    code += f"transfer.download(client.connect(), parse({str(place)!r}), Path({str(back)!r}))"
+    code += f"transfer.download(client.connect(), parse({str(remote)!r}), Path({str(back)!r}))"
     proxy.rate, start = 30 * MIB, proxy.passed["down"]
     killed_at(proxy, "down", start + 40 * MIB, code)
     assert not back.exists()
     proxy.rate, before = None, proxy.passed["down"]
-    transfer.download(connect(), place, back)
+    transfer.download(connect(), remote, back)
     assert proxy.passed["down"] - before <= 34 * MIB
     assert back.read_bytes() == path.read_bytes()
 
 
-def test_an_object_replaced_meanwhile_is_not_mixed_with_the_old_one(store, place: Location, tmp_path: Path):
+def test_an_object_replaced_meanwhile_is_not_mixed_with_the_old_one(store, remote: Location, tmp_path: Path):
     """Parts of an earlier version exist locally: they are not used."""
     first, second = written(tmp_path / "first", 17 * MIB, 1), written(tmp_path / "second", 17 * MIB, 2)
     client, back = connect(), tmp_path / "back"
-    transfer.upload(client, first, place)
+    transfer.upload(client, first, remote)
     calls = []
 
     def stop_at_the_third(**_):
@@ -228,10 +231,10 @@ def test_an_object_replaced_meanwhile_is_not_mixed_with_the_old_one(store, place
 
     client.meta.events.register("before-call.s3.GetObject", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        transfer.download(client, place, back)
+        transfer.download(client, remote, back)
     client = connect()
-    transfer.upload(client, second, place)
-    transfer.download(client, place, back)
+    transfer.upload(client, second, remote)
+    transfer.download(client, remote, back)
     assert back.read_bytes() == second.read_bytes()
 
 
@@ -240,19 +243,19 @@ import sys
 from pathlib import Path
 from components.storage import client, transfer
 from components.storage.location import parse
-path, place = Path(sys.argv[1]), parse(sys.argv[2])
+path, remote = Path(sys.argv[1]), parse(sys.argv[2])
 store = client.connect()
-transfer.upload(store, path, place)
+transfer.upload(store, path, remote)
 path.unlink()
-transfer.download(store, place, path)
+transfer.download(store, remote, path)
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(path.stat().st_size, peak.split()[1])
 """
 
 
-def peak_mib(path: Path, place: Location) -> float:
+def peak_mib(path: Path, remote: Location) -> float:
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path), str(place)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURE, str(path), str(remote)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     size, kib = map(int, done.stdout.split())
     assert size == path.stat().st_size
@@ -265,16 +268,16 @@ def sparse(path: Path, size: int) -> Path:
     return path
 
 
-def test_memory_does_not_grow_with_the_file(place: Location, tmp_path: Path):
-    assert peak_mib(sparse(tmp_path / "file", 160 * MIB), place) < 200
+def test_memory_does_not_grow_with_the_file(remote: Location, tmp_path: Path):
+    assert peak_mib(sparse(tmp_path / "file", 160 * MIB), remote) < 200
 
 
 @pytest.mark.slow
-def test_five_gigabytes_are_transferred_in_less_than_300_megabytes(place: Location, tmp_path: Path):
+def test_five_gigabytes_are_transferred_in_less_than_300_megabytes(remote: Location, tmp_path: Path):
     try:
-        assert peak_mib(sparse(tmp_path / "file", 5_000_000_000), place) * MIB < 300e6
+        assert peak_mib(sparse(tmp_path / "file", 5_000_000_000), remote) * MIB < 300e6
     finally:
-        connect().delete_object(Bucket=place.bucket, Key=place.key)
+        connect().delete_object(Bucket=remote.bucket, Key=remote.key)
 
 
 # Folders
@@ -293,57 +296,57 @@ def files(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_only_what_changed_is_transferred(place: Location, tmp_path: Path):
+def test_only_what_changed_is_transferred(remote: Location, tmp_path: Path):
     here, there = fill(tmp_path / "a", one=b"1", sub__two=b"22", three=b"333"), tmp_path / "b"
-    assert folder.push(here, place) == 3
-    assert folder.pull(place, there) == 3
+    assert folder.push(here, remote) == 3
+    assert folder.pull(remote, there) == 3
     assert files(there) == files(here)
-    assert folder.push(here, place) == folder.pull(place, there) == 0
+    assert folder.push(here, remote) == folder.pull(remote, there) == 0
     fill(here, one=b"x")  # of equal size
-    assert folder.push(here, place) == folder.pull(place, there) == 1
+    assert folder.push(here, remote) == folder.pull(remote, there) == 1
     assert files(there) == files(here)
 
 
-def test_equal_files_are_not_transferred_without_an_index(place: Location, tmp_path: Path):
+def test_equal_files_are_not_transferred_without_an_index(remote: Location, tmp_path: Path):
     here, copy = fill(tmp_path / "a", one=b"1", two=b"22"), fill(tmp_path / "b", one=b"1", two=b"xx")
-    folder.push(here, place)
-    assert folder.push(copy, place) == 1  # two
-    assert folder.pull(place, here) == 1
+    folder.push(here, remote)
+    assert folder.push(copy, remote) == 1  # two
+    assert folder.pull(remote, here) == 1
 
 
-def test_a_file_damaged_locally_is_downloaded_again(place: Location, tmp_path: Path):
+def test_a_file_damaged_locally_is_downloaded_again(remote: Location, tmp_path: Path):
     here, there = fill(tmp_path / "a", one=b"111"), tmp_path / "b"
-    folder.push(here, place)
-    folder.pull(place, there)
+    folder.push(here, remote)
+    folder.pull(remote, there)
     (there / "one").write_bytes(b"1x1")
-    assert folder.pull(place, there) == 1
+    assert folder.pull(remote, there) == 1
     assert files(there) == {"one": b"111"}
 
 
 def test_a_push_deletes_nothing_and_reports_what_it_left(
-    place: Location, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    remote: Location, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), place)
-    folder.push(fill(tmp_path / "b", one=b"1"), place)
-    assert set(folder.listing(connect(), place)) == {"one", "two"}
+    folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), remote)
+    folder.push(fill(tmp_path / "b", one=b"1"), remote)
+    assert set(folder.listing(connect(), remote)) == {"one", "two"}
     assert "1 objects there are not part of this result and were left in place, such as two" in caplog.text
 
 
-def test_a_live_folder_removes_what_it_uploaded_itself(place: Location, tmp_path: Path):
+def test_a_live_folder_removes_what_it_uploaded_itself(remote: Location, tmp_path: Path):
     here = fill(tmp_path / "a", one=b"1", two=b"2")
-    folder.push(here, place, live=True)
-    folder.push(fill(tmp_path / "b", other=b"3"), place)
+    folder.push(here, remote, live=True)
+    folder.push(fill(tmp_path / "b", other=b"3"), remote)
     (here / "one").unlink()
-    folder.push(here, place, live=True)
-    assert set(folder.listing(connect(), place)) == {"two", "other"}
+    folder.push(here, remote, live=True)
+    assert set(folder.listing(connect(), remote)) == {"two", "other"}
 
 
-def test_a_pull_removes_what_it_downloaded_and_nothing_else(place: Location, tmp_path: Path):
-    folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), place)
-    folder.pull(place, tmp_path / "b")
+def test_a_pull_removes_what_it_downloaded_and_nothing_else(remote: Location, tmp_path: Path):
+    folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), remote)
+    folder.pull(remote, tmp_path / "b")
     fill(tmp_path / "b", mine=b"3")
-    connect().delete_object(Bucket=place.bucket, Key=(place / "one").key)
-    folder.pull(place, tmp_path / "b")
+    connect().delete_object(Bucket=remote.bucket, Key=(remote / "one").key)
+    folder.pull(remote, tmp_path / "b")
     assert files(tmp_path / "b") == {"two": b"2", "mine": b"3"}
 
 
@@ -368,7 +371,7 @@ def test_a_folder_that_another_process_synchronises_is_waited_for_with_a_log_lin
     ]
 
 
-def test_progress_counts_files_and_parts(place: Location, tmp_path: Path):
+def test_progress_counts_files_and_parts(remote: Location, tmp_path: Path):
     seen = {}
 
     def track(items, label, total=None):
@@ -378,8 +381,8 @@ def test_progress_counts_files_and_parts(place: Location, tmp_path: Path):
             yield item
 
     here = fill(tmp_path / "a", one=b"1", two=b"22", large=bytes(17 * MIB))
-    folder.push(here, place, track)
-    assert seen == {f"upload s3://{place.bucket}": [2, 2], "upload large (parts)": [3, 3]}
+    folder.push(here, remote, track)
+    assert seen == {f"upload s3://{remote.bucket}": [2, 2], "upload large (parts)": [3, 3]}
 
 
 # Locations
@@ -407,11 +410,11 @@ def test_local_paths_are_not_locations():
     assert not any(location.is_remote(text) for text in ("a/b", "/a", "a:b", "s3", "./s3:/x", "C:x"))
 
 
-def test_no_secret_shows_in_an_error(proxy: FaultyProxy, place: Location, monkeypatch: pytest.MonkeyPatch):
+def test_no_secret_shows_in_an_error(proxy: FaultyProxy, remote: Location, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret-key")
-    with contextlib.suppress(UserError), reaching(place):
-        connect().list_objects_v2(Bucket=place.bucket)
+    with contextlib.suppress(UserError), reaching(remote):
+        connect().list_objects_v2(Bucket=remote.bucket)
         raise AssertionError
-    with pytest.raises(UserError) as caught, reaching(place):
-        folder.listing(connect(), place)
+    with pytest.raises(UserError) as caught, reaching(remote):
+        folder.listing(connect(), remote)
     assert "planted" not in str(caught.value)

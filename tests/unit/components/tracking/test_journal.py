@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "records.jsonl"
 
 
-class Away(Exception):
+class Down(Exception):
     pass
 
 
@@ -42,7 +42,7 @@ class Refused(Exception):
 class Service:
     """Keeps entries by number, as MLflow keeps one of equal metrics. outcomes: of the next calls; then all succeed.
 
-    "away": nothing arrives; "answer lost": it arrives and the caller gets an error.
+    "down": nothing arrives; "answer lost": it arrives and the caller gets an error.
     """
 
     def __init__(self, *outcomes: str, refuses: frozenset[int] = frozenset()) -> None:
@@ -53,20 +53,20 @@ class Service:
     def __call__(self, entries: list[Entry]) -> None:
         self.called.append(time.monotonic())
         outcome = self.outcomes.pop(0) if self.outcomes else "well"
-        if outcome == "away":
-            raise Away("no answer")
+        if outcome == "down":
+            raise Down("no answer")
         if self.refuses & {entry["n"] for entry in entries}:
             raise Refused("not like this")
         self.order += [entry["n"] for entry in entries if entry["n"] not in self.order]
         if outcome == "answer lost":
-            raise Away("the answer was lost")
+            raise Down("the answer was lost")
 
 
 def delivery(book: Journal, service: Service) -> DeliveryThread:
     return DeliveryThread(book, service, lambda error: isinstance(error, Refused))
 
 
-@given(outcomes=st.lists(st.sampled_from(["well", "away", "answer lost"]), max_size=6), count=st.integers(1, 8))
+@given(outcomes=st.lists(st.sampled_from(["well", "down", "answer lost"]), max_size=6), count=st.integers(1, 8))
 def test_every_entry_arrives_once_and_in_order(tmp_path_factory: pytest.TempPathFactory, outcomes, count):
     path = tmp_path_factory.mktemp("j") / "a.jsonl"
     service = Service(*outcomes)
@@ -83,7 +83,7 @@ def test_every_entry_arrives_once_and_in_order(tmp_path_factory: pytest.TempPath
 
 def test_what_was_not_delivered_is_left_for_the_next_process(path: Path):
     with open_journal(path, {"about": "x"}) as book:
-        thread = delivery(book, Service(*["away"] * 1000))
+        thread = delivery(book, Service(*["down"] * 1000))
         for value in "abc":
             book.append({"value": value})
         assert not thread.finish(0.05)
@@ -186,7 +186,7 @@ def test_a_full_disk_costs_nothing_while_the_service_is_up(path: Path, caplog: p
 def test_waits_grow_and_end(path: Path, monkeypatch: pytest.MonkeyPatch):
     waits = [0.02, 0.04, 0.08, 0.16]
     monkeypatch.setattr(journal, "FIRST_WAIT_S", waits[0])
-    service = Service(*["away"] * 1000)
+    service = Service(*["down"] * 1000)
     with open_journal(path) as book:
         book.append({})
         thread = delivery(book, service)

@@ -58,8 +58,8 @@ def repository(made: Path, tmp_path: Path) -> Path:
 
 
 def given(repository: Path | str, revision: str = "null", path: str = "data/coco") -> Params:
-    place = [f"prepare.location={repository}", f"prepare.path={path}", f"prepare.revision={revision}"]
-    return parameters("prepare.source=dvc", *place)
+    changes = [f"prepare.location={repository}", f"prepare.path={path}", f"prepare.revision={revision}"]
+    return parameters("prepare.source=dvc", *changes)
 
 
 def images(tmp_path: Path, params: Params) -> int:
@@ -69,8 +69,8 @@ def images(tmp_path: Path, params: Params) -> int:
 def test_every_revision_gives_its_own_data(repository: Path, tmp_path: Path) -> None:
     assert images(tmp_path, given(repository, "v1")) == 6
     assert images(tmp_path, given(repository)) == 7
-    [place] = (tmp_path / "downloads/dvc").iterdir()
-    assert len([path for path in place.iterdir() if path.is_dir()]) == 1  # what was fetched last
+    [clone] = (tmp_path / "downloads/dvc").iterdir()
+    assert len([path for path in clone.iterdir() if path.is_dir()]) == 1  # what was fetched last
     again = images(tmp_path, given(repository, "v1"))
     assert again == 6
 
@@ -87,7 +87,7 @@ def test_two_folders_of_one_commit_are_not_taken_for_each_other(repository: Path
 
 
 def test_data_that_were_never_pushed_are_one_line(repository: Path, tmp_path: Path) -> None:
-    call(repository, sys.executable, "-m", "dvc", "remote", "add", "-d", "away", str(tmp_path / "nowhere"))
+    call(repository, sys.executable, "-m", "dvc", "remote", "add", "-d", "origin", str(tmp_path / "nowhere"))
     commit(repository, "third")
     shutil.rmtree(repository / ".dvc/cache")
     shutil.rmtree(repository / "data/coco")

@@ -337,9 +337,9 @@ def test_odd_lines_of_a_list_are_refused_one_by_one(tmp_path):
 
 
 def test_equal_names_in_several_folders(source, tmp_path):
-    for place in ("cam1/images/0.jpg", "cam2/images/0.jpg", "cam1/images/1.jpg"):
-        source.write(place, PICTURE)
-        source.write(place.replace("images", "labels").replace("jpg", "txt"), ROW)
+    for path in ("cam1/images/0.jpg", "cam2/images/0.jpg", "cam1/images/1.jpg"):
+        source.write(path, PICTURE)
+        source.write(path.replace("images", "labels").replace("jpg", "txt"), ROW)
     source.write("data.yaml", b"train: [cam1/images, cam2/images]\nval: images/val\nnames: [cat]\n")
     manifest, document = source.prepared(tmp_path / "out", limit=0)
     first, second = "cam1/images/0.jpg", "cam2/images/0.jpg"
@@ -355,11 +355,11 @@ def digest(path: str) -> str:
 
 
 def test_joined_names_that_are_equal(source, tmp_path):
-    for place in ("train/x/y_0", "train/x_y/0"):
-        source.write(f"images/{place}.jpg", PICTURE)
-        source.write(f"labels/{place}.txt", ROW)
+    for path in ("train/x/y_0", "train/x_y/0"):
+        source.write(f"images/{path}.jpg", PICTURE)
+        source.write(f"labels/{path}.txt", ROW)
     _, document = source.prepared(tmp_path / "out", limit=0)
-    wanted = {f"x_y_0-{digest(f'images/train/{place}.jpg')}.jpg": 1 for place in ("x/y_0", "x_y/0")}
+    wanted = {f"x_y_0-{digest(f'images/train/{path}.jpg')}.jpg": 1 for path in ("x/y_0", "x_y/0")}
     assert boxes(document) == {"a.jpg": 1, "b.jpg": 1} | wanted
 
 
