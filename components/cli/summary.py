@@ -22,6 +22,7 @@ FIGURES = {
     "ms an image, batch 1": ("benchmark", "benchmark.json", ("latency_ms_b1",)),
     "registered version": ("register", "", ("version",)),
     "decision": ("promote", "", ("decision",)),
+    "versions compared so far": ("promote", "", ("ap", "looks")),
     "champion version": ("promote", "", ("champion_after",)),
 }
 

@@ -25,6 +25,8 @@ class Gain:
     """One-sided lower confidence bound, at the confidence that a promotion needs."""
     high: float
     """One-sided upper confidence bound, at `promote.confidence`."""
+    low_alone: float
+    """One-sided lower confidence bound at `promote.confidence`: what would count if this were the only comparison."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,9 @@ def decide(
     A challenger over `max_latency_ratio` is held. Otherwise its gain must be significantly above `min_ap_gain`; one at
     or under `faster_ratio` must only lose significantly less than `max_ap_loss`, if that is the lower bar.
     "Significantly": the lower bound of the gain is above the bar. When the upper bound is not above the bar the answer
-    is hold; in between it is inconclusive. A ratio of None (not comparable) is ignored; a gain of None (no ground
-    truth) is inconclusive. needed: the confidence of the lower bound, if it is not `confidence`; see `confidence_at`.
+    is hold; in between it is inconclusive, and promising if `confidence` would do. A ratio of None (not comparable) is
+    ignored; a gain of None (no ground truth) is inconclusive. needed: the confidence of the lower bound, if it is not
+    `confidence`; see `confidence_at`.
     """
     t = thresholds
     if latency_ratio is not None and latency_ratio > t.max_latency_ratio:
@@ -134,13 +137,25 @@ def decide(
     is_faster = latency_ratio is not None and latency_ratio <= t.faster_ratio
     bar = min(t.min_ap_gain, -t.max_ap_loss) if is_faster else t.min_ap_gain
     wanted = f"{bar:+.4f} AP needed{' of a faster model' if is_faster else ''}"
-    low = f"from {gain.low:+.4f} at {100 * (needed or t.confidence):.6g} %"
-    bounds = f"AP gain {gain.point:+.4f}, {low} to {gain.high:+.4f} at {100 * t.confidence:.6g} % confidence"
+    strict, alone = (f"{100 * one:.6g} %" for one in (needed or t.confidence, t.confidence))
+    bounds = f"AP gain {gain.point:+.4f}, from {gain.low:+.4f} at {strict} to {gain.high:+.4f} at {alone} confidence"
     if gain.low > bar:
         return "promote", f"{bounds}: above the {wanted}"
     if gain.high <= bar:
         return "hold", f"{bounds}: not above the {wanted}"
+    if gain.low_alone > bar:
+        return "inconclusive", f"{bounds}: promising, at {alone} above the {wanted}; at {strict} {_missing(gain, bar)}"
     return "inconclusive", f"{bounds}: not clearly above or below the {wanted}"
+
+
+def _missing(gain: Gain, bar: float) -> str:
+    """What a version lacks whose gain would be enough if it were the only one compared with the champion."""
+    width = gain.point - gain.low
+    text = f"that takes a gain of {bar + width:+.4f}"
+    if gain.point > bar:
+        times = (width / (gain.point - bar)) ** 2  # a bound's distance falls with the square root of the images
+        text += f", or this one on about {times:.1f} times as many images"
+    return text
 
 
 def confidence_at(look: int, confidence: float) -> float:
@@ -182,5 +197,5 @@ def bounded(point: float, gains: np.ndarray, confidence: float, needed: float) -
     low, middle, high = np.nanquantile(gains, (1 - confidence, 0.5, confidence))
     # So far out that no resample lies there: the distance from the median grows as that of a normal distribution.
     quantile = NormalDist().inv_cdf
-    low -= (middle - low) * (quantile(needed) / quantile(confidence) - 1)
-    return Gain(point, float(low), float(high))
+    further = low - (middle - low) * (quantile(needed) / quantile(confidence) - 1)
+    return Gain(point, float(further), float(high), float(low))

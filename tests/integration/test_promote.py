@@ -467,6 +467,9 @@ def test_each_version_compared_with_a_champion_needs_more_confidence(registry: R
     assert "at 99.1667 % to" in found["reason"]
     assert found["reason"].endswith("; look 2 at version 1")
     assert tags(1)["scaled_yolov4.compared_with"] == "3,2"
+    promising = judge(registry.better, "promote.min_ap_gain=0.2")
+    assert promising["decision"] == "inconclusive"
+    assert ": promising, at 95 % above the +0.2000 AP needed; at 99.1667 % that takes a gain of " in promising["reason"]
     again = judge(registry.worse, "promote.min_ap_gain=0.1")["ap"]
     assert again["looks"] == 1, "the same detections are no new chance"
     assert judge(registry.better)["decision"] == "promote"

@@ -22,3 +22,15 @@ def test_shows_available_results_and_a_dash_for_the_rest(tmp_path: Path, monkeyp
     shown = {" ".join(row[0].split()): row[-1] for row in rows if len(row) == 2}
     assert (shown["AP"], shown["AP50"]) == ("0.412", "0.750")
     assert (shown["AP, TTA"], shown["champion version"]) == ("-", "-")
+
+
+def test_shows_how_many_versions_the_decision_is_one_of(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    decision = tmp_path / "outputs/promote/yolov4-tiny.json"
+    decision.parent.mkdir(parents=True)
+    decision.write_text(json.dumps({"decision": "hold", "champion_after": 3, "ap": {"looks": 17}}))
+    summary.show(parameters.load(ROOT / "params.yaml"))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["decision", "hold"] in rows
+    assert ["versions", "compared", "so", "far", "17"] in rows

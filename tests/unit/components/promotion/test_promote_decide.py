@@ -40,7 +40,7 @@ THRESHOLDS = PromoteParams(
     ],
 )
 def test_decision(low: float, high: float, ratio: float | None, decision: str):
-    made, reason = decide(Gain((low + high) / 2, low, high), ratio, THRESHOLDS)
+    made, reason = decide(Gain((low + high) / 2, low, high, low), ratio, THRESHOLDS)
     assert made == decision
     assert reason
     assert "\n" not in reason
@@ -53,9 +53,31 @@ def test_without_ground_truth_nothing_is_decided_but_a_slow_one_is_held():
 
 def test_a_faster_model_never_needs_more_than_a_slower_one():
     lenient = THRESHOLDS.model_copy(update={"min_ap_gain": -0.1})  # requires less than max_ap_loss does
-    gain = Gain(-0.05, -0.05, -0.05)
+    gain = Gain(-0.05, -0.05, -0.05, -0.05)
     assert decide(gain, 1.0, lenient)[0] == "promote"
     assert decide(gain, 0.5, lenient)[0] == "promote"
+
+
+def test_a_gain_that_only_the_number_of_comparisons_outweighs_is_promising():
+    """The bar is 0.01. The gain of 0.03 is enough at 95 % (0.012), not at 99.9 % (-0.01), which is 0.04 below it.
+
+    There, 0.01 + 0.04 = 0.05 would be above the bar. With n times the images that bound is 0.04 / sqrt(n) below 0.03:
+    at n = (0.04 / 0.02)^2 = 4 it reaches the bar.
+    """
+    made, reason = decide(Gain(0.03, -0.01, 0.05, 0.012), None, THRESHOLDS, 0.999)
+    assert made == "inconclusive"
+    assert reason == (
+        "AP gain +0.0300, from -0.0100 at 99.9 % to +0.0500 at 95 % confidence: promising, at 95 % above the "
+        "+0.0100 AP needed; at 99.9 % that takes a gain of +0.0500, or this one on about 4.0 times as many images"
+    )
+    assert "promising" not in decide(Gain(0.03, -0.01, 0.05, 0.01), None, THRESHOLDS, 0.999)[1]
+
+
+def test_a_promising_gain_that_is_itself_below_the_bar_is_not_helped_by_images():
+    """The median of the resamples, from which the bounds are measured, may be above the gain on the images as such."""
+    made, reason = decide(Gain(0.009, 0.004, 0.05, 0.011), None, THRESHOLDS, 0.999)
+    assert made == "inconclusive"
+    assert reason.endswith("; at 99.9 % that takes a gain of +0.0150")  # 0.01 + (0.009 - 0.004)
 
 
 @pytest.fixture
@@ -77,7 +99,7 @@ def found(images: range) -> Detections:
 
 def test_bootstrap_of_the_same_detections_is_exactly_zero(truth: Path):
     same = score(truth, found(range(4)))
-    assert paired_gain(same, same, samples=100, confidence=0.95, seed=0) == Gain(0, 0, 0)
+    assert paired_gain(same, same, samples=100, confidence=0.95, seed=0) == Gain(0, 0, 0, 0)
 
 
 def test_bootstrap_of_one_more_image_in_ten(truth: Path):
@@ -122,3 +144,4 @@ def test_the_lower_bound_widens_as_that_of_a_normal_distribution(truth: Path):
     middle = np.median(ap_for_image_counts(after, counts) - ap_for_image_counts(before, counts))
     assert (middle - wider.low) / (middle - plain.low) == pytest.approx(1.960 / 1.645, rel=1e-3)
     assert (wider.point, wider.high) == (plain.point, plain.high)
+    assert wider.low_alone == plain.low_alone == plain.low
