@@ -34,25 +34,25 @@ def _class_ap(matches: ClassMatches, counts: np.ndarray, truths: np.ndarray, rec
     ap = np.zeros(len(counts))
     if not len(matches.image):
         return ap
-    step = max(1, _CHUNK // len(matches.image))
+    step = max(1, _CHUNK // max(len(matches.image), truths.max(initial=0)))
     for start in range(0, len(counts), step):
         part = slice(start, start + step)
         weights = counts[part][:, matches.image]  # (s, D)
-        needed = _truths_needed(truths[part], recall_points)
+        reached = _points_reached(truths[part], recall_points)
         detected = weights.cumsum(1)
         rows = zip(matches.right, matches.ignored, strict=True)
-        ap[part] = np.mean([_curve_mean(weights, detected, *row, needed) for row in rows], 0)
+        ap[part] = np.mean([_curve_sum(weights, detected, *row, reached) for row in rows], 0) / len(recall_points)
     return ap
 
 
-def _curve_mean(
-    weights: np.ndarray, detected: np.ndarray, right: np.ndarray, ignored: np.ndarray, needed: np.ndarray
+def _curve_sum(
+    weights: np.ndarray, detected: np.ndarray, right: np.ndarray, ignored: np.ndarray, reached: np.ndarray
 ) -> np.ndarray:
-    """Mean interpolated precision of one class at one IoU threshold: (s,).
+    """Interpolated precision of one class at one IoU threshold, summed over the recall points: (s,).
 
     Only correct detections set points of the interpolated curve, so only their columns are computed.
     weights, detected: (s, D) multiplicity of each detection and its running sum; right, ignored: (D,) bool;
-    needed: (s, R) right detections that reach each recall point.
+    reached: (s, G + 1) number of recall points that 0 to G right detections reach.
     """
     at = np.flatnonzero(right & ~ignored)
     found = weights[:, at].cumsum(1)  # (s, P) right detections up to each of the P points
@@ -63,12 +63,17 @@ def _curve_mean(
         seen = seen - before[:, np.searchsorted(skipped, at)]
     precision = found / (seen + np.spacing(1))  # the same guard against 0/0 as pycocotools
     envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # precision is 0 at a recall never reached
-    # One search for all rows: each row is lifted above the one before it.
-    lift = np.arange(len(weights))[:, None] * (max(found.max(initial=0), needed.max()) + 1)
-    index = np.searchsorted((found + lift).ravel(), (needed + lift).ravel()).reshape(needed.shape)
-    index = np.minimum(index - np.arange(len(weights))[:, None] * len(at), len(at))
-    return np.take_along_axis(envelope, index, 1).mean(1)
+    points = np.diff(np.take_along_axis(reached, found, 1), axis=1, prepend=0)  # first reached there; beyond, 0
+    return (envelope * points).sum(1)
+
+
+def _points_reached(truths: np.ndarray, recall_points: np.ndarray) -> np.ndarray:
+    """The number of recall points that 0 to G right detections reach: (s, G + 1). G: largest of `truths`, or 1."""
+    needed = _truths_needed(truths, recall_points)  # (s, R)
+    width = truths.max(initial=1) + 1
+    rows = np.arange(len(truths))[:, None] * width
+    first = np.bincount((needed + rows).ravel(), minlength=rows.size * width).reshape(-1, width)
+    return first.cumsum(1)
 
 
 def _truths_needed(truths: np.ndarray, recall_points: np.ndarray) -> np.ndarray:
