@@ -267,7 +267,7 @@ def doctor(
     else:
         checks = of_machine(params)
     if not run(list(checks)):
-        raise typer.Exit(2)
+        raise typer.Exit(UserError.exit_code)
 
 
 stages.add_typer(app, name="pipeline")

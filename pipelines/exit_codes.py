@@ -8,8 +8,8 @@ from yolo_core.errors import TryAgain, UserError
 
 DONE = 0
 FAULT = 1
-USER_ERROR = 2  # the user can fix it
-TRY_AGAIN = 3  # it may succeed later
+USER_ERROR = UserError.exit_code  # the user can fix it
+TRY_AGAIN = TryAgain.exit_code  # it may succeed later
 
 
 @contextmanager
@@ -19,4 +19,4 @@ def exit_codes() -> Iterator[None]:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(TRY_AGAIN if isinstance(error, TryAgain) else USER_ERROR)
+        sys.exit(error.exit_code)

@@ -19,8 +19,10 @@ class UserError(Exception):
     """A mistake in what the user gave: a file, a key, a value.
 
     The message is one line that says what is wrong, where, and how to fix it.
-    The command line prints it alone and exits with code 2.
+    The command line prints it alone and exits with `exit_code`.
     """
+
+    exit_code = 2
 
     def __init__(self, message: str) -> None:
         super().__init__(_one_line(message))
@@ -94,8 +96,10 @@ class Diverged(UserError):
 class TryAgain(UserError):
     """A service is unavailable, or another problem that passes by itself: the same command works later.
 
-    The command line prints it as one line and exits with code 3. Finished work is kept; the message says where.
+    The command line prints it as one line and exits with `exit_code`. Finished work is kept; the message says where.
     """
+
+    exit_code = 3
 
 
 @contextmanager

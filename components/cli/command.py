@@ -7,7 +7,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 from components.cli.options import Debug, typer
-from yolo_core.errors import TryAgain, UserError, full_disk_told
+from yolo_core.errors import UserError, full_disk_told
 
 Declared = Callable[..., None]
 
@@ -67,7 +67,7 @@ def _of_field(item: Field[Any]) -> inspect.Parameter:
 
 @contextmanager
 def reporting_errors(debug: bool) -> Iterator[None]:
-    """Turn a UserError, or a full disk, into one line and exit code 2, or 3 if trying again may help."""
+    """Turn a UserError, or a full disk, into one line and its exit code."""
     try:
         with full_disk_told():
             yield
@@ -75,4 +75,4 @@ def reporting_errors(debug: bool) -> Iterator[None]:
         if debug:
             raise
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(3 if isinstance(error, TryAgain) else 2) from None
+        raise typer.Exit(error.exit_code) from None

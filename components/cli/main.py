@@ -11,6 +11,7 @@ from components.cli import runs  # noqa: F401
 # isort: on
 from components import telemetry
 from components.cli.app import app
+from yolo_core.errors import UserError
 
 
 def main() -> None:
@@ -24,4 +25,4 @@ def prepare_process() -> None:
     telemetry.turn_off()
     if sys.flags.optimize > 1:
         print("error: PYTHONOPTIMIZE=2 removes docstrings, which Ray needs; unset it, or use 1", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(UserError.exit_code)
