@@ -1,4 +1,4 @@
-"""Files that one stage leaves and another reads: found, read as JSON, hashed."""
+"""Files that one stage leaves and another reads: named, found, read as JSON, hashed."""
 
 import hashlib
 import json
@@ -6,6 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from yolo_core.errors import UserError
+
+MANIFEST = "manifest.json"  # of `prepare`
+WEIGHTS, CURVES, TRAINING = "model.safetensors", "curves.csv", "train.json"  # of `train`
+METRICS, DETECTIONS, CONFUSION = "metrics.json", "detections.json", "confusion.json"  # of `evaluate`
+EXPORT, GRAPH, GRAPH_WITH_NMS = "export.json", "model.onnx", "model_nms.onnx"  # of `export`
+SPEED = "benchmark.json"  # of `benchmark`
+DECISION, DECISION_PAGE = "decision.json", "decision.md"  # of `retrain`
 
 
 def require(path: Path, stage: str) -> Path:

@@ -7,6 +7,7 @@ section in `components/params.py`; CONTRIBUTING.md shows one.
 
 from pathlib import Path
 
+from components import files
 from components.stage_row import MODEL, File, Input, Option, Resources, Result, Run, Stage
 from components.workspace import DATA, WORK
 
@@ -74,7 +75,7 @@ def _compare() -> Run:
 DATASET = Input("prepare", "Dataset folder made by `prepare`.")
 ANCHORS = Input("anchors", "Anchors of the model.", "{model}.json")
 HYP = Input("evolve", "Evolved hyperparameters.", "hyp.yaml")
-WEIGHTS = Input("train", "Trained detector.", "model.safetensors")
+WEIGHTS = Input("train", "Trained detector.", files.WEIGHTS)
 CHANGED_MODEL = (
     Option("drop_levels", int, "Coarsest levels of P6 or P7 to drop.", 0, {"min": 0}, own_result=True),
     Option("size", int, "Input size in pixels; default: that of the training.", limits={"min": 32, "max": 4096},
@@ -95,7 +96,7 @@ STAGES = (
             str(DATA),
             "dataset",
             "Dataset",
-            shown="manifest.json",
+            shown=files.MANIFEST,
             persist="the stage replaces the folder itself and keeps the images that did not change",
         ),
         work="Index of the images checked so far.",
@@ -171,13 +172,13 @@ STAGES = (
             "outputs/train/{model}",
             "detector",
             "Model",
-            metadata={"framework": "pytorch", "file": "model.safetensors"},
+            metadata={"framework": "pytorch", "file": files.WEIGHTS},
             files=(
-                File("model.safetensors"),
-                File("train.json"),
-                File("curves.csv", "plots", {"x": "epoch", "y": "AP50", "title": "Validation AP50, {model}"}),
+                File(files.WEIGHTS),
+                File(files.TRAINING),
+                File(files.CURVES, "plots", {"x": "epoch", "y": "AP50", "title": "Validation AP50, {model}"}),
             ),
-            shown="train.json",
+            shown=files.TRAINING,
         ),
         work="Unfinished work, from which a killed run resumes.",
         options=(
@@ -207,16 +208,16 @@ STAGES = (
             "outputs/evaluate/{model}",
             "evaluation",
             files=(
-                File("detections.json"),
+                File(files.DETECTIONS),
                 File("detections_tta.json"),
-                File("confusion.json"),
+                File(files.CONFUSION),
                 File("samples.jpg"),
-                File("metrics.json", "metrics"),
+                File(files.METRICS, "metrics"),
                 File("pr_curve.png", "plots"),
                 File("confusion.png", "plots"),
             ),
-            shown="metrics.json",
-            confusion="confusion.json",
+            shown=files.METRICS,
+            confusion=files.CONFUSION,
         ),
         options=(
             *CHANGED_MODEL,
@@ -247,7 +248,7 @@ STAGES = (
             "exported",
             "Model",
             metadata={"framework": "onnx", "file": "model.onnx"},
-            shown="export.json",
+            shown=files.EXPORT,
         ),
         options=CHANGED_MODEL,
         params=("export", "evaluate", "train.device", "benchmark.batches"),
@@ -261,9 +262,7 @@ STAGES = (
         title="Speed of {model}",
         load=_benchmark,
         inputs={"data": DATASET, "weights": WEIGHTS, "export": Input("export", "Results of `export`.")},
-        result=Result(
-            "outputs/benchmark/{model}", "speed", files=(File("benchmark.json", "metrics"),), shown="benchmark.json"
-        ),
+        result=Result("outputs/benchmark/{model}", "speed", files=(File(files.SPEED, "metrics"),), shown=files.SPEED),
         options=CHANGED_MODEL,
         params=("benchmark", "evaluate", "export.nms_conf", "export.ap_tolerance", "train.device"),
         resources=Resources("2", "8Gi", gpu=True),

@@ -1,8 +1,9 @@
-"""The folders of a project: data, results, unfinished work, and what waits for a service."""
+"""The folders of a project: parameters, data, results, unfinished work, and what waits for a service."""
 
 import os
 from pathlib import Path
 
+PARAMS = Path("params.yaml")
 DATA = Path("data/prepared")
 OUTPUTS = Path("outputs")
 WORK = Path("runs")

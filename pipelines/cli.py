@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from components.cli.command import command, examples_of
 from components.cli.main import app as stages
 from components.cli.main import prepare_process
-from components.cli.options import PARAMS, ParamsFile, typer
+from components.cli.options import ParamsFile, typer
+from components.workspace import PARAMS
 from pipelines.cli_options import Compiled, Given, Server, needing_kubeflow
 from yolo_core.errors import UserError
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from components.cli.options import PARAMS, Overrides, ParamsFile, typer
+from components.cli.options import Overrides, ParamsFile, typer
 from components.stage_row import dashed
+from components.workspace import PARAMS
 from pipelines.graph.target import IMAGE, Target
 from yolo_core.errors import UserError
 from yolo_core.model_names import known

@@ -1,5 +1,7 @@
 """The Kubernetes secret with addresses and credentials of S3 and MLflow."""
 
+from components.monitoring.metrics import GATEWAY_VARIABLE
+
 SECRET = "scaled-yolov4"  # in the pipeline's namespace; optional
 SECRET_KEYS = (
     "AWS_ACCESS_KEY_ID",
@@ -7,5 +9,5 @@ SECRET_KEYS = (
     "AWS_ENDPOINT_URL",
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
-    "SCALED_YOLOV4_PUSHGATEWAY",
+    GATEWAY_VARIABLE,
 )

@@ -26,8 +26,6 @@ Overrides = Annotated[list[str], typer.Option("-S", "--set", metavar="KEY=VALUE"
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Model = Annotated[str, typer.Option(help="A name from `scaled-yolov4 models`; default: the first in the parameters.")]
 
-PARAMS = Path("params.yaml")
-
 
 def stage_path(meaning: str, default: str) -> object:
     """A path option that also takes an address in the object store."""

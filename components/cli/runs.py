@@ -7,8 +7,8 @@ from components.cli import parameters
 from components.cli.app import app
 from components.cli.command import command
 from components.cli.facts import facts
-from components.cli.options import PARAMS, Overrides, ParamsFile, StageParams, stage_path, typer
-from components.workspace import DATA, OUTPUTS
+from components.cli.options import Overrides, ParamsFile, StageParams, stage_path, typer
+from components.workspace import DATA, OUTPUTS, PARAMS
 
 Option = typer.Option
 

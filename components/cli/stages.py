@@ -11,9 +11,10 @@ from components.cli import parameters
 from components.cli.app import app
 from components.cli.command import add_command, examples_of, option
 from components.cli.facts import facts
-from components.cli.options import PARAMS, Model, Overrides, StageParams, stage_path, typer
+from components.cli.options import Model, Overrides, StageParams, stage_path, typer
 from components.stage_row import Option, Stage, dashed
 from components.stage_table import STAGES, default_paths, get_stage
+from components.workspace import PARAMS
 from yolo_core.errors import UserError
 from yolo_core.model_names import known
 

@@ -7,7 +7,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from components.files import read_json
+from components.files import MANIFEST, METRICS, SPEED, read_json
 from components.params import Params
 from components.stage_table import default_paths
 from components.tracking.connection import shown_uri
@@ -15,11 +15,11 @@ from components.workspace import DATA, OUTPUTS
 
 # row -> (stage whose file is read, file below that stage's folder, keys down to the value)
 FIGURES = {
-    "AP": ("evaluate", "metrics.json", ("plain", "AP")),
-    "AP50": ("evaluate", "metrics.json", ("plain", "AP50")),
-    "AP, TTA": ("evaluate", "metrics.json", ("tta", "AP")),
-    "AP50, TTA": ("evaluate", "metrics.json", ("tta", "AP50")),
-    "ms an image, batch 1": ("benchmark", "benchmark.json", ("latency_ms_b1",)),
+    "AP": ("evaluate", METRICS, ("plain", "AP")),
+    "AP50": ("evaluate", METRICS, ("plain", "AP50")),
+    "AP, TTA": ("evaluate", METRICS, ("tta", "AP")),
+    "AP50, TTA": ("evaluate", METRICS, ("tta", "AP50")),
+    "ms an image, batch 1": ("benchmark", SPEED, ("latency_ms_b1",)),
     "registered version": ("register", "", ("version",)),
     "decision": ("promote", "", ("decision",)),
     "versions compared so far": ("promote", "", ("ap", "looks")),
@@ -65,12 +65,12 @@ def _locations(model: str) -> list[tuple[str, str]]:
         return default_paths(stage, model)["out"]
 
     return [
-        ("dataset and what was refused", f"{DATA}/manifest.json"),
+        ("dataset and what was refused", f"{DATA}/{MANIFEST}"),
         ("anchors, hyperparameters", f"{OUTPUTS}/anchors/, {OUTPUTS}/evolve/"),
         ("weights, learning curves", f"{out('train')}/"),
         ("metrics, plots, sample pictures", f"{out('evaluate')}/"),
         ("ONNX (and TensorRT)", f"{out('export')}/"),
-        ("speed", f"{out('benchmark')}/benchmark.json"),
+        ("speed", f"{out('benchmark')}/{SPEED}"),
         ("registry decision", f"{out('promote')}"),
         ("all models side by side", f"{out('compare')}/comparison.png"),
         ("MLflow", shown_uri() if os.environ.get("MLFLOW_TRACKING_URI") else "mlflow.db; look at it with `make ui`"),

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from components.files import require, sha256
+from components.files import MANIFEST, require, sha256
 
 
 def dataset_digest(data: Path) -> str:
     """SHA-256 (hex) of the manifest of a dataset folder. Raises UserError where there is none."""
-    return sha256(require(data / "manifest.json", "prepare"))
+    return sha256(require(data / MANIFEST, "prepare"))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.datasets import manifest
+from components.files import MANIFEST
 from yolo_core.errors import UserError
 
 
@@ -47,8 +48,8 @@ def check_replaceable(out: Path) -> None:
     if not present:
         return
     try:
-        document = json.loads((out / manifest.NAME).read_bytes())
-        ours = set(document["files"]) | {manifest.NAME} if document["format"] == manifest.FORMAT else set()
+        document = json.loads((out / MANIFEST).read_bytes())
+        ours = set(document["files"]) | {MANIFEST} if document["format"] == manifest.FORMAT else set()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         ours = set()
     foreign = sorted(present - ours)

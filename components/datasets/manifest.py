@@ -13,10 +13,9 @@ from components.datasets.box_check import CocoAnnotation
 from components.datasets.image_check import NARROW, UNROTATED
 from components.datasets.raw import Category, Quarantined
 from components.datasets.split_check import CheckedSplit
-from components.files import require
+from components.files import MANIFEST, require
 from yolo_core.errors import UserError
 
-NAME = "manifest.json"
 FORMAT = "scaled-yolov4 dataset"
 VERSION = 1
 VALIDATION_FILES = ("images/val/", "annotations/instances_val.json")
@@ -164,7 +163,7 @@ def read(path: Path) -> Manifest:
 
 def validation_digest(data: Path) -> str:
     """SHA-256 (hex) of the validation split of a dataset folder: its annotations and its images."""
-    files = read(require(data / NAME, "prepare"))["files"]
+    files = read(require(data / MANIFEST, "prepare"))["files"]
     chosen = (f"{digest}  {path}" for path, digest in sorted(files.items()) if path.startswith(VALIDATION_FILES))
     return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 

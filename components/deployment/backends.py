@@ -1,14 +1,13 @@
 """The ways to run one detector on this machine: PyTorch, ONNX Runtime, OpenVINO and TensorRT."""
 
 import copy
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from components.deployment.export_report import ExportReport
-from components.files import require
+from components.files import EXPORT, GRAPH, read_json, require
 from yolo_core.deploy import openvino, tensorrt
 from yolo_core.deploy.cuda_graph import CudaGraph
 from yolo_core.deploy.onnx import OnnxPredictor
@@ -37,7 +36,7 @@ def open_backends(fused: Detector, size: int, export: Path, *, device: torch.dev
 
     export: the folder of the stage `export`; size: px. Raises UserError unless its graph is of this model and size.
     """
-    plain = require(export / "model.onnx", "export")
+    plain = require(export / GRAPH, "export")
     onnx = OnnxPredictor(plain, device, threads)
     _check_same(plain, onnx, fused, size)
     where = "CUDA" if onnx.provider.startswith("CUDA") else "CPU"
@@ -67,7 +66,7 @@ def _on_cuda(fused: Detector, export: Path, device: torch.device) -> list[Backen
 
 def _on_cpu(export: Path, threads: int) -> list[Backend]:
     """OpenVINO in the precisions that the export built and accepted."""
-    report: ExportReport = json.loads(require(export / "export.json", "export").read_text(encoding="utf-8"))
+    report: ExportReport = read_json(require(export / EXPORT, "export"))
     return [
         Backend("OpenVINO CPU", precision, openvino.OpenVINOPredictor(export / row["file"], precision, threads))
         for precision, row in report.get("openvino", {}).items()

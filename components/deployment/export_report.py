@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NotRequired, Required, TypedDict
 
 from components.deployment.graph_check import NmsDifference, PredictionDifference
+from components.files import EXPORT, GRAPH, GRAPH_WITH_NMS
 from components.params import ExportParams
 from yolo_core.deploy.openvino import Precision
 from yolo_core.errors import UserError
@@ -110,12 +111,12 @@ def refuse_if_off(report: ExportReport, settings: ExportParams) -> None:
     nms = report["onnx_nms"]
     if nms["detections"] > nms["max_detections"]:
         raise UserError(
-            f"model_nms.onnx: returns {nms['detections']} detections for an image, over evaluate.max_detections = "
+            f"{GRAPH_WITH_NMS}: returns {nms['detections']} detections for an image, over evaluate.max_detections = "
             f"{nms['max_detections']}; try another export.opset or another version of onnxruntime"
         )
     rows: dict[str, Mapping[str, object] | None] = {
-        "model.onnx": report["onnx"],
-        "model_nms.onnx": report["onnx_nms"],
+        GRAPH: report["onnx"],
+        GRAPH_WITH_NMS: report["onnx_nms"],
         OPENVINO_FILES["fp32"]: report["openvino"].get("fp32"),
         "model_fp32.engine": report["tensorrt"].get("fp32"),
     }
@@ -129,6 +130,6 @@ def refuse_if_off(report: ExportReport, settings: ExportParams) -> None:
             if isinstance(value, float) and not value <= allowed:
                 raise UserError(
                     f"{file}: {figure.replace('_', ' ')} against PyTorch is {value:.3g}, over "
-                    f"export.{key} = {allowed:g}; see export.json, try "
+                    f"export.{key} = {allowed:g}; see {EXPORT}, try "
                     "another export.opset, or raise the tolerance if this is acceptable"
                 )

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from components.files import CONFUSION, DETECTIONS, METRICS
 from components.params import Params
 from components.reports import plots
 from yolo_core import progress as progress_
@@ -137,12 +138,12 @@ def write(measurement: Measurement, out: Path) -> None:
     """Write metrics.json, detections.json, detections_tta.json, confusion.json and pictures of them to `out`."""
     dataset, plain = measurement.dataset, measurement.plain
     model = measurement.loaded.model.spec.name
-    write_json(out / "metrics.json", measurement.metrics())
-    plain.detections.write(out / "detections.json")
+    write_json(out / METRICS, measurement.metrics())
+    plain.detections.write(out / DETECTIONS)
     measurement.tta.detections.write(out / "detections_tta.json")
     plots.pr_curves(out / "pr_curve.png", plain.score, f"{model}: precision and recall at IoU .50")
     matrix = confusion_matrix(dataset, plain.detections)
     names = [*dataset.classes, "background"]
-    write_json(out / "confusion.json", {"categories": names, "matrix": matrix.tolist()})
+    write_json(out / CONFUSION, {"categories": names, "matrix": matrix.tolist()})
     plots.confusion(out / "confusion.png", matrix, dataset.classes, f"{model}: score from .25, IoU from .45")
     plots.sample_sheet(out / "samples.jpg", dataset, plain.detections)

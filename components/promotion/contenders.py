@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.datasets import manifest
-from components.files import read_json, require
+from components.files import MANIFEST, read_json, require
 from components.promotion.aliases import ROLLED_BACK_TAG, decision_on
 from components.tracking.connection import shown_uri
 from components.tracking.model_versions import CHAMPION, CLASSES_TAG, VALIDATION_TAG, evidence_of, registered_name
@@ -83,7 +83,7 @@ def _classes(client: "MlflowClient", version: "ModelVersion") -> str:
         return digest
     with tempfile.TemporaryDirectory() as temporary:
         evidence = evidence_of(client, version, Path(temporary), FORCE)
-        return manifest.classes_digest(manifest.read(evidence / manifest.NAME))
+        return manifest.classes_digest(manifest.read(evidence / MANIFEST))
 
 
 def check_never_championed(client: "MlflowClient", name: str) -> None:

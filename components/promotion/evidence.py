@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.files import read_json
+from components.files import DETECTIONS, METRICS, SPEED, WEIGHTS, read_json
 from components.params import Params
 from components.tracking.model_versions import evidence_of, version_weights
 from yolo_core.errors import UserError
@@ -39,7 +39,7 @@ def registered_evidence(client: "MlflowClient", version: "ModelVersion", remedy:
     with tempfile.TemporaryDirectory() as temporary:
         folder = evidence_of(client, version, Path(temporary), remedy)
         try:
-            return _evidence(*(read_json(folder / f"{name}.json") for name in ("detections", "metrics", "benchmark")))
+            return _evidence(*(read_json(folder / name) for name in (DETECTIONS, METRICS, SPEED)))
         except (OSError, UserError, LookupError, TypeError, ValueError, AttributeError):
             raise UserError(
                 f"{version.name}: the evidence of version {version.version} in its run {version.run_id} is damaged; "
@@ -84,7 +84,7 @@ def detect_again(
 
     dataset, device = load_prepared(data, "val"), pick_device(params.train.device)
     with tempfile.TemporaryDirectory() as temporary:
-        loaded = load_detector(version_weights(version, Path(temporary, "model.safetensors")), device=device)
+        loaded = load_detector(version_weights(version, Path(temporary, WEIGHTS)), device=device)
     ids = dict(zip(dataset.classes, dataset.category_ids, strict=True))
     dataset.category_ids = [ids.get(name, -1) for name in loaded.classes]  # of the classes it detects
     fused = fuse(loaded.model)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from components.datasets import manifest
 from components.datasets.difference import DatasetDiff, compare
 from components.datasets.prepared import load_prepared
-from components.files import read_json
+from components.files import MANIFEST, TRAINING, read_json
 from components.lineage.record import Lineage, of_version
 from components.params import Params, hyperparameters
 from components.tracking.model_versions import CHAMPION, evidence_of, version_weights
@@ -57,7 +57,7 @@ def load(client: "MlflowClient", version: "ModelVersion", folder: Path) -> Champ
     """The champion with what was stored at its registration; its weights go to `folder`."""
     with tempfile.TemporaryDirectory() as temporary:
         evidence = evidence_of(client, version, Path(temporary), REMEDY)
-        dataset, training = manifest.read(evidence / manifest.NAME), read_json(evidence / "train.json")
+        dataset, training = manifest.read(evidence / MANIFEST), read_json(evidence / TRAINING)
     return Champion(
         version=int(version.version),
         lineage=of_version(version),

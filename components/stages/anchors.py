@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from components.datasets.prepared import load_prepared
-from components.files import require
+from components.files import MANIFEST, require
 from components.params import Params, hyperparameters
 from yolo_core.anchors import FitSettings, Quality, better, fit, quality, training_boxes
 from yolo_core.atomic import write_json
@@ -21,7 +21,7 @@ def run(params: Params, *, data: Path, out: Path, progress: Progress = silent) -
 
     Raises UserError when the dataset is missing or its training images hold no boxes, and for an unknown model.
     """
-    require(data / "manifest.json", "prepare")
+    require(data / MANIFEST, "prepare")
     train_set = load_prepared(data, "train")
     models: list[str] = list(dict.fromkeys([*params.models, params.evolve.model]))
     chosen = {}

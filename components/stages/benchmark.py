@@ -10,6 +10,7 @@ from components.deployment.backends import open_backends
 from components.deployment.timing import BenchmarkReport, Timing, machine, torch_threads
 from components.deployment.versions import versions
 from components.evaluation.inputs import load_inputs
+from components.files import SPEED
 from components.params import Params
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
@@ -70,7 +71,7 @@ def run(
         "latency_backend_b1": best and f"{best['backend']} {best['precision']}",
         "rows": rows,
     }
-    write_json(out / "benchmark.json", report)
+    write_json(out / SPEED, report)
     return {
         "ms at batch 1": report["latency_ms_b1"],
         "images/s": best and best["images_per_second"],

@@ -1,9 +1,9 @@
 """The stage `compare`: all models of a pipeline run side by side by latency and AP, with the gate's decisions."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from components.files import METRICS, SPEED, read_json
 from components.params import Params
 from components.reports import plots
 from yolo_core import progress as progress_
@@ -30,8 +30,8 @@ def run(
     figures, speeds, decisions = (
         _by_model(params.models, stage, folder, pattern)
         for stage, folder, pattern in (
-            ("evaluate", evaluate, "*/metrics.json"),
-            ("benchmark", benchmark, "*/benchmark.json"),
+            ("evaluate", evaluate, f"*/{METRICS}"),
+            ("benchmark", benchmark, f"*/{SPEED}"),
             ("promote", promote, "*"),
         )
     )
@@ -58,7 +58,7 @@ def front(rows: list[Row]) -> list[str]:
 def _by_model(models: list[str], stage: str, folder: Path, pattern: str) -> dict[str, Any]:
     """The JSON files below a folder, by the model they name; UserError if one is missing."""
     paths = [path for path in sorted(folder.glob(pattern)) if path.is_file() and not path.name.startswith(".")]
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    documents = [read_json(path) for path in paths]
     found = {document["model"]: document for document in documents}
     if missing := [model for model in models if model not in found]:
         raise UserError(f"{folder}: nothing of {', '.join(missing)}; run `scaled-yolov4 {stage}` for each model first")

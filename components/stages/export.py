@@ -10,6 +10,7 @@ from components.deployment.openvino_files import build_openvino
 from components.deployment.tensorrt_engines import build_engines
 from components.deployment.versions import versions
 from components.evaluation.inputs import load_inputs
+from components.files import EXPORT, GRAPH, GRAPH_WITH_NMS
 from components.params import Params
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
@@ -40,7 +41,7 @@ def run(
     loaded, dataset = load_inputs(model, data, weights, drop_levels=drop_levels, size=size)
     settings, evaluation = params.export, params.evaluate
     classes, fused = loaded.classes, fuse(loaded.model)
-    plain, with_nms = out / "model.onnx", out / "model_nms.onnx"
+    plain, with_nms = out / GRAPH, out / GRAPH_WITH_NMS
     in_graph = replace(evaluation.suppression, conf=settings.nms_conf)
     with known_as(opset="export.opset"):
         export_onnx(fused, plain, classes=classes, size=loaded.size, opset=settings.opset)
@@ -71,7 +72,7 @@ def run(
         int8 = reject_int8_if_worse(report["openvino"]["int8"], settings.int8_ap_tolerance, out)
         report["openvino"]["int8"] = int8
     report["bytes"] = {path.name: path.stat().st_size for path in sorted(out.glob("model*"))}
-    write_json(out / "export.json", report)
+    write_json(out / EXPORT, report)
     refuse_if_off(report, settings)
     return {
         "relative error": report["onnx"]["relative_error"],

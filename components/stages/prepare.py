@@ -16,6 +16,7 @@ from components.datasets.image_index import ImageIndex
 from components.datasets.raw import RawDataset
 from components.datasets.split_check import CheckedSplit, check_split
 from components.datasets.validation_split import Division, divide
+from components.files import MANIFEST
 from components.params import Params
 from yolo_core.atomic import write_text
 from yolo_core.errors import UserError
@@ -101,7 +102,7 @@ def _write_documents(
         files[path] = hashlib.sha256(data).hexdigest()
         files |= {f"images/{name}/{file}": digest for file, digest in split.sha256.items()}
     document = manifest.build(source, raw.categories, splits, files)
-    (folder / manifest.NAME).write_text(json.dumps(document, indent=1) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n")
     return document
 
 

@@ -19,7 +19,7 @@ from components import telemetry
 from components.datasets import manifest
 from components.evaluation import measurement
 from components.evaluation.inputs import load_inputs
-from components.files import require
+from components.files import DECISION, DECISION_PAGE, MANIFEST, require
 from components.lineage.record import SOURCE_TAG, SOURCE_VARIABLE, Lineage, judged_alike, lineage, of_version
 from components.params import Params
 from components.promotion.contenders import check_never_championed
@@ -68,7 +68,7 @@ def run(
 
 def _decide(params: Params, model: str, data: Path, out: Path, force: bool) -> Decision:
     """The decision for one model, written to `out` and recorded in MLflow."""
-    after = manifest.read(require(data / manifest.NAME, "prepare"))
+    after = manifest.read(require(data / MANIFEST, "prepare"))
     now = lineage(params, model, after["sha256"])
     client = connect()
     with tempfile.TemporaryDirectory() as folder:
@@ -100,8 +100,8 @@ def _decide(params: Params, model: str, data: Path, out: Path, force: bool) -> D
         cost=estimate(epochs * images, speed, params.retrain.price_per_hour) if epochs else None,
         overrides=_overrides(model, epochs, weights) if weights and action == "fine-tune" else (),
     )
-    write_json(out / "decision.json", decision.document())
-    write_text(out / "decision.md", page(decision))
+    write_json(out / DECISION, decision.document())
+    write_text(out / DECISION_PAGE, page(decision))
     _log(params, data, out, decision)
     return decision
 
@@ -178,5 +178,5 @@ def _log(params: Params, data: Path, out: Path, decision: Decision) -> None:
     with stage_run(params, data, "retrain", decision.model) as run:
         run.log({f"retrain/{key}": value for key, value in numbers.items() if isinstance(value, int | float)})
         run.tag(action=decision.action, reason=decision.reason)
-        run.artifact(out / "decision.md")
-        run.artifact(out / "decision.json")
+        run.artifact(out / DECISION_PAGE)
+        run.artifact(out / DECISION)

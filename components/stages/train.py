@@ -5,10 +5,10 @@ resumes from the checkpoints there, a different one starts beside them. On succe
 folder is removed. All of it is on the driver's machine, whichever nodes the workers run on.
 """
 
-import json
 import shutil
 from pathlib import Path
 
+from components.files import TRAINING, read_json
 from components.params import Params
 from components.tracking import journaled_run
 from components.training.configuration import configure, image_cache
@@ -49,5 +49,5 @@ def run(
             atomic.write_bytes(out / name, (job.results / name).read_bytes())
         if not journaled_run.waiting("train", model):  # else keep it: the same command then finishes quickly
             shutil.rmtree(folder)
-    record = json.loads((out / "train.json").read_text(encoding="utf-8"))
+    record = read_json(out / TRAINING)
     return {key: record[key] for key in ("epochs", "best_epoch", "AP", "AP50", "images_per_second", "seconds")}

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.files import sha256
+from components.files import WEIGHTS, sha256
 from components.storage.client import connect, reaching
 from components.storage.location import Location, parse, path_or_location
 from components.storage.transfer import download, head, upload
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LOCATION_TAG = "scaled_yolov4.champions"  # of the registered model: where its champions were published last
-POINTER, WEIGHTS = "champion.json", "model.safetensors"
+POINTER = "champion.json"
 
 
 def location_of(client: "MlflowClient", name: str) -> str | None:

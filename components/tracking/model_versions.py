@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.files import WEIGHTS
 from components.tracking.connection import shown_uri
 from components.tracking.runs import INPUTS_TAG, PIPELINE_TAG
 from yolo_core.atomic import replaced
@@ -146,7 +147,7 @@ def version_weights(version: "ModelVersion", path: Path) -> Path:
         _found(f"{version.name}: version {version.version} has no detector file in its artifacts; {remedy}"),
     ):
         uri = f"models:/{version.name}/{version.version}/artifacts"
-        found = Path(download_artifacts(uri, dst_path=folder)) / "model.safetensors"
+        found = Path(download_artifacts(uri, dst_path=folder)) / WEIGHTS
         with replaced(path) as temporary:
             shutil.copyfile(found, temporary)
     return path

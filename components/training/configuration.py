@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components import yaml_text
 from components.datasets.digest import dataset_digest
-from components.files import require, sha256
+from components.files import MANIFEST, require, sha256
 from components.params import Params, hyperparameters
 from yolo_core.data.coco import CacheSettings
 from yolo_core.errors import UserError, known_as
@@ -18,7 +18,7 @@ from yolo_core.train import Evaluation, Phase, TrainConfig
 
 def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path | None) -> TrainConfig:
     """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones."""
-    require(data / "manifest.json", "prepare")
+    require(data / MANIFEST, "prepare")
     settings = params.train_settings(model)
     with known_as(size="train.size"):
         get_spec(model).checked_size(settings.size)

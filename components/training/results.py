@@ -6,14 +6,15 @@ import io
 import platform
 from importlib.metadata import version
 
+from components.files import CURVES, TRAINING, WEIGHTS
 from components.training.job import Job
 from yolo_core import atomic
 from yolo_core.models.weights import save_detector
 from yolo_core.train import EpochRow, TrainConfig, TrainResult, checkpoint, distributed
 from yolo_core.train.transfer import Transfer
 
-RESULTS = ("model.safetensors", "curves.csv", "train.json")
-CURVES: tuple[str, ...] = ("epoch", "step", "lr", "box", "obj", "cls", "loss", "AP", "AP50")
+RESULTS = (WEIGHTS, CURVES, TRAINING)
+COLUMNS: tuple[str, ...] = ("epoch", "step", "lr", "box", "obj", "cls", "loss", "AP", "AP50")
 
 
 def write(job: Job, result: TrainResult, classes: list[str], run_id: str | None, seconds: float) -> None:
@@ -34,7 +35,7 @@ def _taken_over(config: TrainConfig, transfer: Transfer | None) -> dict[str, obj
 
 def _csv(rows: list[EpochRow]) -> str:
     text = io.StringIO()
-    table = csv.DictWriter(text, list(CURVES), lineterminator="\n")
+    table = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()

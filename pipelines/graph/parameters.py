@@ -7,14 +7,16 @@ from pathlib import Path
 from kfp import dsl
 
 from components import yaml_text
+from components.files import DECISION, DECISION_PAGE, read_json
 from components.lineage.record import IMAGE_VARIABLE, REQUESTED_VARIABLE, SOURCE_VARIABLE, parameters_digest
 from components.params import Params, load
 from components.retraining.decision import TRAINING
 from components.tracking.connection import PIPELINE_VARIABLE
+from components.workspace import PARAMS
 from pipelines.exit_codes import exit_codes
 from pipelines.graph.artifacts import address
 
-DEFAULT = Path("params.yaml")  # in the step's working folder, which is the image's
+DEFAULT = PARAMS  # in the step's working folder, which is the image's
 
 
 def variables(pipeline_id: str, mlflow_tracking_uri: str, image: str = "") -> dict[str, str]:
@@ -58,7 +60,7 @@ def write_pinned(params: dsl.Artifact, found: dsl.Artifact, out: dsl.Artifact) -
 
     found: the file that `check-source` wrote. The source's fingerprint is passed to every stage with the parameters.
     """
-    record = json.loads(Path(found.path).read_text(encoding="utf-8"))
+    record = read_json(Path(found.path))
     write_params(Path(params.path).read_text(encoding="utf-8"), record["changes"], [], out)
     out.metadata.update(params.metadata | {SOURCE_VARIABLE: record["fingerprint"]})
     return "rest" if record["nothing_to_do"] else "prepare"
@@ -71,8 +73,8 @@ def write_chosen(params: dsl.Artifact, plan: dsl.Artifact, out: dsl.Artifact, pa
     """
     requested = load(Path(params.path))
     folders = [Path(plan.path, model) for model in requested.models]
-    decisions = [json.loads((folder / "decision.json").read_text(encoding="utf-8")) for folder in folders]
-    texts = [(folder / "decision.md").read_text(encoding="utf-8") for folder in folders]
+    decisions = [read_json(folder / DECISION) for folder in folders]
+    texts = [(folder / DECISION_PAGE).read_text(encoding="utf-8") for folder in folders]
     Path(page.path).write_text("\n".join(texts), encoding="utf-8")
     models = [decision["model"] for decision in decisions if decision["action"] in TRAINING]
     with exit_codes():  # later steps find the files in the plan's folder at the artifact's address

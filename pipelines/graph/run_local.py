@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 from components import telemetry
+from components.workspace import PARAMS
 from yolo_core.errors import UserError
 
 ROOT = Path("local_outputs")
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.graph.run_local", description="Run the whole pipeline on this machine."
     )
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file")
+    parser.add_argument("--params", type=Path, default=PARAMS, help="parameter file")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="change one parameter")
     parser.add_argument("--force", action="store_true", help="train from scratch, even if nothing changed")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the artifacts")

@@ -15,6 +15,7 @@ from components import params as parameters
 from components.datasets import manifest
 from components.datasets.box_check import CheckedBoxes
 from components.datasets.split_check import CheckedSplit
+from components.files import MANIFEST
 from components.params import Params
 from yolo_core.models import build_model
 from yolo_core.models.weights import save_detector
@@ -51,7 +52,7 @@ def make_dataset(folder: Path, seed: int = 0, classes: Sequence[str] = CLASSES) 
     (folder / "annotations" / "instances_val.json").write_text(json.dumps(truth))
     files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*.*")) if path.is_file()}
     splits = {"train": CheckedSplit(), "val": CheckedSplit(images=images, boxes=CheckedBoxes(annotations=boxes))}
-    (folder / manifest.NAME).write_text(json.dumps(manifest.build({"kind": "made up"}, categories, splits, files)))
+    (folder / MANIFEST).write_text(json.dumps(manifest.build({"kind": "made up"}, categories, splits, files)))
     return folder
 
 
