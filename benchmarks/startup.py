@@ -156,7 +156,7 @@ def _until_first_step(checkout: Path, **more: str) -> float:
 def _trial_overhead(checkout: Path) -> float:
     """The longest pause of a worker between a trial being available and the start of its training."""
     lines = (checkout / "outputs/evolve/ledger.jsonl").read_text().splitlines()[1:]
-    trials = {record["trial"]: record for record in map(json.loads, lines)}
+    trials = {record["trial"]: record for record in map(json.loads, lines) if "trial" in record}
     pauses = []
     for number, record in trials.items():
         if number >= AT_A_TIME:  # it starts when all but the concurrent ones before it have ended

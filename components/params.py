@@ -123,11 +123,17 @@ class Halving(Section):
 
 
 class Confirm(Section):
-    """Train the winner and the baseline on all images, `seeds` times each."""
+    """Before the best trial's values are adopted, it and the starting point are trained with `seeds` other seeds."""
 
-    seeds: int = Field(ge=2, le=100)
-    epochs: int | None = Field(default=None, ge=1, le=100_000)
-    """None: `train.epochs`."""
+    seeds: int = Field(default=3, ge=3, le=100)
+    """Two cannot tell a gain from chance (`components/evolution/adoption.py`)."""
+    epochs: Literal["trial"] | Annotated[int, Field(ge=1, le=100_000)] | None = "trial"
+    """"trial": as a trial, on its images. A number: that many on all images. None: `train.epochs` on all images."""
+
+
+def _always_confirmed(value: object) -> object:
+    """None is the default: no trial is adopted on a single training."""
+    return Confirm() if value is None else value
 
 
 class EvolveParams(Section):
@@ -145,7 +151,7 @@ class EvolveParams(Section):
     mutation_probability: float = Field(gt=0, le=1)
     sigma: float = Field(gt=0, le=1)
     halving: Halving | None = None
-    confirm: Confirm | None = None
+    confirm: Annotated[Confirm, BeforeValidator(_always_confirmed)] = Confirm()
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvolveParams":

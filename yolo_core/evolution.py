@@ -5,7 +5,6 @@ Values are a dict by hyperparameter name, and every step goes by name, never by 
 """
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,25 +42,6 @@ class Mutation:
     """That a value mutates."""
     sigma: float = 0.2
     """Standard deviation of the factor it is multiplied by."""
-
-
-@dataclass(frozen=True)
-class Gain:
-    """How much fitter one set of values is than another, by several trainings of each."""
-
-    gain: float
-    """Difference of the means."""
-    spread: float
-    """Standard error of that difference."""
-    holds: bool
-    """Whether it is more than chance."""
-
-
-def gain(winner: Sequence[float], start: Sequence[float], least: float) -> Gain:
-    """The gain of `winner` over `start`; it holds if it is at least `least` and more than its spread."""
-    difference = statistics.fmean(winner) - statistics.fmean(start)
-    spread = math.sqrt(sum(statistics.variance(each) / len(each) for each in (winner, start)))
-    return Gain(difference, spread, difference >= least and difference > spread)
 
 
 def rung_limits(reached: Sequence[Sequence[float]], rungs: int, keep: float) -> list[float]:

@@ -8,15 +8,26 @@ from components.evolution.ledger import Ledger
 
 
 @dataclass(frozen=True)
+class Reserve:
+    """What a search leaves of its budget for the checks of the winner."""
+
+    trials: float = 0.0
+    """In durations of the longest trial so far."""
+    most: float = 0.0
+    """Seconds: the limit of this."""
+
+
+@dataclass(frozen=True)
 class Budget:
-    """Limits for all trials together."""
+    """Limits for all trainings together."""
 
     trials: int
     """Number of trials."""
     deadline: float
     """Unix time at which running trials are stopped and no more are started."""
     gpu_seconds: float = math.inf
-    """Seconds of all trials, times the GPUs per trial."""
+    """Seconds of all trainings, times the GPUs per trial."""
+    reserve: Reserve = Reserve()
 
     @property
     def seconds_left(self) -> float:
@@ -48,11 +59,20 @@ class BudgetTracker:
     @property
     def seconds_left(self) -> float:
         """Until the minutes run out, or the GPU-hours with the maximum number of concurrent trainings."""
+        return min(self.budget.seconds_left, self._gpu_seconds_left) - self._reserved
+
+    @property
+    def _gpu_seconds_left(self) -> float:
         if math.isinf(self.budget.gpu_seconds):
-            return self.budget.seconds_left
+            return math.inf
         under_way = sum(time.time() - began for began in self.running.values())
         left = self.budget.gpu_seconds - self.resources.gpus * (self.ledger.seconds + under_way)
-        return min(self.budget.seconds_left, left / (self.resources.gpus * self.resources.concurrent))
+        return left / (self.resources.gpus * self.resources.concurrent)
+
+    @property
+    def _reserved(self) -> float:
+        longest = max((record.seconds for record in self.ledger.records.values()), default=0.0)
+        return min(self.budget.reserve.trials * longest, self.budget.reserve.most)
 
     def started(self, name: str) -> None:
         self.running[name] = time.time()

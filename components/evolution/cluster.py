@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from components.evolution import ray_settings
 from components.evolution.budget import Resources
 from components.training.ray_cluster import connected
 from yolo_core.errors import UserError
@@ -16,6 +17,7 @@ DIED = "the trial's process ended without a result"
 @contextmanager
 def cluster(resources: Resources) -> Iterator[None]:
     """Ray with the resources of one trial; CPUs may exceed those of the machine, GPUs may not."""
+    ray_settings.apply()
     import ray
 
     with connected(math.ceil(resources.cpus), show_workers=False):

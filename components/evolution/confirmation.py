@@ -1,116 +1,141 @@
-"""Confirms a winner: it and the starting point are trained at full length, with several seeds each."""
+"""Confirms a winner: it and the starting point are trained again with other seeds."""
 
-import dataclasses
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from components.evolution import ray_settings
+from components.evolution.adoption import Gain, compare
 from components.evolution.budget import BudgetTracker
 from components.evolution.cluster import DIED, GRACE_S, cluster
 from components.evolution.ledger import Confirmation, Record
-from components.evolution.messages import confirmation_line, say
+from components.evolution.messages import confirmation_line, lost_line, say
 from components.evolution.setup import Search
 from components.evolution.trial import TrialPlan, TrialResult, failure, load_splits, run_trial
-from components.evolution.winner import LEAST_GAIN
-from yolo_core.evolution import Gain, gain
-from yolo_core.train import Phase
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
 
 @dataclass(frozen=True)
-class FullTraining:
-    """A full-length training that checks a trial's values."""
+class Training:
+    """A training that checks a trial's values."""
 
     trial: int
     seed: int
     hyp: dict[str, float]
 
-    @property
-    def name(self) -> str:
-        """Of its checkpoint folder."""
-        return f"check-{self.trial}-{self.seed}"
-
 
 def confirmed_gain(search: Search, best: Record) -> Gain | None:
-    """The gain of the winner over the starting point at full length; None if the budget ran out first.
+    """The gain of the winner over the starting point; None if the budget ran out, or a process was lost, before.
 
     Both are trained with the same seeds, but not with the search's own: the winner was chosen by that one.
-    """
-    settings, seed = search.settings, search.config.seed
-    assert settings.confirm
-    epochs = settings.confirm.epochs or search.params.train_settings(settings.model).epochs
-    config = dataclasses.replace(search.config, phases=(Phase(epochs, search.start),), eval_every=epochs)
-    digest = hashlib.sha256(json.dumps(config.identity(), sort_keys=True).encode()).hexdigest()[:16]
-    seeds = [seed + 1 + number for number in range(settings.confirm.seeds)]
-    values = {0: dataclasses.asdict(search.start), best.trial: best.hyp}
-
-    def known() -> dict[tuple[int, int], float]:
-        return {(one.confirms, one.seed): one.fitness for one in search.ledger.confirmations if one.plan == digest}
-
-    wanted = [FullTraining(trial, each, values[trial]) for each in seeds for trial in values]
-    missing = [one for one in wanted if (one.trial, one.seed) not in known()]
-    if missing:
-        _run(search, search.trial_plan(config), digest, missing, lambda one: say(confirmation_line(one)))
-    found = known()
-    if any((one.trial, one.seed) not in found for one in wanted):
-        return None
-    return gain([found[best.trial, each] for each in seeds], [found[0, each] for each in seeds], LEAST_GAIN)
-
-
-def _run(
-    search: Search,
-    plan: TrialPlan,
-    digest: str,
-    trainings: Sequence[FullTraining],
-    on_record: Callable[[Confirmation], None],
-) -> None:
-    """Run the trainings until the budget is spent; each result goes into the ledger at once, under the digest.
-
     Raises UserError when the machine lacks the resources for a training.
     """
-    resources, ledger, waiting = search.resources, search.ledger, list(trainings)
-    tracker = BudgetTracker(search.budget, resources, ledger)
+    checks = Checks(search, best)
+    if checks.gain() is None:
+        _run(checks)
+    return checks.gain()
+
+
+class Checks:
+    """The trainings that decide on a winner, and their results so far, which are in the ledger."""
+
+    def __init__(self, search: Search, best: Record) -> None:
+        self.search, self.best = search, best
+        self.plan = search.check_plan()
+        self.digest = _digest(self.plan)
+        self.seeds = [search.config.seed + 1 + number for number in range(search.settings.confirm.seeds)]
+
+    def missing(self) -> list[Training]:
+        """Seed by seed, so that the first ones may decide."""
+        values, known = {0: asdict(self.search.start), self.best.trial: self.best.hyp}, self._known()
+        wanted = [Training(trial, seed, values[trial]) for seed in self.seeds for trial in values]
+        return [one for one in wanted if (one.trial, one.seed) not in known]
+
+    def gain(self) -> Gain | None:
+        """None while it is open."""
+        known = self._known()
+        done = list(takewhile(lambda seed: {(0, seed), (self.best.trial, seed)} <= known.keys(), self.seeds))
+        winner, start = ([known[trial, seed] for seed in done] for trial in (self.best.trial, 0))
+        return compare(winner, start, len(self.seeds))
+
+    def _known(self) -> dict[tuple[int, int], float]:
+        """Fitness by trial and seed."""
+        found = self.search.ledger.confirmations
+        return {(one.confirms, one.seed): one.fitness for one in found if one.plan == self.digest}
+
+    def folder(self, training: Training) -> str:
+        """Name of its checkpoint folder."""
+        return f"check-{training.trial}-{training.seed}-{self.digest}"
+
+    def record(self, training: Training, result: TrialResult) -> None:
+        """Append a result to the ledger. A lost process says nothing about the values: it is not recorded."""
+        if not result["ended"]:
+            return
+        if result.get("reason") == DIED:
+            say(lost_line(training.trial, training.seed, DIED))
+            return
+        record = Confirmation(
+            training.trial,
+            training.seed,
+            self.digest,
+            fitness=result.get("fitness", 0.0),
+            AP=result.get("AP", 0.0),
+            AP50=result.get("AP50", 0.0),
+            seconds=result.get("seconds", 0.0),
+            elapsed=round(time.time() - self.search.began, 3),
+            reason=result.get("reason"),
+        )
+        self.search.ledger.append(record)
+        shutil.rmtree(self.plan.work / self.folder(training), ignore_errors=True)
+        say(confirmation_line(record))
+
+
+def _digest(plan: TrialPlan) -> str:
+    """What the trainings of a plan have in common, apart from the seed of the search."""
+    what = plan.config.identity()
+    if plan.train_images is not None:
+        what = {"train": what, "images": [plan.train_images, plan.val_images]}
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _run(checks: Checks) -> None:
+    """Run the missing trainings until the gain is decided or the budget spent."""
+    search, waiting = checks.search, checks.missing()
+    resources = search.resources
+    tracker = BudgetTracker(search.budget, resources, search.ledger)
     if tracker.seconds_left <= 0:
         return
-    ray_settings.apply()
-    import ray
-
     with cluster(resources):
+        import ray
+
         train = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=1)(_train)
-        running: dict[ObjectRef, FullTraining] = {}
+        running: dict[ObjectRef, Training] = {}
         while (waiting and tracker.seconds_left > 0) or running:
             while waiting and len(running) < resources.concurrent and (left := tracker.seconds_left) > 0:
                 training = waiting.pop(0)
-                reference = train.remote(plan, training, time.time() + left)
-                running[reference] = training
-                tracker.started(training.name)
+                name = checks.folder(training)
+                running[train.remote(checks.plan, training, time.time() + left, name)] = training
+                tracker.started(name)
             done, _ = ray.wait(list(running), timeout=max(0.0, tracker.seconds_left) + GRACE_S)
-            if not done:  # past the deadline and ignoring it
+            for reference in done:
+                training = running.pop(reference)
+                tracker.ended(checks.folder(training))
+                checks.record(training, _result(reference))
+            if not done or checks.gain() is not None:  # past the deadline and ignoring it, or decided
                 for reference in running:
                     ray.cancel(reference, force=True)
                 return
-            for reference in done:
-                training = running.pop(reference)
-                tracker.ended(training.name)
-                result = _result(reference)
-                if result["ended"]:
-                    record = _record(training, digest, result, elapsed=round(time.time() - search.began, 3))
-                    ledger.append(record)
-                    shutil.rmtree(plan.work / training.name, ignore_errors=True)
-                    on_record(record)
 
 
-def _train(plan: TrialPlan, training: FullTraining, deadline: float) -> TrialResult:
-    """One of the trainings, on a worker."""
-    plan = replace(plan, config=replace(plan.config, seed=training.seed))
-    return run_trial(plan, lambda: load_splits(plan), training.hyp, deadline, name=training.name)
+def _train(plan: TrialPlan, training: Training, deadline: float, name: str) -> TrialResult:
+    """One of the trainings, on a worker: with its own seed, on the images that the search's seed chose."""
+    seeded = replace(plan, config=replace(plan.config, seed=training.seed))
+    return run_trial(seeded, lambda: load_splits(plan), training.hyp, deadline, name=name)
 
 
 def _result(reference: "ObjectRef") -> TrialResult:
@@ -121,17 +146,3 @@ def _result(reference: "ObjectRef") -> TrialResult:
         return ray.get(reference, timeout=GRACE_S)
     except RayError:
         return failure(DIED, 0.0)
-
-
-def _record(training: FullTraining, digest: str, result: TrialResult, elapsed: float) -> Confirmation:
-    return Confirmation(
-        training.trial,
-        training.seed,
-        digest,
-        fitness=result.get("fitness", 0.0),
-        AP=result.get("AP", 0.0),
-        AP50=result.get("AP50", 0.0),
-        seconds=result.get("seconds", 0.0),
-        elapsed=elapsed,
-        reason=result.get("reason"),
-    )

@@ -50,7 +50,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A finished full-length training that checks a trial's values; the other fields are as in Record."""
+    """A finished training that checks a trial's values with another seed; the other fields are as in Record."""
 
     confirms: Count
     """Number of the trial."""

@@ -4,10 +4,12 @@ import dataclasses
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from components.evolution.budget import Budget, Resources
+from components.datasets.prepared import load_prepared
+from components.evolution.budget import Budget, Reserve, Resources
 from components.evolution.ledger import Ledger, Record
 from components.evolution.trial import TrialPlan
 from components.params import EvolveParams, Params
@@ -55,7 +57,26 @@ class Search:
             if record.hyp.keys() != names:
                 raise UserError(f"{self.ledger.path}: trial {record.trial} has other hyperparameters; remove its line")
 
-    def trial_plan(self, config: TrainConfig) -> TrialPlan:
+    def trial_plan(self) -> TrialPlan:
+        """What the trials share."""
+        settings, halving = self.settings, self.settings.halving
+        return replace(
+            self._full_plan(self.config),
+            train_images=settings.train_images,
+            val_images=settings.val_images,
+            rungs=tuple(halving.epochs) if halving else (),
+            keep=halving.keep if halving else 1.0,
+        )
+
+    def check_plan(self) -> TrialPlan:
+        """What the trainings that check the winner share: that of the trials, or that of a longer training."""
+        epochs = self.settings.confirm.epochs
+        if epochs == "trial":
+            return self.trial_plan()
+        epochs = epochs or self.params.train_settings(self.settings.model).epochs
+        return self._full_plan(replace(self.config, phases=(Phase(epochs, self.start),), eval_every=epochs))
+
+    def _full_plan(self, config: TrainConfig) -> TrialPlan:
         """A plan for trainings with `config` on all images, without halving."""
         return TrialPlan(
             config=config,
@@ -74,6 +95,30 @@ class Search:
         return Budget(self.settings.trials, self.began + 60 * self.settings.minutes, gpu_seconds)
 
     @property
+    def trial_budget(self) -> Budget:
+        """That of the trials, which leave some of it for the checks of a winner."""
+        return replace(self.budget, reserve=self._reserve)
+
+    @cached_property
+    def _reserve(self) -> Reserve:
+        """Enough for all checks, but at most half of the budget."""
+        settings, resources = self.settings, self.resources
+        rounds = math.ceil(2 * settings.confirm.seeds / settings.concurrent)
+        seconds = 60 * settings.minutes
+        if settings.gpu_hours is not None:
+            seconds = min(seconds, 3600 * settings.gpu_hours / (resources.gpus * resources.concurrent))
+        return Reserve(rounds * self._trials_per_check(), seconds / 2)
+
+    def _trials_per_check(self) -> float:
+        """How many times as long as a trial a check takes, by the images that both see."""
+        plan = self.check_plan()
+        if plan.train_images is not None:
+            return 1.0
+        images = max(1, len(load_prepared(self.data, "train")))
+        epochs = plan.config.phases[-1].epochs
+        return epochs * images / (self.settings.epochs * min(images, self.settings.train_images))
+
+    @property
     def resources(self) -> Resources:
         settings = self.settings
         return Resources(settings.concurrent, settings.cpus_per_trial, settings.gpus_per_trial)
@@ -86,7 +131,7 @@ def trial_config(params: Params, data: Path, anchors: Path) -> TrainConfig:
     """
     settings = params.evolve
     full = configure(params, settings.model, data, anchors / f"{settings.model}.json", None)
-    return dataclasses.replace(
+    return replace(
         full,
         phases=(Phase(settings.epochs, full.phases[0].hyp),),
         eval_every=math.gcd(settings.epochs, *(settings.halving.epochs if settings.halving else ())),

@@ -1,13 +1,21 @@
 """Runs the trials of a search, with a line and a step of the progress bar for each that ends."""
 
-import dataclasses
+from dataclasses import asdict
 
 from components.evolution import ray_settings
+from components.evolution.budget import BudgetTracker
 from components.evolution.ledger import Record
 from components.evolution.messages import say, trial_line
 from components.evolution.setup import Search
 from yolo_core.evolution import Mutation
 from yolo_core.progress import Progress
+
+
+def trials_due(search: Search) -> bool:
+    """Whether there are trials to run and a budget for them."""
+    return (
+        not search.is_finished and BudgetTracker(search.trial_budget, search.resources, search.ledger).seconds_left > 0
+    )
 
 
 def run_trials(search: Search, progress: Progress) -> None:
@@ -24,19 +32,12 @@ def run_trials(search: Search, progress: Progress) -> None:
         next(bar, None)
         say(trial_line(record, len(ledger.records), settings.trials))
 
-    halving = settings.halving
     tune_search.search(
-        dataclasses.replace(
-            search.trial_plan(search.config),
-            train_images=settings.train_images,
-            val_images=settings.val_images,
-            rungs=tuple(halving.epochs) if halving else (),
-            keep=halving.keep if halving else 1.0,
-        ),
-        dataclasses.asdict(search.start),
+        search.trial_plan(),
+        asdict(search.start),
         ledger,
         mutation=Mutation(settings.parents, settings.mutation_probability, settings.sigma),
-        budget=search.budget,
+        budget=search.trial_budget,
         resources=search.resources,
         began=search.began,
         on_record=report,

@@ -1,10 +1,9 @@
 """Which trial wins a search, and with which values."""
 
+from components.evolution.adoption import LEAST_GAIN
 from components.evolution.ledger import Record
 from yolo_core.evolution import EVOLVING
 from yolo_core.hyperparameters import Hyperparameters
-
-LEAST_GAIN = 0.005  # of fitness over the starting point; a smaller gain in a short training is chance
 
 
 def start_fitness(records: list[Record]) -> float | None:
@@ -13,7 +12,7 @@ def start_fitness(records: list[Record]) -> float | None:
 
 
 def winner(records: list[Record]) -> Record | None:
-    """The best trial; None if it is not clearly better than the starting point. One stopped by halving cannot win."""
+    """The best trial; None if it does not beat the start by `LEAST_GAIN`. One stopped by halving cannot win."""
     start = start_fitness(records)
     whole = [record for record in records if record.stopped_at is None]
     best = max(whole, key=lambda record: (record.fitness, -record.trial), default=None)

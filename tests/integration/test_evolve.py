@@ -1,7 +1,6 @@
 """The evolve stage with real trainings on Ray Tune: results, budget, failures, and resuming after a kill."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -19,12 +18,14 @@ import small_search
 import yaml
 from small_search import HALVING, MODEL, SEARCH, params, records, results, run
 
+from components.evolution.budget import Budget, Reserve
+from components.evolution.confirmation import Checks
 from components.evolution.ledger import Confirmation, Ledger, Record, opened
-from components.evolution.setup import search_digest, trial_config
+from components.evolution.setup import Search, search_digest, trial_config
 from yolo_core.data.cache import CacheSettings
 from yolo_core.data.coco import load_split
 from yolo_core.evolution import Individual, Mutation, propose, rung_limits
-from yolo_core.train import Phase, TrainConfig, checkpoint
+from yolo_core.train import TrainConfig, checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -92,56 +93,116 @@ def test_a_finished_search_is_not_run_again(finished, prepared, monkeypatch):
     assert (finished / "out" / "ledger.jsonl").read_bytes() == before
 
 
-def _fake(tmp_path: Path, prepared: Path, *overrides: str, fitness: float = 0.3, checks: Sequence[float] = ()) -> None:
-    """A ledger of the starting point, a better trial, and their confirmations: alternating, seed by seed."""
-    config = trial_config(params(*overrides), prepared / "data", prepared / "anchors")
-    digest = search_digest(params(*overrides), config)
-    start = dataclasses.asdict(config.phases[0].hyp)
+def _fake(
+    tmp_path: Path,
+    prepared: Path,
+    *overrides: str,
+    start: float = 0.2,
+    fitness: float = 0.3,
+    checks: Sequence[float] = (),
+) -> Path:
+    """A ledger of the starting point, a trial, and their checks: alternating, seed by seed."""
+    given = params(*overrides)
+    config = trial_config(given, prepared / "data", prepared / "anchors")
+    digest = search_digest(given, config)
+    values = dataclasses.asdict(config.phases[0].hyp)
     usual: dict[str, Any] = {"AP": 0.0, "AP50": 0.0, "seconds": 1.0, "elapsed": 1.0}
-    full = dataclasses.replace(config, phases=(Phase(1, config.phases[0].hyp),), eval_every=1)
-    plan = hashlib.sha256(json.dumps(full.identity(), sort_keys=True).encode()).hexdigest()[:16]
-    with opened(tmp_path / "work" / "evolve" / digest[:16] / "ledger.jsonl", digest) as ledger:
-        ledger.append(Record(0, None, start, fitness=0.2, **usual))
-        ledger.append(Record(1, 0, start | {"lr0": 0.02}, fitness=fitness, **usual))
+    path = tmp_path / "work" / "evolve" / digest[:16] / "ledger.jsonl"
+    with opened(path, digest) as ledger:
+        ledger.append(Record(0, None, values, fitness=start, **usual))
+        ledger.append(Record(1, 0, values | {"lr0": 0.02}, fitness=fitness, **usual))
+        plan = Checks(Search(given, config, ledger, prepared / "data", tmp_path, 0.0), ledger.records[1]).digest
         for number, value in enumerate(checks):
             ledger.append(Confirmation(number % 2, 1 + number // 2, plan, fitness=value, **usual))
+    return path
 
 
-CONFIRM = ["evolve.trials=2", "evolve.confirm={seeds: 2, epochs: 1}"]
+def decided(tmp_path: Path) -> dict[str, Any]:
+    return yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())
 
 
+TWO = "evolve.trials=2"
+KEPT = "the starting point's hyperparameters are kept"
+
+
+@pytest.mark.parametrize("plan", ["epochs: trial", "epochs: 1", "seeds: 3"], ids=["as a trial", "longer", "default"])
 @pytest.mark.parametrize(
-    ("checks", "evolved", "answer"),
+    ("checks", "evolved", "decision"),
     [
-        ([0.20, 0.30, 0.21, 0.31], {"lr0": 0.02}, "yes, gain +0.1000 with a spread of 0.0071"),
-        ([0.20, 0.50, 0.40, 0.20], {}, "no, gain +0.0500 with a spread of 0.1803"),
-        ([0.20, 0.20, 0.20, 0.20], {}, "no, gain +0.0000 with a spread of 0.0000"),
+        (  # 9 of 9 pairs won: a chance of 1 / C(6, 3) = 0.05. Deviations 0.02 and 0.01
+            [0.20, 0.30, 0.21, 0.32, 0.22, 0.34],
+            {"lr0": 0.02},
+            "0.3200 +- 0.0200 and 0.2100 +- 0.0100 with 3 other seeds: beyond the spread; the trial's hyperparameters "
+            "are adopted",
+        ),
+        (  # 8 of 9: a chance of 2 / 20
+            [0.20, 0.30, 0.21, 0.32, 0.31, 0.34],
+            {},
+            f"0.3200 +- 0.0200 and 0.2400 +- 0.0608 with 3 other seeds: within the spread; {KEPT}",
+        ),
+        (  # 3 of 4, so that 9 of 9 are out of reach: sqrt(2) / 2 times the differences 0.1 and 0.2
+            [0.20, 0.30, 0.40, 0.50],
+            {},
+            f"0.4000 +- 0.1414 and 0.3000 +- 0.1414 with 2 other seeds: within the spread; {KEPT}",
+        ),
+        ([0.2] * 4, {}, f"0.2000 +- 0.0000 and 0.2000 +- 0.0000 with 2 other seeds: within the spread; {KEPT}"),
+        (  # all pairs won, but by less than 0.005
+            [0.200, 0.204] * 3,
+            {},
+            f"0.2040 +- 0.0000 and 0.2000 +- 0.0000 with 3 other seeds: within the spread; {KEPT}",
+        ),
     ],
-    ids=["holds", "within its spread", "no better"],
+    ids=["beyond", "one pair short", "decided early", "equal", "too small a gain"],
 )
-def test_a_winner_that_is_not_confirmed_changes_nothing(prepared, tmp_path, checks, evolved, answer):
-    _fake(tmp_path, prepared, *CONFIRM, checks=checks)
-    assert run(tmp_path, prepared, *CONFIRM)["confirmed"] == answer
-    assert yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())["hyp"] == evolved
+def test_a_winner_within_the_spread_of_its_start_changes_nothing(
+    prepared, tmp_path, capsys, monkeypatch, plan, checks, evolved, decision
+):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray runs
+    confirm = (TWO, f"evolve.confirm={{{plan}}}")
+    _fake(tmp_path, prepared, *confirm, checks=checks)
+    facts = run(tmp_path, prepared, *confirm)
+    found = decided(tmp_path)
+    assert found["hyp"] == evolved
+    assert found["decision"] == f"trial 1 had 0.3000, the starting point 0.2000; {decision}"
+    assert f"evolve: {found['decision']}\n" in capsys.readouterr().err
+    assert facts["confirmed"].startswith("yes" if evolved else "no")
+    assert found["confirmed"]["start"] == checks[::2]
+    assert found["confirmed"]["winner"] == checks[1::2]
 
 
-def test_a_winner_is_not_confirmed_without_time(prepared, tmp_path):
-    _fake(tmp_path, prepared, *CONFIRM, checks=[0.2, 0.3])
-    assert run(tmp_path, prepared, *CONFIRM, "evolve.minutes=0.001")["confirmed"] == "not within the budget"
-    assert yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())["hyp"] == {}
+def test_checks_beyond_the_decision_do_not_count(prepared, tmp_path):
+    """Several run at once: which of them end before the search does is chance."""
+    _fake(tmp_path, prepared, TWO, checks=[0.20, 0.30, 0.40, 0.50, 0.1, 0.9])
+    run(tmp_path, prepared, TWO)
+    assert decided(tmp_path)["confirmed"]["start"] == [0.20, 0.40]
+
+
+def test_a_winner_is_not_adopted_without_time_for_its_checks(prepared, tmp_path):
+    _fake(tmp_path, prepared, TWO, checks=[0.2, 0.3])
+    assert run(tmp_path, prepared, TWO, "evolve.minutes=0.001")["confirmed"] == "not finished"
+    found = decided(tmp_path)
+    assert found["hyp"] == {}
+    assert found["decision"].endswith(f"its checks with other seeds did not finish; {KEPT}")
+
+
+def test_null_is_not_a_way_around_the_checks(prepared, tmp_path):
+    _fake(tmp_path, prepared, TWO, checks=[0.2] * 4)
+    run(tmp_path, prepared, TWO, "evolve.confirm=null")
+    assert decided(tmp_path)["hyp"] == {}
 
 
 @pytest.mark.slow
 def test_checks_train_both_with_every_seed_and_are_not_run_again(prepared, tmp_path, monkeypatch):
-    _fake(tmp_path, prepared, *CONFIRM, checks=[0.2, 0.3])  # those of the first seed exist already
-    run(tmp_path, prepared, *CONFIRM, "evolve.cpus_per_trial=0.5")
-    (path,) = (tmp_path / "work/evolve").glob("*/ledger.jsonl")
-    found = [json.loads(line) for line in path.read_text().splitlines()[5:]]
-    assert sorted((one["confirms"], one["seed"]) for one in found) == [(0, 2), (1, 2)]
+    """As after a kill in the middle of them."""
+    path = _fake(tmp_path, prepared, TWO, checks=[0.2, 0.3])  # those of the first seed exist already
+    run(tmp_path, prepared, TWO, "evolve.cpus_per_trial=0.5")
+    lines = path.read_text().splitlines()[5:]
+    found = [json.loads(line) for line in lines]
+    assert {(one["confirms"], one["seed"]) for one in found} >= {(0, 2), (1, 2)}
     assert all(one["reason"] is None and one["seconds"] > 0 for one in found)
     before = path.read_bytes()
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where no Ray runs
-    run(tmp_path, prepared, *CONFIRM, "evolve.cpus_per_trial=0.5")
+    run(tmp_path, prepared, TWO, "evolve.cpus_per_trial=0.5")
     assert path.read_bytes() == before
 
 
@@ -164,7 +225,7 @@ def test_no_trials_keep_the_recipe(prepared, tmp_path):
     assert run(tmp_path, prepared, "evolve.trials=0")["trials"] == "0 of 0"
     found = yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())
     nothing = {"fitness": None, "start_fitness": None, "trials": 0, "confirmed": None, "hyp": {}}
-    assert found == {"model": MODEL, **nothing}
+    assert found == {"model": MODEL, **nothing, "decision": f"the starting point was not trained; {KEPT}"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"hyp.yaml", "ledger.jsonl", "fitness.png"}
 
 
@@ -172,13 +233,26 @@ def test_no_trial_starts_when_the_minutes_are_used_up(prepared, tmp_path):
     assert run(tmp_path, prepared, "evolve.minutes=0.0000001")["trials"] == "0 of 4"
 
 
-@pytest.mark.parametrize(
-    ("fitness", "evolved"), [(0.3, {"lr0": 0.02}), (0.2049, {}), (0.1, {})], ids=["better", "by chance", "worse"]
-)
-def test_only_a_clear_winner_changes_hyperparameters(prepared, tmp_path, fitness, evolved):
-    _fake(tmp_path, prepared, "evolve.trials=2", fitness=fitness)
-    run(tmp_path, prepared, "evolve.trials=2")
-    assert yaml.safe_load((tmp_path / "out" / "hyp.yaml").read_text())["hyp"] == evolved
+@pytest.mark.parametrize("fitness", [0.2049, 0.2, 0.1], ids=["by chance", "tie", "worse"])
+def test_a_trial_that_does_not_clearly_win_is_not_even_checked(prepared, tmp_path, fitness):
+    _fake(tmp_path, prepared, TWO, fitness=fitness)
+    assert run(tmp_path, prepared, TWO)["confirmed"] == "nothing to confirm"
+    found = decided(tmp_path)
+    assert found["hyp"] == {}
+    assert found["decision"] == f"no trial beat the starting point's 0.2000 by 0.005; {KEPT}"
+
+
+def test_the_trials_leave_time_for_the_checks(prepared, tmp_path):
+    def reserve(*overrides: str) -> Reserve:
+        given = params(*overrides, "evolve.minutes=4")  # 240 s, of which half is 120
+        config = trial_config(given, prepared / "data", prepared / "anchors")
+        with opened(tmp_path / f"{len(overrides)}.jsonl", "d") as ledger:
+            return Search(given, config, ledger, prepared / "data", tmp_path, 0.0).trial_budget.reserve
+
+    # twice 3 trainings, two at a time; 12 training images, of which a trial of one epoch takes 8
+    assert reserve() == Reserve(3, 120)
+    assert reserve("evolve.confirm={epochs: 4}") == Reserve(3 * 4 * 12 / 8, 120)
+    assert reserve("evolve.gpu_hours=0.05", "evolve.gpus_per_trial=0.5") == Reserve(3, 0.05 * 3600 / (2 * 0.5) / 2)
 
 
 def test_more_trials_continue_the_search_and_other_settings_begin_another(prepared):
@@ -278,22 +352,26 @@ class TestProposals:
     @pytest.fixture
     def proposals(self, tmp_path):
         def make(
-            ledger: Ledger, seconds: float = 60, trials: int = 4, gpu_seconds: float = math.inf, rungs: tuple = ()
+            ledger: Ledger,
+            seconds: float = 60,
+            trials: int = 4,
+            gpu_seconds: float = math.inf,
+            rungs: tuple = (),
+            reserve: Reserve = Reserve(),
         ):
-            return self.make(ledger, tmp_path, seconds, trials, gpu_seconds, rungs)
+            return self.make(ledger, tmp_path, Budget(trials, time.time() + seconds, gpu_seconds, reserve), rungs)
 
         return make
 
-    def make(self, ledger: Ledger, tmp_path: Path, seconds: float, trials: int, gpu_seconds: float, rungs: tuple):
-        from components.evolution.budget import Budget, BudgetTracker, Resources
+    def make(self, ledger: Ledger, tmp_path: Path, budget: Budget, rungs: tuple):
+        from components.evolution.budget import BudgetTracker, Resources
         from components.evolution.search import Proposals
         from components.evolution.trial import TrialPlan
 
         plan = TrialPlan(
             TrainConfig("yolov4-tiny", (), 64, 4), tmp_path, CacheSettings(), None, None, 1, tmp_path, rungs, 0.5
         )
-        budget, resources = Budget(trials, time.time() + seconds, gpu_seconds), Resources(2, 1, 0.5)
-        tracker = BudgetTracker(budget, resources, ledger)
+        tracker = BudgetTracker(budget, Resources(2, 1, 0.5), ledger)
         return Proposals(plan, {"lr0": 0.01}, Mutation(), tracker, time.time(), lambda record: None)
 
     def done(self, fitness: float = 0.1, reason: str | None = None) -> dict:
@@ -380,6 +458,23 @@ class TestProposals:
         search.on_trial_complete("b", self.done() | {"seconds": 12.0})
         assert search.suggest("c") == Searcher.FINISHED
         assert proposals(ledger, gpu_seconds=10).suggest("x") == Searcher.FINISHED  # another process counts them, too
+
+    def test_leaves_the_checks_of_the_winner_their_part_of_the_budget(self, ledger, proposals):
+        from ray.tune.search import Searcher
+
+        search = proposals(ledger, seconds=60, reserve=Reserve(trials=3, most=30))
+        config = search.suggest("a")
+        assert isinstance(config, dict)
+        assert config["deadline"] - time.time() == pytest.approx(60)  # how long a trial takes is not known yet
+        search.on_trial_complete("a", self.done() | {"seconds": 8.0})
+        config = search.suggest("b")
+        assert isinstance(config, dict)
+        assert config["deadline"] - time.time() == pytest.approx(60 - 3 * 8)
+        search.on_trial_complete("b", self.done() | {"seconds": 20.0})
+        config = search.suggest("c")
+        assert isinstance(config, dict)
+        assert config["deadline"] - time.time() == pytest.approx(60 - 30)
+        assert proposals(ledger, seconds=30, reserve=Reserve(3, 30)).suggest("x") == Searcher.FINISHED
 
     def test_requires_of_a_trial_what_its_predecessors_reached(self, ledger, proposals):
         search = proposals(ledger, trials=5, rungs=(1, 2))

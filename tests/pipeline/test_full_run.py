@@ -159,7 +159,7 @@ def test_two_models_from_nothing_to_promotion_then_unchanged_then_tuned(tmp_path
     search = ["evolve.trials=2", "evolve.epochs=1", "evolve.train_images=8", "evolve.val_images=4"]
     here = Here(tmp_path, MODELS, [*search, "train.workers=2"], nodes.address)
     first = here.run()
-    assert len(read_lines(first / "evolve/hyp/ledger.jsonl")) == 1 + 2  # a head, and a line a trial
+    assert sum("trial" in line for line in read_lines(first / "evolve/hyp/ledger.jsonl")) == 2
     trained = [read(path) for path in first.glob("for-loop-*/train/detector/train.json")]
     assert [record["workers"] for record in trained] == [2, 2]
     assert here.outcome() == ("succeeded", "yolov4-tiny: scratch, yolov4-tiny-3l: scratch")

@@ -15,7 +15,6 @@ from yolo_core.evolution import (
     Individual,
     Mutation,
     choose_parent,
-    gain,
     mutate,
     propose,
     rung_limits,
@@ -157,14 +156,6 @@ def test_the_search_continues_from_the_starting_point_when_all_have_failed():
 def test_a_rung_requires_a_rank_among_the_best(reached, keep, limits):
     assert rung_limits(reached, 2, keep) == limits
     assert rung_limits(reached[::-1], 2, keep) == limits
-
-
-def test_a_gain_holds_where_it_is_more_than_its_spread():
-    # variances 0.0002 and 0.0008 of two each: sqrt(0.0001 + 0.0004)
-    found = gain([0.30, 0.32], [0.20, 0.24], least=0.005)
-    assert (found.gain, found.spread, found.holds) == (pytest.approx(0.09), pytest.approx(0.0005**0.5), True)
-    assert not gain([0.24, 0.26], [0.20, 0.28], least=0.005).holds  # 0.01 with a spread of 0.041
-    assert not gain([0.204, 0.204], [0.2, 0.2], least=0.005).holds
 
 
 def test_one_that_was_stopped_or_failed_is_not_a_parent():
