@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from components.datasets import manifest
 from components.datasets.digest import dataset_digest
+from components.evolution.search_record import search_record
 from components.files import read_json, require, sha256
 from components.lineage.record import LINEAGE_TAG, SOURCE_TAG, SOURCE_VARIABLE, lineage
 from components.params import Params
@@ -216,9 +217,19 @@ def _log_pass(run: StageRun, params: Params, results: Results, client: "MlflowCl
         for path in (results.hyp, *(results.hyp.with_name(name) for name in ("ledger.jsonl", "fitness.png"))):
             if path.exists():
                 run.root.artifact(path, "evolve")
+        if results.hyp.exists():
+            _log_search(run, results.hyp)
     if Path("dvc.lock").exists():
         run.root.artifact(Path("dvc.lock"))
     _log_dataset(client, run, params, results.data)
+
+
+def _log_search(run: StageRun, hyp: Path) -> None:
+    """Log how the evolved hyperparameters were found."""
+    found = search_record(hyp)
+    run.root.log({f"evolve/{name}": value for name, value in found.figures.items()})
+    if found.decision:
+        run.root.tag(evolve_decision=found.decision)
 
 
 def _log_dataset(client: "MlflowClient", run: StageRun, params: Params, data: Path) -> None:

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import get_model_info
 from mlflow.pyfunc import PyFuncModel, load_model
 from parameter_reads import run
-from stage_outputs import MODEL, Outputs, load_params, make_dataset, make_outputs
+from stage_outputs import DECISION, MODEL, Outputs, load_params, make_dataset, make_outputs
 from waiting import LIMIT_S
 
 from components.datasets.manifest import validation_digest
@@ -76,6 +76,9 @@ def test_one_tree_holds_the_whole_lineage(outputs: Outputs, record: dict[str, An
     assert root.data.params["train.epochs"] == "30"
     assert root.data.params["prepare.digits.image_size"] == "320"
     assert root.data.metrics[f"{MODEL}/AP"] == 1
+    search = {"fitness": 0.25, "start_fitness": 0.2, "start_spread": 0.0354, "gain": 0.025}
+    assert {name: root.data.metrics[f"evolve/{name}"] for name in search} == search
+    assert root.data.tags["scaled_yolov4.evolve_decision"] == DECISION
     assert root.inputs
     assert root.inputs.dataset_inputs[0].dataset.name == "digits"
     manifest = json.loads((outputs.data / "manifest.json").read_text())

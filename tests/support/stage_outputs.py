@@ -26,6 +26,14 @@ FIXED = ["promote.bootstrap_samples=200", "train.device=cpu", "train.epochs=30",
 IMAGES, SIZE_PX = 12, 64
 CLASSES = ["circle", "square"]
 SUPPRESSION = {"conf": 0.001, "iou": 0.65, "max_detections": 300}
+# A search of which no trial was adopted.
+DECISION = "trial 2 had 0.2500, the starting point 0.2000; ... within the spread"
+SEARCH = {
+    "fitness": 0.25,
+    "start_fitness": 0.2,
+    "confirmed": {"winner": [0.2, 0.3], "start": [0.2, 0.25], "gain": 0.025, "spread": 0.0354, "holds": False},
+    "decision": DECISION,
+}
 
 
 def load_params(*overrides: str) -> Params:
@@ -129,7 +137,7 @@ def make_outputs(
     speed = {"model": MODEL, "device": {"name": device, "threads": 1}, "latency_ms_b1": latency_ms, "rows": [row]}
     _write(paths["benchmark"] / "benchmark.json", speed)
     _write(paths["anchors"], {"model": MODEL, "size": SIZE_PX, "chosen": "default"})
-    _write(paths["hyp"], {"model": MODEL, "trials": 0, "hyp": {}})
+    _write(paths["hyp"], {"model": MODEL, "trials": 4, **SEARCH, "hyp": {}})
     (paths["hyp"].parent / "ledger.jsonl").write_text('{"trial": 0}\n')
     return outputs
 
