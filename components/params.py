@@ -3,9 +3,12 @@
 Every stage takes one `Params`. Units and meanings are documented in the comments of `params.yaml`.
 """
 
+import copy
 import hashlib
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -366,26 +369,47 @@ def hyperparameters(base: Hyperparameters, *overrides: dict[str, float]) -> Hype
     return base
 
 
-def load(path: Path, overrides: list[str] | None = None) -> Params:
+def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     """Read a parameter file and apply `section.key=value` overrides.
 
     Raises UserError naming the file, the key, the value and what is allowed.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such parameter file; run from the project folder or give --params FILE") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    data = yaml_text.parse(text, str(path))
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected sections such as 'prepare:' and 'train:', found {type(data).__name__}")
-    for item in overrides or []:
-        _set(data, item)
-    try:
-        return Params.model_validate(data)
-    except ValidationError as error:
-        raise UserError(f"{path}: {describe(error)}") from None
+    return ParameterFile.read(path).load(overrides)
+
+
+@dataclass(frozen=True)
+class ParameterFile:
+    """A parameter file that was read, and may be loaded with several lists of overrides."""
+
+    path: Path
+    content: dict[str, object]
+    """Its sections, unchecked."""
+
+    @classmethod
+    def read(cls, path: Path) -> "ParameterFile":
+        """Raises UserError if it cannot be read, or has no sections."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            remedy = "run from the project folder or give --params FILE"
+            raise UserError(f"{path}: no such parameter file; {remedy}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read ({error})") from None
+        content = yaml_text.parse(text, str(path))
+        if not isinstance(content, dict):
+            found = type(content).__name__
+            raise UserError(f"{path}: expected sections such as 'prepare:' and 'train:', found {found}")
+        return cls(path, content)
+
+    def load(self, overrides: Sequence[str]) -> Params:
+        """The parameters. Raises UserError for a wrong key, value or override."""
+        data = copy.deepcopy(self.content)
+        for item in overrides:
+            _set(data, item)
+        try:
+            return Params.model_validate(data)
+        except ValidationError as error:
+            raise UserError(f"{self.path}: {describe(error)}") from None
 
 
 def describe(error: ValidationError) -> str:

@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from components.params import Params
+    from components.params import ParameterFile, Params
     from components.stage_row import Stage
 
 
-def load(path: Path | str, overrides: list[str]) -> Params:
-    """Read and check the parameters."""
+def read(path: Path | str) -> ParameterFile:
+    """Read the parameter file."""
     from components import params
 
     if ":/" in str(path):
         from components.storage.stage_paths import local_copy
 
         path = Path(local_copy(str(path)))
-    return params.load(Path(path), overrides)
+    return params.ParameterFile.read(Path(path))
+
+
+def load(path: Path | str, overrides: list[str]) -> Params:
+    """Read and check the parameters."""
+    return read(path).load(overrides)
 
 
 def overrides_of(stage: Stage, model: str, given: Mapping[str, object]) -> list[str]:

@@ -51,10 +51,11 @@ def run_stage(name: str, params: Path, overrides: list[str], model: str = "", **
     stage = get_stage(name)
     given = {key: value for key, value in given.items() if value is not None}
     _check_out(stage, given)
-    settings = parameters.load(params, overrides)
+    file = parameters.read(params)
+    settings = file.load(overrides)
     model = known(model or settings.models[0])
     if changes := parameters.overrides_of(stage, model, given):
-        settings = parameters.load(params, [*overrides, *changes])
+        settings = file.load([*overrides, *changes])
     setters = {own.name for own in stage.options if own.sets}
     arguments: dict[str, Any] = {**default_paths(name, model), **given}
     arguments = {key: value for key, value in arguments.items() if key not in setters}
