@@ -1,5 +1,5 @@
 """The object store (S3): locations, verified transfers that resume, synchronised folders, stages on remote paths.
 
-`location` parses addresses, `client` connects, `transfer` moves one file and `folder` many, `checksums` knows S3's,
-`stage_paths` gives the stages local working copies.
+`location` parses addresses, `client` connects, `upload` and `download` move one file and `folder` many, `checksums`
+knows S3's, `stage_paths` gives the stages local working copies.
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 MEBIBYTE = 1 << 20
+PARTS_AT_A_TIME = 4
 PART_BYTES = 8 * MEBIBYTE  # objects up to this size are sent in one request
 MOST_PARTS = 10_000  # S3's limit per object
 
@@ -14,7 +15,7 @@ Algorithm = Literal["md5", "sha256"]
 
 
 def etag(path: Path) -> str:
-    """The ETag of a file once `components.storage.transfer.upload` has sent it."""
+    """The ETag of a file once `components.storage.upload.upload` has sent it."""
     size = path.stat().st_size
     return checksum(path, "md5", part_bytes(size) if size > PART_BYTES else None)
 

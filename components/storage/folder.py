@@ -15,9 +15,12 @@ from typing import NamedTuple, Protocol
 
 from botocore.client import BaseClient
 
-from components.storage import checksums, transfer
+from components.storage import checksums
 from components.storage.client import connect, reaching
+from components.storage.download import download
 from components.storage.location import Location, is_safe
+from components.storage.threads import in_threads
+from components.storage.upload import upload
 from yolo_core.atomic import write_json
 from yolo_core.errors import UserError
 from yolo_core.locks import exclusive
@@ -110,7 +113,7 @@ def pull(location: Location, folder: Path, progress: Progress = silent) -> int:
 
         def fetch(item: Listed, progress: Progress = silent) -> tuple[str, _Known]:
             path = folder / item.path
-            held = transfer.download(client, location / item.path, path, progress, item.size)
+            held = download(client, location / item.path, path, progress, item.size)
             return item.path, _known(path, held.etag)
 
         _move(wanted, fetch, index, f"download s3://{location.bucket}", progress)
@@ -133,7 +136,7 @@ def push(folder: Path, location: Location, progress: Progress = silent, *, live:
             path = folder / item.path
             try:
                 before = _known(path, "")
-                held = transfer.upload(client, path, location / item.path, progress)
+                held = upload(client, path, location / item.path, progress)
             except FileNotFoundError:
                 if live:
                     return None
@@ -185,7 +188,7 @@ def _move(items: list[Listed], move: _Move, index: _Index, label: str, progress:
     small = [item for item in items if item.size <= checksums.PART_BYTES]
     large = [item for item in items if item.size > checksums.PART_BYTES]
     try:
-        for moved in progress(transfer.in_threads(move, small, FILES_AT_A_TIME), label, total=len(small)):
+        for moved in progress(in_threads(move, small, FILES_AT_A_TIME), label, total=len(small)):
             index.known.update([moved] if moved else [])
         for item in large:
             moved = move(item, progress)

@@ -16,9 +16,12 @@ from typing import TypedDict
 
 from components.monitoring.periodic import periodically
 from components.params import Params
-from components.storage import checksums, folder, transfer
+from components.storage import checksums, folder
 from components.storage.client import check_writable, connect, reaching
+from components.storage.download import download
 from components.storage.location import Location, is_remote, parse
+from components.storage.objects import head
+from components.storage.upload import upload
 from components.workspace import STORE, outbox
 from yolo_core.atomic import write_json
 from yolo_core.errors import TryAgain, UserError
@@ -98,13 +101,13 @@ def _fetched(location: Location, progress: Progress) -> Path:
     local = _copy_of(location)
     with reaching(location):
         client = connect()
-        held = transfer.head(client, location) if location.key else None
+        held = head(client, location) if location.key else None
         if held is None:
             if not folder.listing(client, location):
                 raise _NotFound(f"{location}: nothing there; run the stage that makes it, or correct the address")
             folder.pull(location, local, progress)
         elif not (local.is_file() and local.stat().st_size == held.size and checksums.etag(local) == held.etag):
-            transfer.download(client, location, local, progress)
+            download(client, location, local, progress)
     return local
 
 
@@ -158,7 +161,7 @@ class _PendingUpload:
                 folder.push(self.content, self.location, progress)
             else:
                 with reaching(self.location):
-                    transfer.upload(connect(), self.content, self.location, progress)
+                    upload(connect(), self.content, self.location, progress)
         except UserError as error:
             fix = "run `scaled-yolov4 sync`, or the same command again, once that is fixed"
             raise TryAgain(f"{error}; the finished result is kept in {self.content}: {fix}") from None

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from components.files import WEIGHTS, sha256
 from components.storage.client import connect, reaching
+from components.storage.download import download
 from components.storage.location import Location, parse, path_or_location
-from components.storage.transfer import download, head, upload
+from components.storage.objects import head
+from components.storage.upload import upload
 from components.tracking.model_versions import MODEL_NAME_PREFIX, version_weights
 from yolo_core.atomic import replaced
 from yolo_core.errors import UserError

@@ -11,7 +11,7 @@ from coco_source import CocoFolder, content, encoded, parameters, pixels
 
 from components.stages import prepare
 from components.storage import client as storage_client
-from components.storage import transfer
+from components.storage.checksums import PART_BYTES
 from yolo_core.errors import UserError
 
 KEY, SECRET, BUCKET = "tester", "not-a-real-secret", "mlops"
@@ -78,7 +78,7 @@ def test_a_yolo_layout_and_objects_removed_from_the_bucket(client, tmp_path):
 def test_a_large_object_comes_in_parts(client, source, tmp_path):
     root = source.save()
     with (root / "images/train/1.jpg").open("ab") as file:
-        file.write(bytes(transfer.PART_BYTES * 2))  # after the end of the JPEG
+        file.write(bytes(PART_BYTES * 2))  # after the end of the JPEG
     upload(client, root, "large")
     run(tmp_path, "large")
     image = tmp_path / f"data/downloads/s3/{BUCKET}/large/images/train/1.jpg"

@@ -1,45 +1,27 @@
-"""Transfers to and from a real S3 store (SeaweedFS) on loopback, through a proxy that disturbs them."""
+"""Uploads and downloads of one file, through a proxy that disturbs them."""
 
-import contextlib
 import math
 import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from boto3.session import Session
 from faulty_proxy import Fault, FaultyProxy
-from waiting import until
 
-from components.storage import checksums, folder, location, transfer
+from components.storage import checksums, folder
 from components.storage import client as storage_client
 from components.storage.client import connect, reaching
+from components.storage.download import download
 from components.storage.location import Location
-from yolo_core.errors import TryAgain, UserError
+from components.storage.upload import upload
+from yolo_core.errors import TryAgain
 
 ROOT = Path(__file__).parents[4]
 MIB = 1 << 20
-
-
-@pytest.fixture
-def remote(store, request: pytest.FixtureRequest) -> Location:
-    """A prefix of the test's own."""
-    return Location(store.bucket, f"tests/{request.node.name.replace('[', '-').replace(']', '')}")
-
-
-@pytest.fixture
-def proxy(store, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """The store is reached through it; retries follow quickly."""
-    monkeypatch.setattr(transfer, "BACKOFF_S", 0.01)
-    monkeypatch.setattr(storage_client, "ATTEMPTS", 3)
-    with FaultyProxy(store.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        yield proxy
 
 
 def content(size: int, seed: int = 0) -> bytes:
@@ -54,9 +36,9 @@ def written(path: Path, size: int, seed: int = 0) -> Path:
 def there_and_back(path: Path, remote: Location) -> bytes:
     with reaching(remote):
         client = connect()
-        transfer.upload(client, path, remote)
+        upload(client, path, remote)
         back = path.with_name("back")
-        transfer.download(client, remote, back)
+        download(client, remote, back)
     assert {each.name for each in path.parent.iterdir()} == {path.name, "back"}  # no temporary file is left
     return back.read_bytes()
 
@@ -87,7 +69,7 @@ def test_objects_uploaded_by_other_tools_are_verified_too(remote: Location, tmp_
     path = written(tmp_path / "file", 17 * MIB)
     config = transfer_config(5 * MIB)
     Session().client("s3").upload_file(str(path), remote.bucket, remote.key, Config=config)
-    held = transfer.download(connect(), remote, tmp_path / "back")
+    held = download(connect(), remote, tmp_path / "back")
     assert held.etag.endswith("-4")  # 5 + 5 + 5 + 2 MiB
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
@@ -118,10 +100,10 @@ def test_damaged_headers_are_overcome(
     """No checksum guards methods, lengths, dates, signatures, ETags and checksums themselves."""
     monkeypatch.setattr(storage_client, "READ_S", 1)  # for a damaged length
     path, back, client = written(tmp_path / "file", 100), tmp_path / "back", connect()
-    transfer.upload(client, path, remote)
+    upload(client, path, remote)
     transfers = [
-        lambda: transfer.upload(client, path, remote),
-        lambda: transfer.download(client, remote, back, size=100),
+        lambda: upload(client, path, remote),
+        lambda: download(client, remote, back, size=100),
     ]
     for at in range(0, 600, 41) if direction == "up" else range(0, 320, 41):
         for move in transfers:
@@ -136,10 +118,10 @@ def test_damaged_headers_are_overcome(
 @pytest.mark.parametrize("size", [100_000, 17 * MIB])
 def test_bytes_that_always_arrive_damaged_are_refused(proxy: FaultyProxy, remote: Location, tmp_path: Path, size: int):
     path = written(tmp_path / "file", size)
-    transfer.upload(connect(), path, remote)
+    upload(connect(), path, remote)
     proxy.faults.append(Fault("damage", "down", at=70_000, times=10**9))
     with pytest.raises(TryAgain, match=r"checksum.*, in 5 attempts; check the network"), reaching(remote):
-        transfer.download(connect(), remote, tmp_path / "back")
+        download(connect(), remote, tmp_path / "back")
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
@@ -150,8 +132,17 @@ def test_an_unavailable_store_is_one_line_that_says_try_again(
     monkeypatch.setattr(storage_client, "ATTEMPTS", 1)
     proxy.state = state
     with pytest.raises(TryAgain, match=rf"^{remote}: .+") as caught, reaching(remote):
-        transfer.upload(connect(), written(tmp_path / "file", 10), remote)
+        upload(connect(), written(tmp_path / "file", 10), remote)
     assert "\n" not in str(caught.value)
+
+
+IMPORTS = """
+from pathlib import Path
+from components.storage.client import connect
+from components.storage.download import download
+from components.storage.location import parse
+from components.storage.upload import upload
+"""
 
 
 def killed_at(proxy: FaultyProxy, direction, count: int, code: str) -> None:
@@ -169,15 +160,13 @@ def killed_at(proxy: FaultyProxy, direction, count: int, code: str) -> None:
 
 def test_a_killed_upload_resumes(proxy: FaultyProxy, remote: Location, tmp_path: Path):
     path = written(tmp_path / "file", 48 * MIB)
-    code = "from components.storage.location import *; from components.storage import client, transfer; "
-    code += "from pathlib import Path; "
-    code += f"transfer.upload(client.connect(), Path({str(path)!r}), parse({str(remote)!r}))"
+    code = IMPORTS + f"upload(connect(), Path({str(path)!r}), parse({str(remote)!r}))"
     proxy.rate = 30 * MIB
     killed_at(proxy, "up", 40 * MIB, code)
     proxy.rate, before = None, proxy.passed["up"]
-    transfer.upload(connect(), path, remote)
+    upload(connect(), path, remote)
     assert proxy.passed["up"] - before <= 34 * MIB  # 6 parts of 8 MiB, of which at least 2 were complete
-    transfer.download(connect(), remote, tmp_path / "back")
+    download(connect(), remote, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
@@ -196,23 +185,21 @@ def test_an_upload_resumes_with_the_parts_that_are_still_valid(store, remote: Lo
         file.write(b"changed")
     sent = []
     client.meta.events.register("before-call.s3.UploadPart", lambda params, **_: sent.append(params["url"]))
-    transfer.upload(client, path, remote)
+    upload(client, path, remote)
     assert sorted(int(url.partition("partNumber=")[2].partition("&")[0]) for url in sent) == [2, 3]
-    transfer.download(client, remote, tmp_path / "back")
+    download(client, remote, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
 def test_a_killed_download_resumes(proxy: FaultyProxy, remote: Location, tmp_path: Path):
     path, back = written(tmp_path / "file", 48 * MIB), tmp_path / "back"
-    transfer.upload(connect(), path, remote)
-    code = "from components.storage.location import *; from components.storage import client, transfer; "
-    code += "from pathlib import Path; "
-    code += f"transfer.download(client.connect(), parse({str(remote)!r}), Path({str(back)!r}))"
+    upload(connect(), path, remote)
+    code = IMPORTS + f"download(connect(), parse({str(remote)!r}), Path({str(back)!r}))"
     proxy.rate, start = 30 * MIB, proxy.passed["down"]
     killed_at(proxy, "down", start + 40 * MIB, code)
     assert not back.exists()
     proxy.rate, before = None, proxy.passed["down"]
-    transfer.download(connect(), remote, back)
+    download(connect(), remote, back)
     assert proxy.passed["down"] - before <= 34 * MIB
     assert back.read_bytes() == path.read_bytes()
 
@@ -221,7 +208,7 @@ def test_an_object_replaced_meanwhile_is_not_mixed_with_the_old_one(store, remot
     """Parts of an earlier version exist locally: they are not used."""
     first, second = written(tmp_path / "first", 17 * MIB, 1), written(tmp_path / "second", 17 * MIB, 2)
     client, back = connect(), tmp_path / "back"
-    transfer.upload(client, first, remote)
+    upload(client, first, remote)
     calls = []
 
     def stop_at_the_third(**_):
@@ -231,23 +218,20 @@ def test_an_object_replaced_meanwhile_is_not_mixed_with_the_old_one(store, remot
 
     client.meta.events.register("before-call.s3.GetObject", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        transfer.download(client, remote, back)
+        download(client, remote, back)
     client = connect()
-    transfer.upload(client, second, remote)
-    transfer.download(client, remote, back)
+    upload(client, second, remote)
+    download(client, remote, back)
     assert back.read_bytes() == second.read_bytes()
 
 
-MEASURE = """
+MEASURE = f"""{IMPORTS}
 import sys
-from pathlib import Path
-from components.storage import client, transfer
-from components.storage.location import parse
 path, remote = Path(sys.argv[1]), parse(sys.argv[2])
-store = client.connect()
-transfer.upload(store, path, remote)
+store = connect()
+upload(store, path, remote)
 path.unlink()
-transfer.download(store, remote, path)
+download(store, remote, path)
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(path.stat().st_size, peak.split()[1])
 """
@@ -278,143 +262,3 @@ def test_five_gigabytes_are_transferred_in_less_than_300_megabytes(remote: Locat
         assert peak_mib(sparse(tmp_path / "file", 5_000_000_000), remote) * MIB < 300e6
     finally:
         connect().delete_object(Bucket=remote.bucket, Key=remote.key)
-
-
-# Folders
-
-
-def fill(root: Path, **files: bytes) -> Path:
-    for name, data in files.items():
-        path = root / name.replace("__", "/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return root
-
-
-def files(root: Path) -> dict[str, bytes]:
-    paths = (path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
-
-
-def test_only_what_changed_is_transferred(remote: Location, tmp_path: Path):
-    here, there = fill(tmp_path / "a", one=b"1", sub__two=b"22", three=b"333"), tmp_path / "b"
-    assert folder.push(here, remote) == 3
-    assert folder.pull(remote, there) == 3
-    assert files(there) == files(here)
-    assert folder.push(here, remote) == folder.pull(remote, there) == 0
-    fill(here, one=b"x")  # of equal size
-    assert folder.push(here, remote) == folder.pull(remote, there) == 1
-    assert files(there) == files(here)
-
-
-def test_equal_files_are_not_transferred_without_an_index(remote: Location, tmp_path: Path):
-    here, copy = fill(tmp_path / "a", one=b"1", two=b"22"), fill(tmp_path / "b", one=b"1", two=b"xx")
-    folder.push(here, remote)
-    assert folder.push(copy, remote) == 1  # two
-    assert folder.pull(remote, here) == 1
-
-
-def test_a_file_damaged_locally_is_downloaded_again(remote: Location, tmp_path: Path):
-    here, there = fill(tmp_path / "a", one=b"111"), tmp_path / "b"
-    folder.push(here, remote)
-    folder.pull(remote, there)
-    (there / "one").write_bytes(b"1x1")
-    assert folder.pull(remote, there) == 1
-    assert files(there) == {"one": b"111"}
-
-
-def test_a_push_deletes_nothing_and_reports_what_it_left(
-    remote: Location, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), remote)
-    folder.push(fill(tmp_path / "b", one=b"1"), remote)
-    assert set(folder.listing(connect(), remote)) == {"one", "two"}
-    assert "1 objects there are not part of this result and were left in place, such as two" in caplog.text
-
-
-def test_a_live_folder_removes_what_it_uploaded_itself(remote: Location, tmp_path: Path):
-    here = fill(tmp_path / "a", one=b"1", two=b"2")
-    folder.push(here, remote, live=True)
-    folder.push(fill(tmp_path / "b", other=b"3"), remote)
-    (here / "one").unlink()
-    folder.push(here, remote, live=True)
-    assert set(folder.listing(connect(), remote)) == {"two", "other"}
-
-
-def test_a_pull_removes_what_it_downloaded_and_nothing_else(remote: Location, tmp_path: Path):
-    folder.push(fill(tmp_path / "a", one=b"1", two=b"2"), remote)
-    folder.pull(remote, tmp_path / "b")
-    fill(tmp_path / "b", mine=b"3")
-    connect().delete_object(Bucket=remote.bucket, Key=(remote / "one").key)
-    folder.pull(remote, tmp_path / "b")
-    assert files(tmp_path / "b") == {"two": b"2", "mine": b"3"}
-
-
-def test_a_folder_that_another_process_synchronises_is_waited_for_with_a_log_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    entered = threading.Event()
-
-    def enter() -> None:
-        with folder.alone_with(tmp_path):
-            entered.set()
-
-    with folder.alone_with(tmp_path):
-        waiting = threading.Thread(target=enter)
-        waiting.start()
-        until(lambda: caplog.records, "a line says that it waits")
-        assert not entered.wait(0.2)
-    waiting.join(60)
-    assert entered.is_set()
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}: another process is synchronising this folder; waiting until it has finished"
-    ]
-
-
-def test_progress_counts_files_and_parts(remote: Location, tmp_path: Path):
-    seen = {}
-
-    def track(items, label, total=None):
-        seen[label] = [total, 0]
-        for item in items:
-            seen[label][1] += 1
-            yield item
-
-    here = fill(tmp_path / "a", one=b"1", two=b"22", large=bytes(17 * MIB))
-    folder.push(here, remote, track)
-    assert seen == {f"upload s3://{remote.bucket}": [2, 2], "upload large (parts)": [3, 3]}
-
-
-# Locations
-
-
-@pytest.mark.parametrize(
-    ("text", "bucket", "key"),
-    [("s3://b/k", "b", "k"), ("s3://b/a/k/", "b", "a/k"), ("s3://b", "b", ""), ("s3://b/", "b", "")],
-)
-def test_locations(text: str, bucket: str, key: str):
-    assert location.parse(text) == Location(bucket, key)
-
-
-@pytest.mark.parametrize(
-    "text", ["s3://", "s3:///x", "gs://b/x", "s3:/b/x", "s3://b/../x", "s3://b/a//x", "s3://b/a\\x"]
-)
-def test_what_is_not_a_location_is_refused_by_name(text: str):
-    assert location.is_remote(text)
-    with pytest.raises(UserError) as caught:
-        location.parse(text)
-    assert text in str(caught.value)
-
-
-def test_local_paths_are_not_locations():
-    assert not any(location.is_remote(text) for text in ("a/b", "/a", "a:b", "s3", "./s3:/x", "C:x"))
-
-
-def test_no_secret_shows_in_an_error(proxy: FaultyProxy, remote: Location, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret-key")
-    with contextlib.suppress(UserError), reaching(remote):
-        connect().list_objects_v2(Bucket=remote.bucket)
-        raise AssertionError
-    with pytest.raises(UserError) as caught, reaching(remote):
-        folder.listing(connect(), remote)
-    assert "planted" not in str(caught.value)
