@@ -49,7 +49,10 @@ retrain: setup  ## prepare the data again and act on what changed
 	@scaled-yolov4 retrain
 
 test: setup  ## run the quick tests (minutes)
-	@$(PARALLEL) -m 'not slow'
+	@$(PARALLEL) -m 'not full and not slow'
+
+test-full: setup  ## run the whole pipeline and every model of the zoo (minutes)
+	@$(PARALLEL) -m 'full and not slow'
 
 test-slow: setup  ## run the slow tests: overfitting, several workers, serving
 	@pytest -m slow
@@ -128,5 +131,5 @@ lock: setup  ## upgrade requirements.lock; TORCH=2.13.0 pins torch
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-annotate \
 		--no-header --upgrade $(if $(TORCH),--upgrade-package torch==$(TORCH)) pyproject.toml -o requirements.lock
 
-.PHONY: generated help setup run retrain test test-slow drills check check-infra bench bench-peers format format-infra image pipeline schemas scorecard ui lock \
+.PHONY: generated help setup run retrain test test-full test-slow drills check check-infra bench bench-peers format format-infra image pipeline schemas scorecard ui lock \
 	services-up services-status services-down two-nodes

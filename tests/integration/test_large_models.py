@@ -33,7 +33,11 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("yolov7-w6", {}), pytest.param("yolov4-p6", {"drop_levels": 1}, marks=pytest.mark.slow)]
+    ("name", "options"),
+    [
+        pytest.param("yolov7-w6", {}, marks=pytest.mark.full),
+        pytest.param("yolov4-p6", {"drop_levels": 1}, marks=pytest.mark.slow),
+    ],
 )
 def test_from_training_to_timing(
     name: str,

@@ -59,7 +59,11 @@ GFLOPS = {
 
 ROUNDING = 1e-3  # of the largest prediction, in float32; exact comparisons are in float64
 
-pytestmark = pytest.mark.parametrize("name", model_names(), scope="module")  # all tests of a model in a row
+# One of each family, head and loss.
+QUICK = {"yolov4-tiny", "yolov4-csp", "yolov7-tiny", "yolov7", "yolov7-w6"}
+MODELS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in model_names()]
+
+pytestmark = pytest.mark.parametrize("name", MODELS, scope="module")  # all tests of a model in a row
 
 
 def canvas(name: str) -> int:

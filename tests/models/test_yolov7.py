@@ -117,7 +117,9 @@ def test_depth_lengthens_every_block_alike(name, depth, layers):
     assert {len(elan.layers) for elan in elans(body_of(name, depth=depth))} == {layers}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["yolov7-tiny", *(pytest.param(name, marks=pytest.mark.full) for name in NAMES if name != "yolov7-tiny")]
+)
 @torch.no_grad()
 def test_every_scale_can_be_narrowed_and_deepened(name):
     for width in (0.125, 0.25, 0.5):

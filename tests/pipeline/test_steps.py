@@ -98,6 +98,7 @@ def test_a_failing_stage_gives_its_line_and_its_exit_code(tmp_path: Path, capfd:
     assert "nowhere" in last
 
 
+@pytest.mark.full
 def test_a_local_run_names_the_step_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
