@@ -26,6 +26,8 @@ class Annotation(msgspec.Struct, gc=False):
     bbox: Any = None
     area: Any = None
     iscrowd: Any = None
+    attributes: Any = None
+    """CVAT's; of them the rotation is used."""
 
 
 class Instances(msgspec.Struct):

@@ -1,5 +1,6 @@
 """Turns the records of a COCO file into images and boxes; what cannot be understood is quarantined with the reason."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -9,6 +10,7 @@ from typing import Literal, TypedDict, TypeGuard
 from components.datasets.raw import Attribution, Quarantined, RawBox, RawImage, RawSplit
 from components.datasets.sources import coco_fields, coco_images, image_files
 from components.datasets.sources.coco_json import Annotation, Instances
+from components.datasets.sources.rotated import around_rotated
 
 CARRIED: tuple[Literal["license", "coco_url", "flickr_url", "date_captured"], ...]
 CARRIED = ("license", "coco_url", "flickr_url", "date_captured")  # in the order in which they are written
@@ -37,8 +39,14 @@ def read_split(split: str, root: Path, file: Path, folders: Sequence[Path], docu
         crowd = coco_fields.flag(record.iscrowd)
         if crowd is None:
             reason = f"iscrowd {record.iscrowd!r:.80} is neither 0 nor 1"
-            image_id = _image_id(record.image_id, ids)
-            raw.quarantined.append(Quarantined(split, "box", f"annotation {record.id}", reason, image_id))
+            missing_from = _image_id(record.image_id, ids)
+            raw.quarantined.append(Quarantined(split, "box", f"annotation {record.id}", reason, missing_from))
+            continue
+        try:
+            xywh = _upright(coco_fields.box(record.bbox), record.attributes)
+        except ValueError as error:
+            missing_from = _image_id(record.image_id, ids)
+            raw.quarantined.append(Quarantined(split, "box", f"annotation {record.id}", str(error), missing_from))
             continue
         category_id = coco_fields.integer(record.category_id)
         raw.boxes.append(
@@ -46,13 +54,25 @@ def read_split(split: str, root: Path, file: Path, folders: Sequence[Path], docu
                 id=record.id if type(record.id) is int else None,
                 image_id=_image_id(record.image_id, ids),
                 category_id=record.category_id if category_id is None else category_id,
-                xywh=coco_fields.box(record.bbox),
+                xywh=xywh,
                 where=f"annotation {record.id}",
                 area=coco_fields.number(record.area),
                 crowd=crowd,
             )
         )
     return raw
+
+
+def _upright(xywh: object, attributes: object) -> object:
+    """The box around one that CVAT has turned; any other stays. Raises ValueError."""
+    degrees = coco_fields.number(attributes.get("rotation", 0)) if isinstance(attributes, dict) else 0
+    if degrees in (0, None, ""):
+        return xywh
+    if not coco_fields.is_number(degrees) or not math.isfinite(degrees):
+        raise ValueError(f"its rotation {degrees!r:.80} is not a number")
+    values = xywh if isinstance(xywh, list) else []
+    four = len(values) == 4 and all(coco_fields.is_number(value) and math.isfinite(value) for value in values)
+    return list(around_rotated((*values,), degrees)) if four else xywh
 
 
 def _read_images(

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
+from components.datasets.sources.rotated import around_rotated
+
 # Subtracted from the left and top, and from the right and bottom corner, by the start of `source/database`.
 OF_THE_KIT = (1, 0)
 OF_TOOLS = {
@@ -57,11 +59,11 @@ def parse(data: bytes) -> VocFile:
     database = _text(root, "source/database")
     offsets = next((value for start, value in OF_TOOLS.items() if database.startswith(start)), OF_THE_KIT)
     for number, element in enumerate(root.iterfind("object"), 1):
-        found = _object(number, element, offsets)
-        if isinstance(found, str):
-            file.bad.append((number, found))
-        else:
-            file.objects.append(found)
+        for found in _objects(number, element, offsets):
+            if isinstance(found, str):
+                file.bad.append((number, found))
+            else:
+                file.objects.append(found)
     return file
 
 
@@ -86,21 +88,39 @@ def _root(data: bytes) -> ElementTree.Element:
     return root
 
 
-def _object(number: int, element: ElementTree.Element, offsets: tuple[int, int]) -> VocObject | str:
-    """The object, or its problem."""
+def _objects(number: int, element: ElementTree.Element, offsets: tuple[int, int]) -> list[VocObject | str]:
+    """The objects of an element, or their problems: some tools write several boxes into one."""
     name = _text(element, "name")
     if not name:
-        return "no name of a class"
-    if element.find("bndbox") is None:
-        return "no bndbox"
-    texts = [_text(element, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        return ["no name of a class"]
+    boxes = element.findall("bndbox")
+    return [_object(number, name, element, box, offsets) for box in boxes] or ["no bndbox"]
+
+
+def _object(
+    number: int, name: str, element: ElementTree.Element, box: ElementTree.Element, offsets: tuple[int, int]
+) -> VocObject | str:
+    """An object, or its problem."""
+    texts = [_text(box, side) for side in ("xmin", "ymin", "xmax", "ymax")]
     corners = [_number(text) for text in texts]
     left, top, right, bottom = corners
     if left is None or top is None or right is None or bottom is None:
         return f"bndbox {texts!r:.80} is not four numbers"
     first, last = offsets
     xywh = (left - first, top - first, right - left + first - last, bottom - top + first - last)
+    rotation = _rotation(element)
+    if rotation is None:
+        return "its rotation is not a number"
+    if rotation:
+        xywh = around_rotated(xywh, rotation)
     return VocObject(number, name, xywh, difficult=_text(element, "difficult").lower() in ("1", "true"))
+
+
+def _rotation(element: ElementTree.Element) -> float | None:
+    """Degrees by which CVAT has the box turned, an attribute; None for what is no number."""
+    attributes = element.iterfind("attributes/attribute")
+    found = next((_text(one, "value") for one in attributes if _text(one, "name") == "rotation"), "0")
+    return _number(found)
 
 
 def _text(element: ElementTree.Element, path: str) -> str:

@@ -207,6 +207,31 @@ def test_corners_through_prepare(tmp_path):
         assert [one["bbox"] for one in json.loads(text)["annotations"]] == [[0, 0, 100, 50], [0, 0, 1, 1]]
 
 
+def test_several_boxes_in_one_object_are_several_objects(tmp_path):
+    labelimg(tmp_path, {"train": {"a": [Thing("cat", (0, 0, 9, 9))]}})
+    path = tmp_path / "a.xml"
+    more = "<bndbox><xmin>20</xmin><ymin>10</ymin><xmax>60</xmax><ymax>30</ymax></bndbox><bndbox/>"
+    path.write_text(path.read_text().replace("<part>", f"{more}<part>"))
+    split = voc_dir.read(tmp_path, silent).splits["train"]
+    assert [box.xywh for box in split.boxes] == [(0, 0, 9, 9), (20, 10, 40, 20)]
+    assert [item.reason for item in split.quarantined] == ["bndbox ['', '', '', ''] is not four numbers"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("90.0", (16, 12, 8, 20)), ("0.0", (10, 18, 20, 8)), ("270", (16, 12, 8, 20)), ("left", None)],
+)
+def test_the_box_around_one_that_cvat_has_turned(tmp_path, value, expected):
+    """20 x 8 px about the centre (20, 22)."""
+    cvat(tmp_path, {"train": {"a": [Thing("cat", (10, 18, 30, 26))]}})
+    path = tmp_path / "Annotations/a.xml"
+    attribute = f"<attributes><attribute><name>rotation</name><value>{value}</value></attribute></attributes>"
+    path.write_text(path.read_text().replace("</object>", f"{attribute}</object>"))
+    split = voc_dir.read(tmp_path, silent).splits["train"]
+    assert [box.xywh for box in split.boxes] == ([pytest.approx(expected)] if expected else [])
+    assert [item.reason for item in split.quarantined] == ([] if expected else ["its rotation is not a number"])
+
+
 def test_a_missing_or_zero_size_is_unknown(tmp_path):
     for size in ("<size/>", "<size><width>0</width><height>0</height></size>"):
         assert parse(document("a.jpg", [], KIT, (1, 0), size).encode()).size_px is None
