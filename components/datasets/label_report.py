@@ -10,6 +10,8 @@ from components.datasets.manifest import SplitCounts
 
 NEARLY_ALL = 0.9
 GROUPS_SHOWN = 3
+OFTEN_CROWD = 0.25  # more than in any data set that means it: VOC has a fifth of difficult objects, COCO 1 %
+CROWDS = "; is iscrowd (in VOC difficult) meant? CVAT sets it for every mask"
 AS_STORED = "; their recorded size is that before it, so boxes are taken as drawn on the picture as stored"
 # Corners read as x y width height: boxes that start further left and above than their width and height, of which
 # those right of or below the middle leave the image. True of hardly any data set that is read correctly.
@@ -35,7 +37,7 @@ def warnings(splits: Mapping[str, SplitCounts], sought: Mapping[str, str]) -> li
     looked_for = f"; labels were looked for in {places}" if places else ""
     lines = [
         _line(splits, "images without labels", "background_images", "images", looked_for),
-        _line(splits, "crowd boxes, which are not trained on", "crowd_boxes", "boxes", "; is iscrowd meant?"),
+        _line(splits, "crowd boxes, which are not trained on", "crowd_boxes", "boxes", CROWDS, _crowds),
         _line(splits, "boxes clipped at the edge", "clipped_boxes", "boxes", "; are they x1 y1 x2 y2?", _corners),
         _line(splits, "boxes smaller than a pixel", "boxes_below_a_pixel", "boxes", "; are these fractions?"),
         _line(splits, "16-bit images without contrast in 8 bits", "narrow_images", "images", "; scale them first"),
@@ -62,6 +64,10 @@ def on_both_sides(train: Collection[str], val: Collection[str]) -> str | None:
 
 def _nearly_all(found: SplitCounts, part: str, whole: str) -> bool:
     return found[whole] > 0 and found[part] >= NEARLY_ALL * found[whole]
+
+
+def _crowds(found: SplitCounts) -> bool:
+    return found["crowd_boxes"] > OFTEN_CROWD * found["boxes"]
 
 
 def _corners(found: SplitCounts) -> bool:

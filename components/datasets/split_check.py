@@ -17,6 +17,7 @@ from components.datasets.image_index import ImageIndex, Written
 from components.datasets.raw import Quarantined, RawImage, RawSplit
 from yolo_core.progress import Progress
 
+IDS_SHOWN = 3
 QUEUED = 4096  # images handed to the threads at once: each one in the queue takes memory
 
 
@@ -57,7 +58,8 @@ def check_split(
     checked = CheckedSplit(quarantined=list(raw.quarantined))
     refused = Counter(item.kind for item in raw.quarantined)
     checked.found.update(images=len(raw.images) + refused["image"], boxes=len(raw.boxes) + refused["box"])
-    unique = _unique_images(split, raw.images, checked.quarantined)
+    labelled = {box.image_id for box in raw.boxes if type(box.image_id) is int}
+    unique = _unique_images(split, raw.images, labelled, checked.quarantined)
     out.mkdir(parents=True, exist_ok=True)
     written: dict[int, Written] = {}
     results = _check_images(split, unique, out, index)
@@ -106,26 +108,41 @@ def _drop_images_without_their_boxes(split: str, checked: CheckedSplit, out: Pat
         checked.conversions = {kind: names for kind, names in kept.items() if names}
 
 
-def _unique_images(split: str, images: list[RawImage], quarantined: list[Quarantined]) -> list[RawImage]:
+def _unique_images(
+    split: str, images: list[RawImage], labelled: set[int], quarantined: list[Quarantined]
+) -> list[RawImage]:
     """The images without those that repeat a file name, or whose id is that of another image as well.
 
-    It is unclear which of several images with the same id a box belongs to.
+    It is unclear which of several images with the same id a box belongs to. Of the records of one file the one with
+    boxes is kept; if several have boxes, each of them lacks those of the others. labelled: ids of images with boxes.
     """
     names_of: dict[int, set[str]] = {}
+    ids_of: dict[str, set[int]] = {}
     for image in images:
         names_of.setdefault(image.id, set()).add(image.name)
+        ids_of.setdefault(image.name, set()).add(image.id)
+    owners = {name: ids & labelled for name, ids in ids_of.items() if len(ids) > 1}
     names: set[str] = set()
     unique = []
     for image in images:
+        with_boxes = owners.get(image.name, set())
         if len(names_of[image.id]) > 1:
             reason = f"image id {image.id} is given to {len(names_of[image.id])} images"
             quarantined.append(Quarantined(split, "image", image.name, reason))
-        elif image.name in names:
+        elif len(with_boxes) > 1:
+            ids = _some(with_boxes)
+            reason = f"its file has {len(with_boxes)} image records with boxes of their own (ids {ids}); merge them"
+            quarantined.append(Quarantined(split, "image", image.name, reason))
+        elif image.name in names or (with_boxes and image.id not in with_boxes):
             quarantined.append(Quarantined(split, "image", image.name, f"duplicate file name (image id {image.id})"))
         else:
             names.add(image.name)
             unique.append(image)
     return unique
+
+
+def _some(ids: set[int]) -> str:
+    return ", ".join(map(str, sorted(ids)[:IDS_SHOWN])) + (", ..." if len(ids) > IDS_SHOWN else "")
 
 
 def _check_images(split: str, images: list[RawImage], out: Path, index: ImageIndex) -> Iterator[Written | str]:

@@ -145,6 +145,52 @@ def test_images_of_one_id_are_quarantined_with_their_boxes(source, tmp_path):
     assert manifest["splits"]["train"]["boxes_of_quarantined_images"] == 1
 
 
+def test_of_two_records_of_a_file_the_one_with_boxes_is_kept(source, tmp_path):
+    source.train["images"].insert(0, record(9, "2.jpg"))
+    manifest, document = prepared(source, tmp_path)
+    assert [(item["item"], item["reason"]) for item in manifest["quarantine"]] == [
+        ("2.jpg", "duplicate file name (image id 9)")
+    ]
+    assert [image["id"] for image in document["images"]] == [1, 2, 3, 4]
+
+
+def test_records_of_a_file_that_share_its_boxes_are_quarantined(source, tmp_path):
+    """Each alone would have the boxes of the others as background."""
+    source.train["images"].append(record(9, "2.jpg"))
+    source.train["annotations"].append(box(50, 9, [1, 2, 3, 4]))
+    manifest, document = prepared(source, tmp_path)
+    reason = "its file has 2 image records with boxes of their own (ids 2, 9); merge them"
+    assert [(item["item"], item["reason"]) for item in manifest["quarantine"]] == [("2.jpg", reason)] * 2
+    assert [image["id"] for image in document["images"]] == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("rotation", "expected"),
+    [
+        (90, [16, 12, 8, 20]),  # about the centre (20, 22): 20 x 8 becomes 8 x 20
+        (45.0, [10.101, 12.101, 19.799, 19.799]),  # (20 + 8) / sqrt(2)
+        ("330", [9.34, 13.536, 21.321, 16.928]),  # 20 cos 30 + 8 sin 30; 20 sin 30 + 8 cos 30
+        (0.0, [10, 18, 20, 8]),
+        (180, [10, 18, 20, 8]),
+    ],
+)
+def test_the_box_around_one_that_cvat_has_turned(source, tmp_path, rotation, expected):
+    attributes = {"occluded": False, "rotation": rotation}
+    source.train["annotations"][0] |= {"bbox": [10, 18, 20, 8], "attributes": attributes, "segmentation": []}
+    manifest, document = prepared(source, tmp_path)
+    assert document["annotations"][0]["bbox"] == pytest.approx(expected, abs=1e-3)
+    assert manifest["quarantine"] == []
+
+
+@pytest.mark.parametrize("rotation", ["left", NAN, [90], True])
+def test_a_rotation_that_is_no_number_is_not_guessed(source, tmp_path, rotation):
+    source.train["annotations"].append(box(50, 1, attributes={"rotation": rotation}))
+    manifest, _ = prepared(source, tmp_path)
+    assert [(item["item"], item["reason"]) for item in manifest["quarantine"]] == [
+        ("annotation 50", f"its rotation {rotation!r} is not a number")
+    ]
+
+
 def test_annotation_ids_that_start_again_in_each_image_become_unique(source, tmp_path):
     source.train["annotations"] = [box(number, image) for image in (1, 2, 3) for number in (1, 2)]
     for number, annotation in enumerate(source.train["annotations"]):

@@ -31,7 +31,7 @@ def set_boxes(source: CocoFolder, *boxes: list[float], **more: object) -> None:
 
 def test_every_kind_is_counted(source, tmp_path, capsys):
     source.train["annotations"] = [
-        box(1, 1, [10, 10, 20, 20]),
+        *(box(number, 1, [number, 10, 20, 20]) for number in range(10, 20)),
         box(2, 1, [60, 10, 20, 20]),  # 60 + 20 > 64
         box(3, 2, [10, 10, 20, 0.5]),
         box(4, 2, [0, 0, 30, 30], iscrowd=1),
@@ -39,14 +39,14 @@ def test_every_kind_is_counted(source, tmp_path, capsys):
     ]
     result, lines = said(source, tmp_path, capsys)
     assert lines == [
-        "prepare: train: 4 images, 1 of them background (no labels); 3 boxes, 2 crowd boxes (not trained on), "
+        "prepare: train: 4 images, 1 of them background (no labels); 12 boxes, 2 crowd boxes (not trained on), "
         "1 clipped, 1 below a pixel",
         "prepare: val: 2 images, 0 of them background (no labels); 2 boxes, 0 crowd boxes (not trained on), "
         "0 clipped, 0 below a pixel",
     ]
-    assert (result["train_boxes"], result["train_crowd_boxes"], result["val_boxes"]) == (3, 2, 2)
+    assert (result["train_boxes"], result["train_crowd_boxes"], result["val_boxes"]) == (12, 2, 2)
     split = json.loads((tmp_path / "out/manifest.json").read_text())["splits"]["train"]
-    assert (split["boxes"], split["crowd_boxes"], split["clipped_boxes"], split["boxes_below_a_pixel"]) == (5, 2, 1, 1)
+    assert (split["boxes"], split["crowd_boxes"], split["clipped_boxes"], split["boxes_below_a_pixel"]) == (14, 2, 1, 1)
 
 
 def test_corners_given_as_sizes(source, tmp_path, capsys):
@@ -76,7 +76,17 @@ def test_nothing_but_crowds(source, tmp_path, capsys):
     set_boxes(source, *[[10, 10, 20, 20]] * 4, iscrowd=1)
     _, lines = said(source, tmp_path, capsys)
     assert lines[2:] == [
-        "prepare: warning: crowd boxes, which are not trained on: 4 of 4 in train; is iscrowd meant?",
+        "prepare: warning: crowd boxes, which are not trained on: 4 of 4 in train; "
+        "is iscrowd (in VOC difficult) meant? CVAT sets it for every mask",
+    ]
+
+
+def test_many_crowds_are_as_cvat_exports_masks(source, tmp_path, capsys):
+    source.train["annotations"] = [box(number, number, iscrowd=int(number > 2)) for number in range(1, 5)]
+    _, lines = said(source, tmp_path, capsys)
+    assert lines[2:] == [
+        "prepare: warning: crowd boxes, which are not trained on: 2 of 4 in train; "
+        "is iscrowd (in VOC difficult) meant? CVAT sets it for every mask",
     ]
 
 
