@@ -153,11 +153,27 @@ def _usual(root: Path) -> dict[str, list[Path]]:
     """The image folders of each subset; all images are one if there are no subsets. Raises UserError without images."""
     found = _divided(root)
     if found:
+        _warn_of_labelled_outside(root, [place for places in found.values() for place in places])
         return found
-    for folder in (image_files.in_any_case(root / "images"), root):
-        if folder and image_files.find([folder], root):
-            return {folder.name: [folder]}
+    images = image_files.in_any_case(root / "images")
+    if images and image_files.find([images], root) and not _labelled_outside(root, [images]):
+        return {images.name: [images]}
+    if image_files.find([root], root):
+        return {root.name: [root]}
     raise UserError(f"{root}: no images; searched {FOLDERS} and the folder itself")
+
+
+def _warn_of_labelled_outside(root: Path, places: list[Path]) -> None:
+    outside = _labelled_outside(root, places)
+    if outside:
+        example = outside[0].relative_to(root)
+        log.warning("%s: labelled images that lie in no subset: %d, for example %s", root, len(outside), example)
+
+
+def _labelled_outside(root: Path, places: list[Path]) -> list[Path]:
+    """Images with a label file beside them that lie in none of the places."""
+    outside = (path for path in image_files.find([root], root) if not any(map(path.is_relative_to, places)))
+    return [path for path in outside if path.with_suffix(".txt").is_file()]
 
 
 def _divided(root: Path) -> dict[str, list[Path]]:

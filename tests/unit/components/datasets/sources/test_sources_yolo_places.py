@@ -11,7 +11,9 @@ from coco_source import encoded, pixels
 from PIL import Image, features
 from yolo_folder import YoloFolder
 
+from components.datasets.sources import yolo_dir
 from yolo_core.errors import UserError
+from yolo_core.progress import silent
 
 ROW = b"0 0.5 0.5 0.2 0.4\n"
 PICTURE = encoded(pixels(100, 50))
@@ -138,6 +140,26 @@ def test_one_label_file_of_images_in_two_splits(source, tmp_path):
         ("train", "images/train/c.png"),
         ("val", "images/train/c.jpg"),
     ]
+
+
+def test_labelled_images_outside_a_folder_called_images_are_read(tmp_path):
+    """LabelImg: images and labels in one folder, which has a folder of more images."""
+    source = YoloFolder(tmp_path / "source")
+    shutil.rmtree(source.root)
+    for image in ("a", "images/b", "more/c"):
+        source.write(f"{image}.jpg", encoded(pixels(100, 50, ord(image[-1]))))
+        source.write(f"{image}.txt", ROW)
+    source.write("classes.txt", b"cat\n")
+    raw = yolo_dir.read(source.root, silent)
+    assert [image.name for image in raw.splits["train"].images] == ["a.jpg", "images_b.jpg", "more_c.jpg"]
+    assert len(raw.splits["train"].boxes) == 3
+
+
+def test_labelled_images_outside_the_subsets_are_said(source, tmp_path, caplog):
+    source.write("more/c.jpg", PICTURE)
+    source.write("more/c.txt", ROW)
+    source.prepared(tmp_path / "out")
+    assert "labelled images that lie in no subset: 1, for example more/c.jpg" in caplog.text
 
 
 def test_two_label_files_of_one_image(source, tmp_path):
