@@ -57,7 +57,7 @@ GFLOPS = {
     "tinycd53s": 6.9,  # 6.938 against 7.0; the paper does not say which blocks it kept, and one more makes 7.16
 }
 
-ROUNDING = 1e-3  # of the largest prediction, in float32; exact comparisons are in float64
+ROUNDING = 1e-3  # of the largest prediction, in float32, where it grows with the depth
 
 # One of each family, head and loss.
 QUICK = {"yolov4-tiny", "yolov4-csp", "yolov7-tiny", "yolov7", "yolov7-w6"}
@@ -192,12 +192,19 @@ def test_every_parameter_gets_a_finite_gradient(name):
 def test_fused_outputs_are_within_tolerance(name):
     model, folded, images = trained(name)
     assert folded.fold_error < 1e-10
-    with torch.no_grad():
-        before, after = decode(model(images), model), decode(folded(images), folded)
-    # In float32, where rounding grows with the depth: 1e-4 for the deepest model on some processors.
-    assert (before - after).abs().max() < ROUNDING * before.abs().max()
+    before, after = exact_predictions(model, images[:1]), exact_predictions(folded, images[:1])
+    assert (before - after).abs().max() < 1e-5 * before.abs().max()  # the folded weights are float32
     assert folded.auxiliary is None
     assert not any(isinstance(m, Implicit) or "auxiliary" in n for n, m in folded.named_modules())
+
+
+def exact_predictions(model: Detector, images: torch.Tensor) -> torch.Tensor:
+    """In float64, where rounding does not grow with the depth; the model is left as it was."""
+    try:
+        with torch.no_grad():
+            return decode(model.double()(images.double()), model)
+    finally:
+        model.float()
 
 
 def test_onnx_runtime_gives_the_fused_models_predictions(name, tmp_path):
@@ -233,6 +240,6 @@ def test_a_saved_model_answers_the_same(name, tmp_path):
     path = tmp_path / "model.safetensors"
     save_detector(path, model, classes=["a", "b", "c"], size=128)
     loaded = load_detector(path).model
-    images = torch.rand(1, 3, canvas(name), canvas(name))
+    images = torch.rand(1, 3, canvas(name) // 2, canvas(name) // 2)
     with torch.no_grad():
         assert torch.equal(decode(model(images), model), decode(loaded(images), loaded))
