@@ -2,6 +2,8 @@
 
 import os
 
+from components.training import ray_cluster
+
 # No files besides the ledger, no warnings; Ctrl-C ends the search.
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -19,5 +21,6 @@ SETTINGS = {
 
 def apply() -> None:
     """Set the environment variables that are not set already."""
+    ray_cluster.before_import()
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

@@ -116,7 +116,11 @@ def _fit_while_it_progresses(job: Job, function: Callable[[], None], workers: Wo
 def _fit_with_ray(job: Job, function: Callable[[], None], workers: int | tuple[int, int]) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+    from ray.train.v2.api import data_parallel_trainer
+    from ray.train.v2.api.callback import RayTrainCallback
 
+    if not os.environ.get("RAY_ADDRESS"):  # the cleaner asks the dashboard every second and warns that there is none
+        data_parallel_trainer.PlacementGroupCleanerCallback = RayTrainCallback  # pyright: ignore[reportPrivateImportUsage]
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     gpus = job.params.train.gpus_per_worker
     scaling = ScalingConfig(

@@ -1,8 +1,10 @@
 """A connection to Ray for the length of a block: the cluster of RAY_ADDRESS, else a local one."""
 
+import contextlib
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,10 @@ from components import telemetry
 from yolo_core.errors import TryAgain, UserError
 
 PATIENCE_S = 5.0  # for an address to accept connections; Ray itself waits 30 s or two minutes and then ends the process
+LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # 0: the node's address is 127.0.0.1, as on those systems
+    "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+}
 REMEDY = "start it (`ray start --head`) or unset RAY_ADDRESS"
 
 
@@ -23,7 +29,7 @@ def connected(cpus: int, *, show_workers: bool) -> Iterator[None]:
     show_workers: whether the workers' output appears here.
     Raises TryAgain if the cluster of RAY_ADDRESS does not answer, UserError if Ray cannot start here.
     """
-    telemetry.turn_off()
+    before_import()
     import ray
 
     if ray.is_initialized():
@@ -33,12 +39,23 @@ def connected(cpus: int, *, show_workers: bool) -> Iterator[None]:
     if address:
         check_address(address)
     own = {} if address else {"include_dashboard": False, "num_cpus": max(cpus, os.cpu_count() or 1)}
-    with _failures_told(address):
+    with _failures_told(address), contextlib.nullcontext() if address else _without_reporter():
         ray.init(address or "local", log_to_driver=show_workers, logging_level=logging.ERROR, **own)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def before_import() -> None:
+    """Set what Ray and its processes read at import: no usage statistics, and a local cluster keeps to loopback.
+
+    Otherwise a local cluster would also listen to the network, and Gloo would look up this machine's name.
+    """
+    telemetry.turn_off()
+    if not os.environ.get("RAY_ADDRESS"):
+        for name, value in LOOPBACK.items():
+            os.environ.setdefault(name, value)
 
 
 def check_address(address: str) -> None:
@@ -65,6 +82,26 @@ def _accepts(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def _without_reporter() -> Iterator[None]:
+    """Around the start of a local cluster: it gets no usage reporter, unless the user turned usage statistics on.
+
+    Even if they are off, that process asks the metadata services of three clouds where it runs, and Ray has no switch
+    for it. Without the dashboard it has no other purpose.
+    """
+    from ray._private import services
+
+    if os.environ["RAY_USAGE_STATS_ENABLED"] == "1":
+        yield
+        return
+    start = services.start_api_server
+    services.start_api_server = lambda *_args, **_kwargs: (None, None)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        services.start_api_server = start
 
 
 @contextmanager

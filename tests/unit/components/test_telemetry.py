@@ -77,11 +77,17 @@ def test_mlflow_is_silent_without_the_command_line(tmp_path):
     assert _run(script, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db") == "None\n"
 
 
-def test_ray_is_silent_without_the_command_line():
+def test_ray_is_silent_without_the_command_line_and_keeps_to_loopback():
+    """Ray's reporter is a process that asks the metadata services of clouds even when it reports nothing."""
     script = """
+        from pathlib import Path
         from components.training.ray_cluster import connected
         with connected(1, show_workers=False):
+            import ray
             from ray._common.usage.usage_lib import usage_stats_enabled
-            print(usage_stats_enabled())
+            print(usage_stats_enabled(), ray.util.get_node_ip_address())
+            session = ray._private.worker._global_node.get_session_dir_path()
+            started = [path.read_text(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline")]
+            print([words for words in started if session in words and "UsageStatsHead" in words])
     """
-    assert _run(script) == "False\n"
+    assert _run(script) == "False 127.0.0.1\n[]\n"
