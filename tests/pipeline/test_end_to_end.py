@@ -17,32 +17,14 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny_project import MODEL, ROOT, write_params
 
 pytestmark = pytest.mark.full
 
-ROOT = Path(__file__).parents[2]
 COPIED = ["dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "components", "yolo_core"]
-MODEL = "yolov4-tiny"
 PER_MODEL = ("train", "evaluate", "export", "benchmark", "register", "promote")
 STAGES = ["prepare", "anchors", "evolve", *(f"{stage}@{MODEL}" for stage in PER_MODEL), "compare"]
 UP_TO_DATE = "Data and pipelines are up to date."
-TINY = {
-    "models": [MODEL],
-    "prepare": {"digits": {"train_images": 24, "val_images": 12, "image_size": 96}},
-    "anchors": {"kmeans_iterations": 5, "generations": 20},
-    "evolve": {"trials": 0},
-    "train": {"size": 64, "epochs": 1, "batch": 8, "nominal_batch": 8, "device": "cpu", "hyp": {"warmup_epochs": 0}},
-    "export": {"check_images": 4},
-    "benchmark": {"batches": [1], "warmup": 0, "runs": 2, "threads": 1},
-    "promote": {"bootstrap_samples": 100},
-}
-
-
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **base,
-        **{k: merged(base[k], v) if isinstance(v, dict) and base.get(k) else v for k, v in changes.items()},
-    }
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +102,7 @@ def runs(
         (folder / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
-    params = yaml.safe_dump(merged(yaml.safe_load((ROOT / "params.yaml").read_text()), TINY), sort_keys=False)
-    (folder / "params.yaml").write_text(params)
+    write_params(folder)
     project = Project(folder, environment)
     project.run("git", "init", "--quiet")
     project.commit()
