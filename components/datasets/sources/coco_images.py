@@ -68,13 +68,22 @@ def locate(root: Path, folders: Sequence[Path], names: Sequence[str]) -> Images:
 
 
 def _find_place(folders: Sequence[Path], names: Sequence[str]) -> _Place | None:
-    """The first folder that holds an image; if none does, without the leading folders that all names share."""
+    """The folder that holds most images; if none holds any, without the leading folders that all names share.
+
+    One image is not enough: images/train/0.jpg may be another one than images/0.jpg.
+    """
     shared = _shared(names)
     for count in range(len(shared) + 1):
+        best, most = None, 0
         for folder in folders:
             place = _Place(folder, shared[:count])
-            if any(_is_file(place.path(name)) for name in names):
-                return place
+            found = sum(_is_file(place.path(name)) for name in names)
+            if found > most:
+                best, most = place, found
+            if found == len(names):
+                break
+        if best:
+            return best
     return None
 
 

@@ -51,6 +51,16 @@ def test_names_of_another_folder_machine_or_address(source, written):
     assert train_paths(source) == expected(source)
 
 
+def test_a_folder_that_holds_others_of_the_same_name_is_not_that_of_the_images(source):
+    """CVAT's images in one folder, of which one lies in a folder called like the subset."""
+    for path in expected(source):
+        path.rename(source.root / "images" / path.name)
+    source.put("1.jpg", encoded(pixels(seed=7)))  # images/train/1.jpg beside images/1.jpg
+    source.train["images"].append(record(9, "train/1.jpg"))
+    places = [*(f"{number}.jpg" for number in (1, 2, 3, 4)), "train/1.jpg"]
+    assert train_paths(source) == [source.root / "images" / place for place in places]
+
+
 def test_names_of_which_some_leave_the_folder(source):
     names = ["1.jpg", "..\\label\\2.jpg", "/data/3.jpg", "4.jpg"]
     for image, name in zip(source.train["images"], names, strict=True):
