@@ -1,10 +1,13 @@
 """Class names of YOLO data sets, as written: from classes.txt, one name per line, or from `names` in a data.yaml."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from components.datasets.sources import text_file
 from yolo_core.errors import UserError
+
+BESIDE_LABELS = ("classes.txt", "_darknet.labels")
 
 
 def from_lines(path: Path) -> dict[int, str]:
@@ -13,6 +16,23 @@ def from_lines(path: Path) -> dict[int, str]:
     if not names:
         raise UserError(f"{path}: no class names; add one name per line")
     return names
+
+
+def refuse_others(names: dict[int, str], folders: Iterable[Path]) -> None:
+    """Raise UserError if a list of classes beside labels says that their indices mean other classes.
+
+    LabelImg writes one into each folder, in the order in which classes were first drawn there.
+    """
+    for file in (folder / name for folder in folders for name in BESIDE_LABELS):
+        if not file.is_file():
+            continue
+        own = {index: line for index, line in enumerate(text_file.read_lines(file)) if line}
+        index = next((index for index in sorted(own.keys() & names.keys()) if own[index] != names[index]), None)
+        if index is not None:
+            raise UserError(
+                f"{file}: class {index} is {own[index]!r} there and {names[index]!r} for the whole data set; "
+                "renumber the labels beside it, or delete the file if it is stale"
+            )
 
 
 def from_notes(path: Path) -> dict[int, str] | None:

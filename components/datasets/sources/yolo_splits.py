@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.datasets.raw import Category, Quarantined, RawBox, RawDataset, RawImage, RawSplit
-from components.datasets.sources import image_files, text_file
+from components.datasets.sources import image_files, text_file, yolo_names
 from components.datasets.sources.label_files import LabelFiles
 from components.datasets.sources.same_picture import are_one_picture
 from components.datasets.sources.yolo_labels import DUPLICATE, UNKNOWN, LabelLine, RowFormat, are_polygons, parse
@@ -82,11 +82,13 @@ def _read(name: str, layout: Layout, label_files: LabelFiles, used: set[Path], p
     if lost := image_files.lost_links(places):
         example = shown(lost[0], layout.root)
         log.warning("%s: links that lead to no folder here: %d, for example %s", layout.root, len(lost), example)
+    searched = label_files.searched(files)
+    yolo_names.refuse_others(layout.names, searched)
     names = image_files.names(files, places, layout.root)
     images = {
         number: RawImage(number, own, path) for number, (own, path) in enumerate(zip(names, files, strict=True), 1)
     }
-    split = _Split(name, files, images, labels_at=_folders(label_files.searched(files), layout.root))
+    split = _Split(name, files, images, labels_at=_folders(searched, layout.root))
     for number, path in enumerate(progress(files, f"read {name} labels", total=len(files)), 1):
         found = label_files.find(path)
         used.update(found)

@@ -223,6 +223,17 @@ def test_classes_txt_may_lie_among_the_labels(tmp_path):
     same(raw, "train", {"a": [(1, 0.5, 0.5, 0.25, 0.5)]}, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["classes.txt", "_darknet.labels"])
+def test_classes_of_another_order_beside_the_labels_are_refused(tmp_path, name):
+    """LabelImg writes a classes.txt into each folder of labels."""
+    ultralytics(tmp_path, {split: {split: [(0, 0.5, 0.5, 0.25, 0.5)]} for split in ("train", "val")})
+    put(tmp_path / "labels/train/0" / name, "cat\n")  # the first of the classes only, as far as it goes
+    assert set(yolo_dir.read(tmp_path, silent).splits) == {"train", "val"}
+    put(tmp_path / "labels/val/0" / name, "traffic light\ncat\n")
+    with pytest.raises(UserError, match="class 0 is 'traffic light' there and 'cat' for the whole data set; renumber"):
+        yolo_dir.read(tmp_path, silent)
+
+
 def roboflow(root: Path, splits: dict[str, str]) -> None:
     """splits: where data.yaml says that the images of a split are."""
     put(root / "train/images/a.jpg", b"image")
