@@ -22,7 +22,8 @@ hypothesis.settings.load_profile("tests")
 # The files that take longest come first, so that no worker is left with one of them in the end.
 LONGEST = [
     "pipeline/test_end_to_end.py",
-    "integration/test_train.py",
+    "integration/training/test_train.py",
+    "integration/training/test_train_workers.py",
     "integration/test_evolve.py",
     "models/test_contract.py",
     "unit/yolo_core/test_cache.py",

@@ -2,12 +2,16 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from components import params as params_
 from components.stages import prepare, train
+from yolo_core.data.coco import load_split
+from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import get_spec
+from yolo_core.train import Phase, TrainConfig, TrainResult, fit
 
 MODEL = "yolov4-tiny"
 SIZE = 64
@@ -69,3 +73,25 @@ def command(project: Path, name: str, *changes: str, **options: object) -> list[
     words = [f"--model={MODEL}", *(f"--{k}={v}" for k, v in paths.items())]
     words += [f"--params={ROOT / 'params.yaml'}", *(f"-S{change}" for change in (*SETTINGS, *changes))]
     return [sys.executable, "-c", PROGRAM, "train", *words]
+
+
+def config(**changes: Any) -> TrainConfig:
+    """A quarter-width model for 5 epochs of 4 steps; the last 2 epochs are a second phase."""
+    hyp = Hyperparameters(warmup_epochs=1, warmup_iterations=0)
+    plain = TrainConfig(
+        MODEL,
+        (Phase(3, hyp), Phase(5, hyp.replace(mixup=0.5))),
+        size=SIZE,
+        batch=4,
+        nominal_batch=8,
+        width=0.25,
+        device="cpu",
+        checkpoint_every=3,
+        eval_every=2,
+    )
+    return replace(plain, **changes)
+
+
+def fitted(project: Path, settings: TrainConfig, **options: Any) -> TrainResult:
+    """The same data under `fit`, without the stage."""
+    return fit(settings, load_split(project / "data", "train"), load_split(project / "data", "val"), **options)

@@ -1,33 +1,19 @@
 """A training's metrics on their way to Prometheus: through a Pushgateway, and through a Ray cluster's agent."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 from gateway import Figures, KeptPushes, fetched
-from small_training import STEPS, prepared, run
+from small_training import STEPS, run
 from waiting import until
 
 from components.monitoring import metrics
 from components.monitoring.metrics import GATEWAY_VARIABLE, METRICS, PREFIX
 
 IMAGES = STEPS * 4  # a batch
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> Path:
-    folder = tmp_path_factory.mktemp("metrics")
-    mlflow_database(folder)
-    return prepared(folder)
-
-
-@pytest.fixture
-def tracking(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's database of the folder."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
 @pytest.fixture

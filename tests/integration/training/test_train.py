@@ -1,4 +1,4 @@
-"""Training as a whole: exact resume, several workers, what is refused. On a few small pictures of digits."""
+"""Training as a whole: exact resume, early ends, results, what is refused. On a few small pictures of digits."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,65 +18,23 @@ from typing import Any
 import pytest
 import small_training
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from processes import START_METHOD, started
-from small_training import MODEL, SIZE, STEPS, command, parameters, prepared, run
+from processes import started
+from small_training import MODEL, SIZE, STEPS, command, config, fitted, parameters, run
 from waiting import LIMIT_S, until
 
 from components.stages import train
 from yolo_core.data.coco import load_split
 from yolo_core.errors import TryAgain, UserError
-from yolo_core.evaluate.detections import Detections
 from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import build_model, get_spec
-from yolo_core.models.detector import TrainingGraph
 from yolo_core.models.weights import load_detector, save_detector
-from yolo_core.train import Evaluation, Phase, TrainConfig, checkpoint, distributed, fit, validation
-from yolo_core.train import run as training_run
-from yolo_core.train import step as training_step
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> Path:
-    """A folder with a prepared dataset, anchors and MLflow's database."""
-    folder = tmp_path_factory.mktemp("train")
-    mlflow_database(folder)
-    return prepared(folder)
-
-
-@pytest.fixture
-def tracking(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's database of the folder."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-
-def config(**changes: Any) -> TrainConfig:
-    """A quarter-width model for 5 epochs of 4 steps; the last 2 epochs are a second phase."""
-    hyp = Hyperparameters(warmup_epochs=1, warmup_iterations=0)
-    plain = TrainConfig(
-        MODEL,
-        (Phase(3, hyp), Phase(5, hyp.replace(mixup=0.5))),
-        size=SIZE,
-        batch=4,
-        nominal_batch=8,
-        width=0.25,
-        device="cpu",
-        checkpoint_every=3,
-        eval_every=2,
-    )
-    return replace(plain, **changes)
-
-
-def train_here(project: Path, settings: TrainConfig, **options: Any):
-    return fit(settings, load_split(project / "data", "train"), load_split(project / "data", "val"), **options)
+from yolo_core.train import Phase, checkpoint, fit
 
 
 @pytest.fixture(scope="module")
 def undisturbed(project: Path) -> Any:
     """The result of a training in this process that ran from its start to its end."""
-    return train_here(project, config())
+    return fitted(project, config())
 
 
 class Stopped(Exception):
@@ -105,12 +63,12 @@ def test_a_training_stopped_anywhere_ends_as_if_it_had_not_been(
     project: Path, tmp_path: Path, undisturbed: Any, changes: dict[str, Any]
 ) -> None:
     settings = config(**changes)
-    whole = train_here(project, settings) if changes else undisturbed
+    whole = fitted(project, settings) if changes else undisturbed
     rows: list[dict[str, Any]] = []
     for step in (5, 6, 7):  # 5 in, then 6 and 7 further on
         with pytest.raises(Stopped):
-            train_here(project, settings, work=tmp_path, on_epoch=rows.append, progress=stop_at(step))
-    resumed = train_here(project, settings, work=tmp_path, on_epoch=rows.append)
+            fitted(project, settings, work=tmp_path, on_epoch=rows.append, progress=stop_at(step))
+    resumed = fitted(project, settings, work=tmp_path, on_epoch=rows.append)
     assert 0 < resumed.resumed_at < resumed.steps == STEPS
     assert equal(resumed.model, whole.model)
     assert resumed.rows == whole.rows
@@ -118,17 +76,17 @@ def test_a_training_stopped_anywhere_ends_as_if_it_had_not_been(
     assert all(row in whole.rows for row in rows)
 
 
-@pytest.mark.parametrize(("question", "rows"), [(5, 1), (9, 1)], ids=["at a step", "in the evaluation of epoch 2"])
+@pytest.mark.parametrize(("call", "rows"), [(5, 1), (9, 1)], ids=["at a step", "in the evaluation of epoch 2"])
 def test_a_stopped_training_writes_a_checkpoint_and_ends_as_if_it_had_not_been(
-    project: Path, tmp_path: Path, undisturbed: Any, question: int, rows: int
+    project: Path, tmp_path: Path, undisturbed: Any, call: int, rows: int
 ) -> None:
-    asked = iter(range(1, 1000))  # once a step of the 4 of an epoch, and before each batch of an evaluation
+    calls = iter(range(1, 1000))  # once a step of the 4 of an epoch, and before each batch of an evaluation
     with pytest.raises(TryAgain, match=rf"stopped on request at step \d+ of {STEPS}; the same command continues"):
-        train_here(project, config(), work=tmp_path, should_stop=lambda: next(asked) >= question)
+        fitted(project, config(), work=tmp_path, should_stop=lambda: next(calls) >= call)
     state = json.loads((checkpoint.found(tmp_path)[0] / checkpoint.STATE).read_text())
-    assert state["step"] in (question, question + 1) if question < 9 else state["step"] == 8
+    assert state["step"] in (call, call + 1) if call < 9 else state["step"] == 8
     assert len(state["rows"]) == rows
-    resumed = train_here(project, config(), work=tmp_path)
+    resumed = fitted(project, config(), work=tmp_path)
     assert resumed.resumed_at == state["step"]
     assert equal(resumed.model, undisturbed.model)
     assert resumed.rows == undisturbed.rows
@@ -137,14 +95,13 @@ def test_a_stopped_training_writes_a_checkpoint_and_ends_as_if_it_had_not_been(
 STALLED = """
 import faulthandler, sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_train
+import small_training
 from waiting import LIMIT_S
 
-later, asked = faulthandler.dump_traceback_later, []
+later, requested = faulthandler.dump_traceback_later, []
 
 def patient(limit_s, **options):  # steps may take as long as they like on a busy machine
-    asked.append((limit_s, options))
+    requested.append((limit_s, options))
     later(LIMIT_S, **options)
 
 faulthandler.dump_traceback_later = patient
@@ -152,17 +109,17 @@ faulthandler.dump_traceback_later = patient
 def standstill(items, label, total=None):
     for done, item in enumerate(items):
         if done == 2:
-            limit_s, options = asked[-1]
+            limit_s, options = requested[-1]
             later(limit_s, **options)
             time.sleep(LIMIT_S)
         yield item
 
-test_train.train_here(Path(sys.argv[2]), test_train.config(stall_limit_s=5), progress=standstill)
+small_training.fitted(Path(sys.argv[1]), small_training.config(stall_limit_s=5), progress=standstill)
 """
 
 
 def test_a_process_that_makes_no_step_shows_its_stacks_and_ends(project: Path) -> None:
-    words = [sys.executable, "-c", STALLED, str(Path(__file__).parent), str(project)]
+    words = [sys.executable, "-c", STALLED, str(project)]
     support = {**os.environ, "PYTHONPATH": f"{Path(small_training.__file__).parent}:{small_training.ROOT}"}
     done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=support)
     assert done.returncode == 1
@@ -174,10 +131,10 @@ def test_a_damaged_checkpoint_costs_steps_and_not_the_result(
     project: Path, tmp_path: Path, undisturbed: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Stopped):
-        train_here(project, config(), work=tmp_path, progress=stop_at(13))
+        fitted(project, config(), work=tmp_path, progress=stop_at(13))
     newest, before = checkpoint.found(tmp_path)
     (newest / checkpoint.TENSORS).write_bytes(b"nothing")
-    resumed = train_here(project, config(), work=tmp_path)
+    resumed = fitted(project, config(), work=tmp_path)
     assert f"{newest} is damaged" in caplog.text
     assert resumed.resumed_at == int(before.name.removeprefix("step-"))
     assert equal(resumed.model, undisturbed.model)
@@ -185,9 +142,9 @@ def test_a_damaged_checkpoint_costs_steps_and_not_the_result(
 
 def test_a_checkpoint_of_other_parameters_is_refused(project: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        train_here(project, config(), work=tmp_path, progress=stop_at(5))
+        fitted(project, config(), work=tmp_path, progress=stop_at(5))
     with pytest.raises(UserError, match=r"seed: 0 there, 1 here"):
-        train_here(project, config(seed=1), work=tmp_path)
+        fitted(project, config(seed=1), work=tmp_path)
 
 
 def test_only_what_determines_the_result_is_its_identity() -> None:
@@ -204,15 +161,15 @@ def test_the_identity_is_that_of_earlier_versions_so_that_their_checkpoints_are_
 
 
 def test_a_training_without_a_work_folder_stops_at_once(project: Path) -> None:
-    asked = iter(range(1, 1000))
+    calls = iter(range(1, 1000))
     with pytest.raises(TryAgain, match=rf"stopped on request at step 2 of {STEPS}$"):
-        train_here(project, config(), should_stop=lambda: next(asked) >= 2)
+        fitted(project, config(), should_stop=lambda: next(calls) >= 2)
 
 
 @pytest.mark.parametrize(("ends_at", "steps"), [(2, 8), (3, 16)], ids=["evaluated", "not evaluated: the next that is"])
 def test_a_training_ends_early_where_the_caller_says_so(project: Path, ends_at: int, steps: int) -> None:
-    whole = train_here(project, config())
-    early = train_here(project, config(), on_epoch=lambda row: row["epoch"] >= ends_at)
+    whole = fitted(project, config())
+    early = fitted(project, config(), on_epoch=lambda row: row["epoch"] >= ends_at)
     assert (early.ended_early, early.steps, whole.ended_early) == (True, steps, False)
     assert early.rows == whole.rows[: steps // 4]
     assert early.best["epoch"] <= steps // 4
@@ -221,7 +178,7 @@ def test_a_training_ends_early_where_the_caller_says_so(project: Path, ends_at: 
 def test_a_loss_that_is_not_finite_ends_the_training_with_advice(project: Path) -> None:
     wild = Hyperparameters(lr0=1e9, warmup_epochs=0, warmup_iterations=0)
     with pytest.raises(UserError, match=r"not finite at step \d+ \(epoch \d+\); lower train.hyp.lr0") as caught:
-        train_here(project, config(phases=(Phase(5, wild),)))
+        fitted(project, config(phases=(Phase(5, wild),)))
     assert "\n" not in str(caught.value)
 
 
@@ -334,7 +291,7 @@ def wait_for_step(work: Path, step: int, process: BaseProcess) -> None:
     )
 
 
-def test_a_second_run_on_the_same_work_is_turned_away(project: Path) -> None:
+def test_a_second_run_on_the_same_work_is_refused(project: Path) -> None:
     folder = project / "locked-work" / "train" / MODEL
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as held:
@@ -376,120 +333,3 @@ def test_hyperparameters_come_from_recipe_then_parameters_then_evolution(project
     evolved.write_text("hyp: {learning: 1}\n")
     with pytest.raises(UserError, match="unknown hyperparameter 'learning'"):
         train.configure(parameters(), MODEL, project / "data", project / "anchors.json", evolved)
-
-
-WORKERS = 2
-TOGETHER = {
-    "precision": "fp32",
-    "eval_every": 1,
-    "evaluation": Evaluation(batch=1),  # a batch for each of four workers
-    "sync_bn": True,
-    "phases": (Phase(5, Hyperparameters(warmup_epochs=1)),),
-}
-WITH_AUXILIARY_HEADS = TOGETHER | {
-    "model": "yolov7-w6",
-    "size": 128,
-    "width": 0.125,
-    "phases": (Phase(1, Hyperparameters(warmup_iterations=0)),),
-}
-
-
-def in_double(*arguments: Any) -> torch.nn.Module:
-    """A model that computes in float64. In float32 LeakyReLU makes another gradient of a value that differs in its
-    last bit and lies at 0, which hides whether two computations are the same."""
-    model = build_model(*arguments).double()
-    model.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
-    return model
-
-
-class InDouble(TrainingGraph):
-    """The training graph of such a model."""
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        return super().forward(images.double())
-
-
-def compute_in_double(patch: pytest.MonkeyPatch) -> list[Detections]:
-    """Gives what is scored at each evaluation, as they come."""
-    patch.setattr(training_run, "build_model", in_double)
-    patch.setattr(training_step, "TrainingGraph", InDouble)
-    scored, score = [], validation.score
-    patch.setattr(validation, "score", lambda path, found, *more: scored.append(found) or score(path, found, *more))
-    return scored
-
-
-def one_of_the_workers(rank: int, project: Path, folder: Path, changes: dict[str, Any], world: int) -> None:
-    torch.set_num_threads(1)
-    scored = compute_in_double(pytest.MonkeyPatch())
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    settings = config(**changes)
-    if distributed.form_team(settings.batch):
-        result = train_here(project, settings, work=folder / "work" / str(rank))
-        if rank == 0:
-            torch.save((distributed.world(), result.model.state_dict(), result.rows), folder / "result.pt")
-            scored[-1].write(folder / "scored.json")
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize(
-    ("changes", "steps", "world", "team"),
-    [
-        pytest.param(TOGETHER, 20, 2, 2, id="plain"),
-        pytest.param(WITH_AUXILIARY_HEADS, 4, 2, 2, id="auxiliary", marks=pytest.mark.slow),
-        pytest.param(TOGETHER, 20, 4, 4, id="four", marks=pytest.mark.slow),
-        pytest.param(TOGETHER, 20, 3, 2, id="three, of whom one has no share in a batch of 4", marks=pytest.mark.slow),
-    ],
-)
-def test_several_workers_agree_with_one(
-    project: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    changes: dict[str, Any],
-    steps: int,
-    world: int,
-    team: int,
-) -> None:
-    scored = compute_in_double(monkeypatch)
-    alone = train_here(project, config(**changes))
-    arguments = project, tmp_path, changes, world
-    mp.start_processes(one_of_the_workers, arguments, world, start_method=START_METHOD)
-    size, weights, rows = torch.load(tmp_path / "result.pt", weights_only=True)
-    assert (alone.steps, size) == (steps, team)
-    for name, expected in alone.model.state_dict().items():
-        torch.testing.assert_close(weights[name], expected, rtol=1e-6, atol=1e-6, msg=name)
-    for row, expected in zip(rows, alone.rows, strict=True):
-        assert row == pytest.approx(expected, rel=1e-6)
-    together = Detections.of(json.loads((tmp_path / "scored.json").read_text()))
-    assert len(set(together.image_id)) == 4
-    assert together.image_id.tolist() == scored[-1].image_id.tolist()
-    assert together.score == pytest.approx(scored[-1].score, abs=2e-6)  # they are rounded to a millionth
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Ray on this machine, once for the tests that need it."""
-    import ray
-
-    ray.init("local", num_cpus=WORKERS)
-    yield
-    ray.shutdown()
-
-
-@pytest.mark.slow
-def test_two_ray_workers_agree_with_one(project: Path, tracking: None, cluster: None) -> None:
-    together = "train.sync_bn=true", "train.amp='off'"
-    run(project, "alone", *together)
-    run(project, "together", *together, f"train.workers={WORKERS}")
-    one, two = (json.loads((project / name / "train.json").read_text()) for name in ("alone", "together"))
-    assert (one["workers"], two["workers"]) == (1, WORKERS)
-    curves = [(project / name / "curves.csv").read_text().splitlines()[1:] for name in ("alone", "together")]
-    first, expected = ([float(value) for value in rows[0].split(",")[3:7]] for rows in curves)
-    assert first == pytest.approx(expected, rel=0.003)  # float32: rounding grows from step to step
-    assert len(curves[0]) == len(curves[1]) == 5
-
-
-@pytest.mark.slow
-def test_a_mistake_found_by_a_ray_worker_is_one_line(project: Path, tracking: None, cluster: None) -> None:
-    with pytest.raises(UserError, match=r"batch.* 3: .*workers") as caught:
-        run(project, "mistake", "train.batch=3", f"train.workers={WORKERS}")
-    assert "\n" not in str(caught.value)
