@@ -8,6 +8,7 @@ from typing import Any
 from yolo_core.errors import UserError
 
 MANIFEST = "manifest.json"  # of `prepare`
+HYP, LEDGER, FITNESS_PLOT = "hyp.yaml", "ledger.jsonl", "fitness.png"  # of `evolve`
 WEIGHTS, CURVES, TRAINING = "model.safetensors", "curves.csv", "train.json"  # of `train`
 METRICS, DETECTIONS, CONFUSION = "metrics.json", "detections.json", "confusion.json"  # of `evaluate`
 EXPORT, GRAPH, GRAPH_WITH_NMS = "export.json", "model.onnx", "model_nms.onnx"  # of `export`

@@ -74,7 +74,7 @@ def _compare() -> Run:
 
 DATASET = Input("prepare", "Dataset folder made by `prepare`.")
 ANCHORS = Input("anchors", "Anchors of the model.", "{model}.json")
-HYP = Input("evolve", "Evolved hyperparameters.", "hyp.yaml")
+HYP = Input("evolve", "Evolved hyperparameters.", files.HYP)
 WEIGHTS = Input("train", "Trained detector.", files.WEIGHTS)
 CHANGED_MODEL = (
     Option("drop_levels", int, "Coarsest levels of P6 or P7 to drop.", 0, {"min": 0}, own_result=True),
@@ -129,8 +129,8 @@ STAGES = (
         result=Result(
             "outputs/evolve",
             "hyp",
-            files=(File("hyp.yaml"), File("ledger.jsonl"), File("fitness.png", "plots")),
-            shown="hyp.yaml",
+            files=(File(files.HYP), File(files.LEDGER), File(files.FITNESS_PLOT, "plots")),
+            shown=files.HYP,
         ),
         work="Unfinished work, from which a killed run resumes.",
         params=(

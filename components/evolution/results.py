@@ -9,6 +9,7 @@ from components.evolution.ledger import Record
 from components.evolution.messages import decision, say
 from components.evolution.setup import Search
 from components.evolution.winner import evolved_values, start_fitness
+from components.files import FITNESS_PLOT, HYP, LEDGER
 from components.reports.fitness_plot import Repeats, plot_fitness
 from yolo_core.atomic import write_bytes
 
@@ -34,7 +35,7 @@ def write_results(search: Search, best: Record | None, gained: Gain | None, out:
     }
     ledger = search.ledger.path.read_bytes()
     repeats = _repeats(search, best, gained) if best and gained else None
-    _write(out, {"ledger.jsonl": ledger, "hyp.yaml": yaml_text.dump(result).encode()}, records, repeats)
+    _write(out, {LEDGER: ledger, HYP: yaml_text.dump(result).encode()}, records, repeats)
     say(f"evolve: {decided}")
     return {
         "trials": f"{len(records)} of {settings.trials}",
@@ -59,7 +60,7 @@ def _repeats(search: Search, best: Record, gained: Gain) -> Repeats:
 
 def _write(out: Path, files: dict[str, bytes], records: list[Record], repeats: Repeats | None) -> None:
     """Write the files and the plot unless they are current: importing Matplotlib takes a good part of a second."""
-    plot = out / "fitness.png"
+    plot = out / FITNESS_PLOT
     if plot.exists() and all(_content(out / name) == content for name, content in files.items()):
         return
     for name, content in files.items():

@@ -16,6 +16,7 @@ from components.evolution.results import write_results
 from components.evolution.setup import Search, search_digest, trial_config
 from components.evolution.trials import run_trials, trials_due
 from components.evolution.winner import winner
+from components.files import LEDGER
 from components.params import Params
 from yolo_core.progress import Progress, silent
 
@@ -32,7 +33,7 @@ def run(
     """
     config = trial_config(params, data, anchors)
     digest = search_digest(params, config)
-    with opened(work / "evolve" / digest[:16] / "ledger.jsonl", digest) as ledger:
+    with opened(work / "evolve" / digest[:16] / LEDGER, digest) as ledger:
         search = Search(params, config, ledger, data, work.absolute(), time.time() - ledger.elapsed)
         search.check_names()
         missing = trials_due(search)

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components import files
 from components.datasets import manifest
 from components.datasets.digest import dataset_digest
 from components.evolution.search_record import search_record
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 # Columns of curves.csv -> metric names that training logs.
-CURVES = {name: f"train/{name}" for name in ("lr", "box", "obj", "cls", "loss")}
-CURVES |= {name: f"val/{name}" for name in ("AP", "AP50")}
+METRIC_OF = {name: f"train/{name}" for name in ("lr", "box", "obj", "cls", "loss")}
+METRIC_OF |= {name: f"val/{name}" for name in ("AP", "AP50")}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Results:
 
     @property
     def weights(self) -> Path:
-        return self.train / "model.safetensors"
+        return self.train / files.WEIGHTS
 
     @property
     def annotations(self) -> Path:
@@ -81,14 +82,14 @@ class Results:
     def needed(self) -> dict[str, Path]:
         """The files that identify a version, keyed by what they hold; UserError names a missing one and its stage."""
         return {
-            "manifest": require(self.data / "manifest.json", "prepare"),
+            "manifest": require(self.data / files.MANIFEST, "prepare"),
             "annotations": require(self.annotations, "prepare"),
             "anchors": require(self.anchors, "anchors"),
             "weights": require(self.weights, "train"),
-            "metrics": require(self.evaluate / "metrics.json", "evaluate"),
-            "detections": require(self.evaluate / "detections.json", "evaluate"),
-            "export": require(self.export / "export.json", "export"),
-            "benchmark": require(self.benchmark / "benchmark.json", "benchmark"),
+            "metrics": require(self.evaluate / files.METRICS, "evaluate"),
+            "detections": require(self.evaluate / files.DETECTIONS, "evaluate"),
+            "export": require(self.export / files.EXPORT, "export"),
+            "benchmark": require(self.benchmark / files.SPEED, "benchmark"),
             **({"hyp": self.hyp} if self.hyp and self.hyp.exists() else {}),
         }
 
@@ -140,9 +141,9 @@ def _log_earlier_stages(params: Params, results: Results, inputs: str, progress:
     """Log the parameters, metrics and files of every earlier stage to its run below the root."""
     steps: dict[str, Callable[[StageRun], None]] = {
         "train": lambda run: _log_train(run, params, results),
-        "evaluate": lambda run: _log_figures(run, results.evaluate, "metrics.json"),
-        "export": lambda run: _log_figures(run, results.export, "export.json"),
-        "benchmark": lambda run: _log_figures(run, results.benchmark, "benchmark.json"),
+        "evaluate": lambda run: _log_figures(run, results.evaluate, files.METRICS),
+        "export": lambda run: _log_figures(run, results.export, files.EXPORT),
+        "benchmark": lambda run: _log_figures(run, results.benchmark, files.SPEED),
     }
     sections = params.model_dump(mode="json", by_alias=True, exclude_none=True)
     for stage, log in progress(steps.items(), "register"):
@@ -155,8 +156,8 @@ def _log_earlier_stages(params: Params, results: Results, inputs: str, progress:
 def _log_train(run: StageRun, params: Params, results: Results) -> None:
     """Log the weights, the settings of this model, and the curves unless training has logged them itself."""
     run.log_params(flatten(params.train_settings(results.model).model_dump(exclude_none=True), "model."))
-    if not run.has_metrics and (results.train / "curves.csv").exists():
-        run.log_history(_curves(results.train / "curves.csv"))
+    if not run.has_metrics and (results.train / files.CURVES).exists():
+        run.log_history(_curves(results.train / files.CURVES))
     run.artifact(results.train)
 
 
@@ -164,7 +165,7 @@ def _curves(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """The rows of curves.csv by step, under the names that training logs; empty cells are skipped."""
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            values = {CURVES.get(name, name): float(value) for name, value in row.items() if value}
+            values = {METRIC_OF.get(name, name): float(value) for name, value in row.items() if value}
             yield int(values.pop("step")), values
 
 
@@ -193,15 +194,15 @@ def _log_version(params: Params, results: Results, inputs: str, client: "MlflowC
         run.log(_headline(results))
         for name in ("manifest", "metrics", "detections", "benchmark"):
             run.artifact(results.needed()[name], EVIDENCE)
-        run.artifact(require(results.train / "train.json", "train"), EVIDENCE)
-        suppression = read_json(results.evaluate / "metrics.json").get("suppression")
+        run.artifact(require(results.train / files.TRAINING, "train"), EVIDENCE)
+        suppression = read_json(results.evaluate / files.METRICS).get("suppression")
         model_uri = log_model(run.run_id, results.weights, _example(results), suppression)
         return _register(client, run, results, inputs, _lineage(params, results), model_uri)
 
 
 def _lineage(params: Params, results: Results) -> str:
     """What the weights come from, as JSON."""
-    return json.dumps(lineage(params, results.model, manifest.read(results.data / manifest.NAME)["sha256"]))
+    return json.dumps(lineage(params, results.model, manifest.read(results.data / files.MANIFEST)["sha256"]))
 
 
 def _log_pass(run: StageRun, params: Params, results: Results, client: "MlflowClient") -> None:
@@ -210,11 +211,11 @@ def _log_pass(run: StageRun, params: Params, results: Results, client: "MlflowCl
     run.root.log_params(flatten(everything))
     run.root.text(json.dumps(everything, indent=1), "params.json")
     run.root.log({f"{results.model}/{name}": value for name, value in _headline(results).items()})
-    run.root.tag(dataset_sha256=manifest.read(results.data / manifest.NAME)["sha256"])
-    run.root.artifact(results.data / "manifest.json", "dataset")
+    run.root.tag(dataset_sha256=manifest.read(results.data / files.MANIFEST)["sha256"])
+    run.root.artifact(results.data / files.MANIFEST, "dataset")
     run.root.artifact(results.anchors, "anchors")
     if results.hyp:
-        for path in (results.hyp, *(results.hyp.with_name(name) for name in ("ledger.jsonl", "fitness.png"))):
+        for path in (results.hyp, *(results.hyp.with_name(name) for name in (files.LEDGER, files.FITNESS_PLOT))):
             if path.exists():
                 run.root.artifact(path, "evolve")
         if results.hyp.exists():
@@ -245,8 +246,8 @@ def _log_dataset(client: "MlflowClient", run: StageRun, params: Params, data: Pa
 
 def _headline(results: Results) -> dict[str, float | None]:
     """The main figures."""
-    metrics = read_json(results.evaluate / "metrics.json")
-    benchmark = read_json(results.benchmark / "benchmark.json")
+    metrics = read_json(results.evaluate / files.METRICS)
+    benchmark = read_json(results.benchmark / files.SPEED)
     names = ("AP", "AP50", "AP75")
     figures = {name: metrics["plain"].get(name) for name in names}
     figures |= {f"TTA_{name}": metrics["tta"].get(name) for name in names}
@@ -284,7 +285,7 @@ def _register(
             MODEL_TAG: results.model,
             PIPELINE_TAG: run.pipeline,
             PIPELINE_RUN_TAG: run.root.run_id,
-            CLASSES_TAG: manifest.classes_digest(manifest.read(results.data / manifest.NAME)),
+            CLASSES_TAG: manifest.classes_digest(manifest.read(results.data / files.MANIFEST)),
             VALIDATION_TAG: manifest.validation_digest(results.data),
             WEIGHTS_TAG: sha256(results.weights),
         },
