@@ -6,7 +6,7 @@ from functools import partial
 
 from yolo_core.errors import UserError
 from yolo_core.model_names import known
-from yolo_core.models import scaled_yolov4, yolov4_tiny, yolov7
+from yolo_core.models import scaled_yolov4, yolov4_tiny, yolov7, yolov7_specs
 from yolo_core.models.detector import Body, Detector
 from yolo_core.models.scaled_yolov4 import ScaledYoloV4
 from yolo_core.models.spec import Anchors, BoxCoding, ModelSpec, Scaling
@@ -32,14 +32,14 @@ ZOO: dict[str, Entry] = {
     "yolov4-p7": Entry(scaled_yolov4.YOLOV4_P7, partial(ScaledYoloV4, scaled_yolov4.P7)),
     "yolov4-p5-darknet": Entry(scaled_yolov4.YOLOV4_P5_DARKNET, partial(ScaledYoloV4, scaled_yolov4.P5_DARKNET)),
     "yolov4-p6-darknet": Entry(scaled_yolov4.YOLOV4_P6_DARKNET, partial(ScaledYoloV4, scaled_yolov4.P6_DARKNET)),
-    "yolov7-tiny": Entry(yolov7.YOLOV7_TINY, partial(YoloV7, yolov7.TINY)),
-    "yolov7-tiny-silu": Entry(yolov7.YOLOV7_TINY_SILU, partial(YoloV7, yolov7.TINY_SILU)),
-    "yolov7": Entry(yolov7.YOLOV7, partial(YoloV7, yolov7.V7)),
-    "yolov7-x": Entry(yolov7.YOLOV7_X, partial(YoloV7, yolov7.V7_X)),
-    "yolov7-w6": Entry(yolov7.YOLOV7_W6, partial(YoloV7, yolov7.W6)),
-    "yolov7-e6": Entry(yolov7.YOLOV7_E6, partial(YoloV7, yolov7.E6)),
-    "yolov7-d6": Entry(yolov7.YOLOV7_D6, partial(YoloV7, yolov7.D6)),
-    "yolov7-e6e": Entry(yolov7.YOLOV7_E6E, partial(YoloV7, yolov7.E6E)),
+    "yolov7-tiny": Entry(yolov7_specs.YOLOV7_TINY, partial(YoloV7, yolov7.TINY)),
+    "yolov7-tiny-silu": Entry(yolov7_specs.YOLOV7_TINY_SILU, partial(YoloV7, yolov7.TINY_SILU)),
+    "yolov7": Entry(yolov7_specs.YOLOV7, partial(YoloV7, yolov7.V7)),
+    "yolov7-x": Entry(yolov7_specs.YOLOV7_X, partial(YoloV7, yolov7.V7_X)),
+    "yolov7-w6": Entry(yolov7_specs.YOLOV7_W6, partial(YoloV7, yolov7.W6)),
+    "yolov7-e6": Entry(yolov7_specs.YOLOV7_E6, partial(YoloV7, yolov7.E6)),
+    "yolov7-d6": Entry(yolov7_specs.YOLOV7_D6, partial(YoloV7, yolov7.D6)),
+    "yolov7-e6e": Entry(yolov7_specs.YOLOV7_E6E, partial(YoloV7, yolov7.E6E)),
     # Ablations of the Scaled-YOLOv4 paper, tables 8 and 9.
     **{spec.name: Entry(spec, partial(ScaledYoloV4, design)) for spec, design in scaled_yolov4.CSP_ABLATION},
     "tinycd53s": Entry(yolov4_tiny.TINY_CD53S, TinyCd53s),
