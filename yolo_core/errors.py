@@ -103,7 +103,7 @@ class TryAgain(UserError):
 
 
 @contextmanager
-def full_disk_told() -> Iterator[None]:
+def reporting_full_disk() -> Iterator[None]:
     """Raise a full disk, wherever the block meets it, as a UserError."""
     try:
         yield

@@ -7,7 +7,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 from components.cli.options import Debug, typer
-from yolo_core.errors import UserError, full_disk_told
+from yolo_core.errors import UserError, reporting_full_disk
 
 Declared = Callable[..., None]
 
@@ -69,7 +69,7 @@ def _of_field(item: Field[Any]) -> inspect.Parameter:
 def reporting_errors(debug: bool) -> Iterator[None]:
     """Turn a UserError, or a full disk, into one line and its exit code."""
     try:
-        with full_disk_told():
+        with reporting_full_disk():
             yield
     except UserError as error:
         if debug:

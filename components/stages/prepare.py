@@ -42,7 +42,7 @@ def run(params: Params, *, out: Path, work: Path | None = None, progress: Progre
         raw = source.load(params, scratch=scratch, downloads=out.parent / "downloads", progress=progress)
         class_names.refuse_repeated(raw.categories, str(params.prepare.location or params.prepare.source))
         raw, division = divide(raw, params.prepare, index, progress)
-        _tell_reading(params, raw, division)
+        _report_reading(params, raw, division)
         ids = {record["id"] for record in raw.categories}
         splits = {
             name: check_split(name, split, ids, folder / "images" / name, index, progress)
@@ -54,7 +54,7 @@ def run(params: Params, *, out: Path, work: Path | None = None, progress: Progre
     report.unlink(missing_ok=True)  # of an earlier, refused run
     index.save()
     sought = {name: split.labels_at for name, split in raw.splits.items()}
-    _tell_labels(document, sought, {name: split.sha256.values() for name, split in splits.items()})
+    _report_labels(document, sought, {name: split.sha256.values() for name, split in splits.items()})
     return _summary(document, index)
 
 
@@ -106,7 +106,7 @@ def _write_documents(
     return document
 
 
-def _tell_reading(params: Params, raw: RawDataset, division: Division | None) -> None:
+def _report_reading(params: Params, raw: RawDataset, division: Division | None) -> None:
     """Say in one line what a folder was taken for, what was left out and how validation images were split off."""
     if raw.reading is None:
         return
@@ -120,7 +120,7 @@ def _tell_reading(params: Params, raw: RawDataset, division: Division | None) ->
     print("; ".join(parts), file=sys.stderr, flush=True)
 
 
-def _tell_labels(document: manifest.Manifest, sought: dict[str, str], digests: Mapping[str, Collection[str]]) -> None:
+def _report_labels(document: manifest.Manifest, sought: dict[str, str], digests: Mapping[str, Collection[str]]) -> None:
     """Say how many images and boxes of each kind there are, and warn of what is hardly meant.
 
     By split: sought, where labels were looked for; digests, those of the images.

@@ -71,7 +71,7 @@ class DriverActor:
         self._run: RunRecord | None = None
         self._stop_requested = False
         self._error: ReportedError | None = None
-        self._workers_asked_for = time.monotonic()
+        self._workers_requested_at = time.monotonic()
         self._queue_seconds: float | None = None
 
     def status(self) -> Status:
@@ -87,7 +87,7 @@ class DriverActor:
     def queue_seconds(self) -> float:
         """Seconds from the driver's asking for workers until the first one called this; later calls change nothing."""
         if self._queue_seconds is None:
-            self._queue_seconds = time.monotonic() - self._workers_asked_for
+            self._queue_seconds = time.monotonic() - self._workers_requested_at
         return self._queue_seconds
 
     def open_run(self) -> str | None:

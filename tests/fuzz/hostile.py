@@ -1,4 +1,4 @@
-"""How hostile input is made, and what may come of it: a refusal in one line, or no harm.
+"""How hostile input is made, and what it may lead to: a refusal in one line, or no harm.
 
 Inputs are valid files with structured damage, and random bytes. While one is read, an audit hook watches for writes
 outside the case's folder and for started processes and connections; time and memory have limits.

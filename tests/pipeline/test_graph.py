@@ -180,7 +180,7 @@ def test_kubeflow_retries_only_where_a_lost_node_costs_hours() -> None:
     assert retried["train"]["backoffFactor"] == 2
 
 
-def test_the_end_runs_however_the_rest_ends_and_nothing_is_trained_unasked() -> None:
+def test_the_last_step_always_runs_and_only_chosen_models_are_trained() -> None:
     spec = next(yaml.safe_load_all(pipeline_compile.COMPILED.read_text()))
     root = spec["root"]["dag"]["tasks"]
     assert root["finish"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"

@@ -167,9 +167,9 @@ def test_an_unavailable_service_is_waited_for(
     with pytest.raises(SystemExit) as end:
         run_stage("promote", params, registered=project / "registered", data=project, out=project / "out")
     assert end.value.code == 3
-    said = capfd.readouterr()
-    assert said.out.splitlines() == ["promote: retrying in 0.01 s", "promote: retrying in 0.02 s"]
-    assert said.err.count("error: MLflow at http://127.0.0.1:9 cannot be reached") == 3
+    output = capfd.readouterr()
+    assert output.out.splitlines() == ["promote: retrying in 0.01 s", "promote: retrying in 0.02 s"]
+    assert output.err.count("error: MLflow at http://127.0.0.1:9 cannot be reached") == 3
 
 
 def test_a_mistake_is_not_tried_again_and_its_reason_is_noted(
@@ -181,9 +181,9 @@ def test_a_mistake_is_not_tried_again_and_its_reason_is_noted(
     with pytest.raises(SystemExit) as end:
         run_stage("prepare", params, out=project / "data")
     assert end.value.code == 2
-    said = capfd.readouterr()
-    assert "trying again" not in said.out
+    output = capfd.readouterr()
+    assert "trying again" not in output.out
     ended("FAILED", "Task exit-handler-1 failed.", text=yaml.safe_dump(wrong))
     outcome, reason, _ = recorded()
-    assert (outcome, reason) == ("failed", f"prepare: {said.err.strip().splitlines()[-1]}")
+    assert (outcome, reason) == ("failed", f"prepare: {output.err.strip().splitlines()[-1]}")
     assert "nowhere" in reason

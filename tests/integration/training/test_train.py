@@ -195,7 +195,7 @@ def test_without_objects_to_validate_on_there_is_no_ap(project: Path) -> None:
 
 
 def test_the_result_is_a_detector_with_curves_and_a_summary(project: Path, tracking: None) -> None:
-    said = run(project, "plain", "train.epochs=2", "train.amp='off'")
+    summary = run(project, "plain", "train.epochs=2", "train.amp='off'")
     loaded = load_detector(project / "plain" / "model.safetensors")
     record = json.loads((project / "plain" / "train.json").read_text())
     lines = (project / "plain" / "curves.csv").read_text().splitlines()
@@ -206,7 +206,7 @@ def test_the_result_is_a_detector_with_curves_and_a_summary(project: Path, track
     assert (record["epochs"], record["steps"], record["best_epoch"], record["precision"]) == (2, 8, 2, "float32")
     assert record["fitness"] == pytest.approx(0.9 * record["AP"] + 0.1 * record["AP50"])
     assert record["mlflow_run_id"]
-    assert said["AP50"] == record["AP50"]
+    assert summary["AP50"] == record["AP50"]
     assert [p.name for p in (project / "plain-work" / "train" / MODEL).iterdir()] == ["lock"]
 
 

@@ -20,7 +20,7 @@ OWN, LEFT, ABOVE = (1, 1), (0, 1), (1, 0)  # (column, row) of the candidates of 
 SURE = 30.0  # a logit whose probability is 1
 
 
-def asked(targets: Sequence[Sequence[float]]) -> tuple[Assignment, Tensor]:
+def assigned(targets: Sequence[Sequence[float]]) -> tuple[Assignment, Tensor]:
     rows = torch.tensor(targets)
     return assign(rows, ANCHORS, (STRIDE,), [(CELLS, CELLS)], 4.0), rows
 
@@ -39,7 +39,7 @@ def taken(
     top: int = 10,
 ) -> list[tuple[tuple[int, int], int]]:
     """(cell, target) of the candidates taken, where the cells predict those boxes and logits."""
-    found, rows = asked(targets)
+    found, rows = assigned(targets)
     images = int(rows[:, 0].max()) + 1
     counts = [int((rows[:, 0] == image).sum()) for image in range(images)]
     logits = logits or {}
@@ -155,7 +155,7 @@ def test_of_equal_candidates_the_first_is_taken():
 
 
 def test_without_targets_nothing_is_taken():
-    found, _ = asked([TARGET])
+    found, _ = assigned([TARGET])
     nothing = assign(torch.zeros(0, 6), ANCHORS, (STRIDE,), [(CELLS, CELLS)], 4.0)
     result = simota.match(nothing, torch.zeros(1, 5, 1, 0, 4), torch.zeros(1, 5, 1, 0, 2), torch.zeros(0, 6), [0, 0], 9)
     assert result.valid.shape == (*found.valid.shape[:3], 0)
@@ -164,7 +164,7 @@ def test_without_targets_nothing_is_taken():
 
 @pytest.mark.parametrize("extreme", [-1e4, 1e4])
 def test_extreme_predictions_are_taken_all_the_same(extreme):
-    found, rows = asked([TARGET, [0, 1, 40, 40, 30, 30]])
+    found, rows = assigned([TARGET, [0, 1, 40, 40, 30, 30]])
     boxes = at_cells(found, {}, slid(extreme))
     logits = torch.full((*found.valid.shape, 3), extreme)
     result = simota.match(found, boxes, logits, rows, [2], 10)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from yolo_core import tensor_file
-from yolo_core.errors import UserError, full_disk_told
+from yolo_core.errors import UserError, reporting_full_disk
 
 
 @pytest.fixture
@@ -34,7 +34,10 @@ def test_a_refused_write_is_an_oserror_with_its_number(tmp_path: Path, room_for_
 
 
 def test_a_full_disk_is_one_line_and_other_errors_pass() -> None:
-    with pytest.raises(UserError, match=r"^/there: No space left on device; free some space"), full_disk_told():
+    with (
+        pytest.raises(UserError, match=r"^/there: No space left on device; free some space"),
+        reporting_full_disk(),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device", "/there")
-    with pytest.raises(PermissionError), full_disk_told():
+    with pytest.raises(PermissionError), reporting_full_disk():
         raise PermissionError(errno.EACCES, "no")

@@ -160,7 +160,7 @@ def test_an_unreadable_image_is_quarantined_and_not_split(tmp_path):
     assert sorted(item["item"] for item in manifest["quarantine"]) == ["0.jpg", "1.jpg"]
 
 
-def test_a_validation_split_that_exists_is_kept_and_that_is_said(tmp_path, capsys):
+def test_a_validation_split_that_exists_is_kept_and_reported(tmp_path, capsys):
     source = write(tmp_path / "source", IMAGES)
     annotations = source / "annotations/instances_default.json"
     shutil.copy(annotations, source / "annotations/instances_val.json")

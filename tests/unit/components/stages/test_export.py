@@ -127,7 +127,7 @@ def test_a_lower_ap_is_a_fault():
         refuse_if_off({**report, "onnx": {"relative_error": float("nan")}}, settings)
 
 
-def test_more_detections_than_asked_for_are_a_fault():
+def test_more_detections_than_requested_are_an_error():
     settings = load(small_detector.ROOT / "params.yaml").export
     nms = {"ap_difference": 0.0, "detections": 10, "max_detections": 1}
     with pytest.raises(UserError, match=r"model_nms\.onnx: returns 10 detections .* over evaluate.max_detections = 1"):

@@ -251,7 +251,7 @@ def test_a_validation_folder_that_was_not_exported_is_no_validation_split(tmp_pa
         prepare.run(parameters("prepare.source=yolo-dir", f"prepare.location={tmp_path}"), out=tmp_path / "out")
 
 
-def test_paths_of_another_machine_that_end_in_a_subset_are_found_and_that_is_said(tmp_path, caplog):
+def test_paths_of_another_machine_that_end_in_a_subset_are_found_and_reported(tmp_path, caplog):
     roboflow(tmp_path, {"train": "/kaggle/input/cats/train/images"})
     raw = yolo_dir.read(tmp_path, silent)
     same(raw, "train", {"a": [(0, 0.5, 0.5, 0.25, 0.5)]}, tmp_path)
@@ -271,7 +271,7 @@ def test_labels_exported_without_images_are_refused_with_the_first_that_is_missi
         prepare.run(options, out=tmp_path / "out")
 
 
-def test_a_yaml_counts_and_other_names_beside_it_are_said(tmp_path, caplog):
+def test_a_yaml_counts_and_other_names_beside_it_are_reported(tmp_path, caplog):
     cvat(tmp_path, {"train": {"a": [(1, 0.5, 0.5, 0.25, 0.5)]}})
     put(tmp_path / "data.yaml", f"train: train.txt\nnames: {json.dumps(CLASSES)}\n")
     same(yolo_dir.read(tmp_path, silent), "train", {"a": [(1, 0.5, 0.5, 0.25, 0.5)]}, tmp_path)
