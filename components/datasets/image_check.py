@@ -37,7 +37,7 @@ PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # that the pixels depend on; 
 PNG_START_BYTES = 8  # of the signature before the first chunk
 DEEP, NARROW = "16-bit", "16-bit-narrow"  # narrow: of FEW_SHADES in 8 bits, as 12 bits in a 16-bit file are
 FEW_SHADES = 16
-UNROTATED = "labelled-unrotated"
+UNROTATED, TURNED = "labelled-unrotated", "exif-rotation"
 CONVERSIONS = {"L": "greyscale", "LA": "greyscale", "1": "greyscale", "P": "palette", "PA": "palette"}
 CONVERSIONS |= {"CMYK": "cmyk", "RGBA": "alpha", "RGBX": "alpha", "RGBa": "alpha", "La": "greyscale"}
 
@@ -121,7 +121,7 @@ def _checked(
         rgb = _to_rgb(ImageOps.exif_transpose(image) if turned else image)
         narrow = NARROW if conversion == DEEP and _has_few_shades(rgb) else None
         data = _encode(rgb, container)
-    rotation = "exif-rotation" if turned else "exif-unclear" if unclear else None
+    rotation = TURNED if turned else "exif-unclear" if unclear else None
     width, height = stored_px[::-1] if turned and orientation in TRANSPOSING else stored_px
     conversions = tuple(name for name in (conversion, narrow, rotation, corrected) if name)
     return CheckedImage(data, SUFFIXES[container], width, height, scale, conversions)

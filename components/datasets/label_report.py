@@ -12,6 +12,7 @@ NEARLY_ALL = 0.9
 GROUPS_SHOWN = 3
 OFTEN_CROWD = 0.25  # more than in any data set that means it: VOC has a fifth of difficult objects, COCO 1 %
 CROWDS = "; is iscrowd (in VOC difficult) meant? CVAT sets it for every mask"
+AS_SEEN = "; their labels record no size, so boxes are taken as drawn on the picture as viewers show it"
 AS_STORED = "; their recorded size is that before it, so boxes are taken as drawn on the picture as stored"
 # Corners read as x y width height: boxes that start further left and above than their width and height, of which
 # those right of or below the middle leave the image. True of hardly any data set that is read correctly.
@@ -42,6 +43,7 @@ def warnings(splits: Mapping[str, SplitCounts], sought: Mapping[str, str]) -> li
         _line(splits, "boxes smaller than a pixel", "boxes_below_a_pixel", "boxes", "; are these fractions?"),
         _line(splits, "16-bit images without contrast in 8 bits", "narrow_images", "images", "; scale them first"),
         _line(splits, "images left without their EXIF rotation", "unrotated_images", "images", AS_STORED, _unrotated),
+        _line(splits, "images turned by their EXIF rotation", "turned_images", "images", AS_SEEN, _turned),
     ]
     return [line for line in lines if line]
 
@@ -80,6 +82,10 @@ def _corners(found: SplitCounts) -> bool:
 
 def _unrotated(found: SplitCounts) -> bool:
     return found["unrotated_images"] > 0
+
+
+def _turned(found: SplitCounts) -> bool:
+    return found["turned_images"] > 0
 
 
 def _line(

@@ -76,6 +76,8 @@ class SplitCounts(TypedDict):
     """16-bit images that are almost of one shade in 8 bits."""
     unrotated_images: int
     """Images with an EXIF rotation that are left as stored, because their recorded size is that before it."""
+    turned_images: int
+    """Images turned by their EXIF rotation whose labels record no size."""
     boxes: int
     """With crowd boxes."""
     crowd_boxes: int
@@ -230,6 +232,7 @@ def _describe(split: CheckedSplit, categories: list[Category]) -> SplitCounts:
         "background_images": len(split.images) - len(labelled),
         "narrow_images": len(split.conversions.get(NARROW, [])),
         "unrotated_images": len(split.conversions.get(UNROTATED, [])),
+        "turned_images": split.turned_by_exif,
         "boxes": len(annotations),
         "crowd_boxes": sum(record["iscrowd"] for record in annotations),
         "clipped_boxes": split.boxes.clipped,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from components.datasets.box_check import CheckedBoxes, check_boxes
-from components.datasets.image_check import MAX_BYTES, BadImage, check_image
+from components.datasets.image_check import MAX_BYTES, TURNED, BadImage, check_image
 from components.datasets.image_index import ImageIndex, Written
 from components.datasets.raw import Quarantined, RawImage, RawSplit
 from yolo_core.progress import Progress
@@ -47,6 +47,8 @@ class CheckedSplit:
     """File names by conversion ("greyscale" and the like)."""
     sha256: dict[str, str] = field(default_factory=dict)
     """Hash (hex) by file name."""
+    turned_by_exif: int = 0
+    """Images turned by their EXIF rotation whose labels record no size, so that they may be drawn either way."""
     partly_labelled: int = 0
     """Images that keep only some of their boxes, because others are quarantined."""
 
@@ -78,6 +80,7 @@ def check_split(
                 **image.extra,
             }
         )
+        checked.turned_by_exif += TURNED in result.conversions and image.size_px is None
         for conversion in result.conversions:
             checked.conversions.setdefault(conversion, []).append(result.name)
     checked.boxes = check_boxes(split, raw, category_ids, written)

@@ -26,7 +26,7 @@ UNDIVIDED = (
     *(coco.label_studio, coco.fiftyone, yolo.label_studio, yolo.labelimg, voc.labelimg, voc.label_studio),
 )
 CASES = [(write, True) for write in DIVIDED] + [(write, False) for write in UNDIVIDED]
-QUICK, SLOW = 3, 120  # examples of each tool
+QUICK, SLOW = 3, 60  # examples of each tool
 PHASES = [Phase.generate, Phase.shrink]
 CLOSE_PX = 0.002  # six decimals of a fraction of 320 px, and three of a pixel
 

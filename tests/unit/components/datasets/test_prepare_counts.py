@@ -140,6 +140,24 @@ def test_one_image_that_is_left_unrotated(source, tmp_path, capsys):
     ]
 
 
+def test_turned_images_whose_labels_record_no_size(tmp_path, capsys):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for split in ("train", "val"):
+        for name, options in (("a", {"exif": turned}), ("b", {})):
+            path = tmp_path / "source/images" / split / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(pixels(seed=len(split)), quality=80 + ord(name) - 97, **options))
+            path.with_suffix(".txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "source/classes.txt").write_text("cat\n")
+    options = ["prepare.source=yolo-dir", f"prepare.location={tmp_path / 'source'}"]
+    prepare.run(parameters(*options), out=tmp_path / "out")
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "prepare: warning: images turned by their EXIF rotation: 1 of 2 in train, 1 of 2 in val; their labels record "
+        "no size, so boxes are taken as drawn on the picture as viewers show it"
+    )
+
+
 def test_class_names_that_are_nearly_the_same(source, tmp_path, capsys):
     names = ["Traffic Light", "cat", "traffic_light", "Cat", "catfish"]
     for document in source.documents.values():
