@@ -122,7 +122,8 @@ STAGES = (
     Stage(
         name="evolve",
         summary="Evolve the hyperparameters with Ray Tune",
-        details="A genetic search that the same command resumes from its ledger after a kill.",
+        details="A genetic search that the same command resumes from its ledger after a kill. Its winner is trained "
+        "again with other seeds and is adopted only beyond the spread of the starting point.",
         title="Evolution",
         load=_evolve,
         inputs={"data": DATASET, "anchors": Input("anchors", "Folder made by `anchors`.")},
