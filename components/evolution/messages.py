@@ -33,10 +33,10 @@ def decision(best: Record | None, start: float | None, gained: Gain | None) -> s
         return f"the starting point was not trained; {KEPT}"
     if best is None:
         return f"no trial beat the starting point's {start:.4f} by {LEAST_GAIN:g}; {KEPT}"
-    first = f"trial {best.trial} had {best.fitness:.4f}, the starting point {start:.4f}"
+    first = f"trial {best.trial} scored {best.fitness:.4f}, the starting point {start:.4f}"
     if gained is None:
         return f"{first}; its checks with other seeds did not finish; {KEPT}"
-    repeated = f"{_spread(gained.winner)} and {_spread(gained.start)} with {len(gained.start)} other seeds"
+    repeated = f"with {len(gained.start)} other seeds {_spread(gained.winner)} and {_spread(gained.start)}"
     if gained.holds:
         return f"{first}; {repeated}: beyond the spread; the trial's hyperparameters are adopted"
     return f"{first}; {repeated}: within the spread; {KEPT}"

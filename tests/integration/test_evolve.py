@@ -1,6 +1,7 @@
 """The evolve stage with real trainings on Ray Tune: results, budget, failures, and resuming after a kill."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -25,7 +26,7 @@ from components.evolution.setup import Search, search_digest, trial_config
 from yolo_core.data.cache import CacheSettings
 from yolo_core.data.coco import load_split
 from yolo_core.evolution import Individual, Mutation, propose, rung_limits
-from yolo_core.train import TrainConfig, checkpoint
+from yolo_core.train import Phase, TrainConfig, checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -132,24 +133,24 @@ KEPT = "the starting point's hyperparameters are kept"
         (  # 9 of 9 pairs won: a chance of 1 / C(6, 3) = 0.05. Deviations 0.02 and 0.01
             [0.20, 0.30, 0.21, 0.32, 0.22, 0.34],
             {"lr0": 0.02},
-            "0.3200 +- 0.0200 and 0.2100 +- 0.0100 with 3 other seeds: beyond the spread; the trial's hyperparameters "
+            "with 3 other seeds 0.3200 +- 0.0200 and 0.2100 +- 0.0100: beyond the spread; the trial's hyperparameters "
             "are adopted",
         ),
         (  # 8 of 9: a chance of 2 / 20
             [0.20, 0.30, 0.21, 0.32, 0.31, 0.34],
             {},
-            f"0.3200 +- 0.0200 and 0.2400 +- 0.0608 with 3 other seeds: within the spread; {KEPT}",
+            f"with 3 other seeds 0.3200 +- 0.0200 and 0.2400 +- 0.0608: within the spread; {KEPT}",
         ),
         (  # 3 of 4, so that 9 of 9 are out of reach: sqrt(2) / 2 times the differences 0.1 and 0.2
             [0.20, 0.30, 0.40, 0.50],
             {},
-            f"0.4000 +- 0.1414 and 0.3000 +- 0.1414 with 2 other seeds: within the spread; {KEPT}",
+            f"with 2 other seeds 0.4000 +- 0.1414 and 0.3000 +- 0.1414: within the spread; {KEPT}",
         ),
-        ([0.2] * 4, {}, f"0.2000 +- 0.0000 and 0.2000 +- 0.0000 with 2 other seeds: within the spread; {KEPT}"),
+        ([0.2] * 4, {}, f"with 2 other seeds 0.2000 +- 0.0000 and 0.2000 +- 0.0000: within the spread; {KEPT}"),
         (  # all pairs won, but by less than 0.005
             [0.200, 0.204] * 3,
             {},
-            f"0.2040 +- 0.0000 and 0.2000 +- 0.0000 with 3 other seeds: within the spread; {KEPT}",
+            f"with 3 other seeds 0.2040 +- 0.0000 and 0.2000 +- 0.0000: within the spread; {KEPT}",
         ),
     ],
     ids=["beyond", "one pair short", "decided early", "equal", "too small a gain"],
@@ -163,7 +164,7 @@ def test_a_winner_within_the_spread_of_its_start_changes_nothing(
     facts = run(tmp_path, prepared, *confirm)
     found = decided(tmp_path)
     assert found["hyp"] == evolved
-    assert found["decision"] == f"trial 1 had 0.3000, the starting point 0.2000; {decision}"
+    assert found["decision"] == f"trial 1 scored 0.3000, the starting point 0.2000; {decision}"
     assert f"evolve: {found['decision']}\n" in capsys.readouterr().err
     assert facts["confirmed"].startswith("yes" if evolved else "no")
     assert found["confirmed"]["start"] == checks[::2]
@@ -183,6 +184,17 @@ def test_a_winner_is_not_adopted_without_time_for_its_checks(prepared, tmp_path)
     found = decided(tmp_path)
     assert found["hyp"] == {}
     assert found["decision"].endswith(f"its checks with other seeds did not finish; {KEPT}")
+
+
+def test_checks_of_earlier_versions_count(prepared, tmp_path):
+    """They were longer trainings on all images, under the digest of their configuration."""
+    given = params(TWO, "evolve.confirm={epochs: 1}")
+    config = trial_config(given, prepared / "data", prepared / "anchors")
+    longer = dataclasses.replace(config, phases=(Phase(1, config.phases[0].hyp),), eval_every=1)
+    digest = hashlib.sha256(json.dumps(longer.identity(), sort_keys=True).encode()).hexdigest()[:16]
+    _fake(tmp_path, prepared, TWO, "evolve.confirm={epochs: 1}", checks=[0.2, 0.3] * 3)
+    (ledger,) = (tmp_path / "work/evolve").glob("*/ledger.jsonl")
+    assert {json.loads(line).get("plan") for line in ledger.read_text().splitlines()[3:]} == {digest}
 
 
 def test_null_is_not_a_way_around_the_checks(prepared, tmp_path):

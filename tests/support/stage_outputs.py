@@ -27,7 +27,7 @@ IMAGES, SIZE_PX = 12, 64
 CLASSES = ["circle", "square"]
 SUPPRESSION = {"conf": 0.001, "iou": 0.65, "max_detections": 300}
 # A search of which no trial was adopted.
-DECISION = "trial 2 had 0.2500, the starting point 0.2000; ... within the spread"
+DECISION = "trial 2 scored 0.2500, the starting point 0.2000; ... within the spread"
 SEARCH = {
     "fitness": 0.25,
     "start_fitness": 0.2,
