@@ -16,6 +16,11 @@ SPEED = "benchmark.json"  # of `benchmark`
 DECISION, DECISION_PAGE = "decision.json", "decision.md"  # of `retrain`
 
 
+def annotation_file(split: str) -> str:
+    """The COCO file of a split below a dataset folder, where `yolo_core.data.coco.load_split` reads it."""
+    return f"annotations/instances_{split}.json"
+
+
 def require(path: Path, stage: str) -> Path:
     """`path` when it exists; otherwise UserError naming it and the stage that makes it."""
     if not path.exists():

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from components.doctor.aws import check_bucket, check_image
 from components.doctor.checks import Check, Finding
-from pipelines.rayjob.api import CONNECT_SECONDS, READ_SECONDS, connect
+from pipelines.rayjob.api import TIMEOUTS, connect
 from pipelines.rayjob.resource import GROUP, PLURAL, VERSION
 from yolo_core.errors import UserError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kubernetes.client import V1EndpointSlice
 
 KUEUE = ("kueue.x-k8s.io", "v1beta2")
-TIMEOUT = (CONNECT_SECONDS, READ_SECONDS)
 
 
 class Pipelines(TypedDict):
@@ -117,22 +116,22 @@ def _finding(check: Callable[[], str], fix: str) -> Callable[[], Finding]:
 
 
 def _version(client: ApiClient) -> str:
-    answer: Any = VersionApi(client).get_code(_request_timeout=TIMEOUT)
+    answer: Any = VersionApi(client).get_code(_request_timeout=TIMEOUTS)
     return f"version {answer.git_version}"
 
 
 def _ray_jobs(objects: CustomObjectsApi, namespace: str) -> str:
-    found = objects.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, limit=1, _request_timeout=TIMEOUT)
+    found = objects.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, limit=1, _request_timeout=TIMEOUTS)
     return f"RayJobs are supported in {namespace}{', some exist' if found['items'] else ''}"
 
 
 def _queue(objects: CustomObjectsApi, namespace: str, queue: str) -> str:
-    objects.get_namespaced_custom_object(*KUEUE, namespace, "localqueues", queue, _request_timeout=TIMEOUT)
+    objects.get_namespaced_custom_object(*KUEUE, namespace, "localqueues", queue, _request_timeout=TIMEOUTS)
     return f"queue {queue} in {namespace}"
 
 
 def _account(core: CoreV1Api, namespace: str, account: str) -> str:
-    core.read_namespaced_service_account(account, namespace, _request_timeout=TIMEOUT)
+    core.read_namespaced_service_account(account, namespace, _request_timeout=TIMEOUTS)
     return f"in {namespace}"
 
 
@@ -141,7 +140,7 @@ def _service(client: ApiClient, uri: str) -> str:
     name, namespace, *_ = [*(urlsplit(uri).hostname or "").split("."), "", ""]
     own = {"label_selector": f"kubernetes.io/service-name={name}"}
     slices: list[V1EndpointSlice] = (
-        DiscoveryV1Api(client).list_namespaced_endpoint_slice(namespace, **own, _request_timeout=TIMEOUT).items
+        DiscoveryV1Api(client).list_namespaced_endpoint_slice(namespace, **own, _request_timeout=TIMEOUTS).items
     )
     ready = sum(pod.conditions.ready is not False for one in slices for pod in one.endpoints or [])
     if not ready:

@@ -25,6 +25,7 @@ TRANSPOSING = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # at bytes 8 to 12, after "ftyp"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+POINTER_ADVICE = "a pointer of Git LFS; run git lfs pull"
 PAGE_START_BYTES = 256
 SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}
 JPEG_QUALITY = 95
@@ -155,7 +156,7 @@ def _named(data: bytes) -> str:
     if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
         return "a HEIC image; convert it to JPEG"
     if data.startswith(LFS_POINTER):
-        return "a pointer of Git LFS; run git lfs pull"
+        return POINTER_ADVICE
     if data[:PAGE_START_BYTES].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "a web page, as servers send instead of an image"
     return "not an image of a known format"

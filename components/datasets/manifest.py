@@ -13,12 +13,12 @@ from components.datasets.box_check import CocoAnnotation
 from components.datasets.image_check import NARROW, UNROTATED
 from components.datasets.raw import Category, Quarantined
 from components.datasets.split_check import CheckedSplit
-from components.files import MANIFEST, require
+from components.files import MANIFEST, annotation_file, require
 from yolo_core.errors import UserError
 
 FORMAT = "scaled-yolov4 dataset"
 VERSION = 1
-VALIDATION_FILES = ("images/val/", "annotations/instances_val.json")
+VALIDATION_FILES = ("images/val/", annotation_file("val"))
 # COCO's area limits, px^2
 SMALL_PX2, LARGE_PX2 = 32**2, 96**2
 

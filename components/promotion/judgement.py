@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components import files
 from components.datasets.manifest import validation_digest
 from components.params import Params
 from components.promotion.aliases import ROLLED_BACK_TAG, count_look
@@ -102,7 +103,7 @@ class Judgement:
         else:
             kept = mine.suppression or params.evaluate.suppression
             detections = detect_again(params, rival, self.data, kept, self.progress)
-        annotations, judge = self.data / "annotations" / "instances_val.json", params.evaluate.judge
+        annotations, judge = self.data / files.annotation_file("val"), params.evaluate.judge
         before, after = (score(annotations, found, judge=judge) for found in (detections, mine.detections))
         look = count_look(self.client, rival, int(version.version))
         needed = confidence_at(look, settings.confidence)

@@ -16,7 +16,7 @@ from components.datasets.image_index import ImageIndex
 from components.datasets.raw import RawDataset
 from components.datasets.split_check import CheckedSplit, check_split
 from components.datasets.validation_split import Division, divide
-from components.files import MANIFEST
+from components.files import MANIFEST, annotation_file
 from components.params import Params
 from yolo_core.atomic import write_text
 from yolo_core.errors import UserError
@@ -97,7 +97,7 @@ def _write_documents(
             "categories": raw.categories,
         }
         data = json.dumps(document).encode()
-        path = f"annotations/instances_{name}.json"
+        path = annotation_file(name)
         (folder / path).write_bytes(data)
         files[path] = hashlib.sha256(data).hexdigest()
         files |= {f"images/{name}/{file}": digest for file, digest in split.sha256.items()}

@@ -77,7 +77,7 @@ class Results:
 
     @property
     def annotations(self) -> Path:
-        return self.data / "annotations" / "instances_val.json"
+        return self.data / files.annotation_file("val")
 
     def needed(self) -> dict[str, Path]:
         """The files that identify a version, keyed by what they hold; UserError names a missing one and its stage."""

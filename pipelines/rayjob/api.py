@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = Path("~/.kube/config")
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-CONNECT_SECONDS, READ_SECONDS = 5, 20
+TIMEOUTS = (5, 20)  # seconds to connect and to read
 TRANSIENT = {429, 500, 502, 503, 504}  # a server that is busy or restarting, or a proxy that has lost it
 
 T = TypeVar("T")
@@ -107,7 +107,7 @@ class RayJobsApi:
                 field_selector=f"metadata.name={name}",
                 resource_version=version,
                 timeout_seconds=window,
-                _request_timeout=(CONNECT_SECONDS, window + CONNECT_SECONDS),
+                _request_timeout=(TIMEOUTS[0], window + TIMEOUTS[0]),
             )
             next(iter(events), None)
         except (ApiException, HTTPError, OSError, ValueError):  # ValueError: half a line from a broken connection
@@ -129,7 +129,7 @@ class RayJobsApi:
             self.namespace,
             timestamps=True,
             _preload_content=False,
-            _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
+            _request_timeout=TIMEOUTS,
             **given,
         )
         answer.auto_close = False  # otherwise it is closed before TextIOWrapper reads the last line
@@ -155,7 +155,7 @@ class RayJobsApi:
             reraise=True,
         )
         try:
-            return retrying(function, *args, _request_timeout=(CONNECT_SECONDS, READ_SECONDS), **kwargs)
+            return retrying(function, *args, _request_timeout=TIMEOUTS, **kwargs)
         except ApiException as error:
             if error.status in (401, 403):
                 raise UserError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from components.datasets.image_check import LFS_POINTER
+from components.datasets.image_check import LFS_POINTER, POINTER_ADVICE
 from components.datasets.sources.coco_outlines import box_around
 from yolo_core.errors import UserError
 
@@ -70,7 +70,7 @@ def _read_irregular(path: Path, data: bytes) -> Instances:
         raise UserError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
     except ValueError as error:
         if data.startswith(LFS_POINTER):
-            raise UserError(f"{path}: a pointer of Git LFS; run git lfs pull") from None
+            raise UserError(f"{path}: {POINTER_ADVICE}") from None
         raise UserError(f"{path}: not valid JSON ({error}); was it cut off while copying?") from None
     except RecursionError:
         raise UserError(f"{path}: nested too deep for a COCO instances file") from None

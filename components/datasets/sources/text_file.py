@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from components.datasets.image_check import LFS_POINTER
+from components.datasets.image_check import LFS_POINTER, POINTER_ADVICE
 from yolo_core.errors import UserError
 
 BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, in which PowerShell writes
@@ -37,6 +37,6 @@ def decoded(data: bytes) -> str:
     Raises UnicodeDecodeError or Pointer.
     """
     if data.startswith(LFS_POINTER):
-        raise Pointer("a pointer of Git LFS; run git lfs pull")
+        raise Pointer(POINTER_ADVICE)
     text = data.decode("utf-16" if data.startswith(BYTE_ORDER_MARKS) else "utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
