@@ -12,6 +12,10 @@ from components.params import PromoteParams
 from yolo_core.evaluate.coco_score import CocoScore
 from yolo_core.evaluate.resampling import ap_for_image_counts
 
+# Looks at one champion that together spend half of the chance of a false promotion. With more, a gain has less chance
+# at the first looks and more at later ones; docs/registry.md has figures.
+HALF_SPENT_AFTER = 5
+
 Verdict = Literal["promote", "hold", "inconclusive", "unchanged", "rollback"]
 
 
@@ -159,14 +163,16 @@ def _missing(gain: Gain, bar: float) -> str:
 
 
 def confidence_at(look: int, confidence: float) -> float:
-    """The confidence that the k-th version compared with one champion needs: 1 - (1 - confidence) / (k (k + 1)).
+    """The confidence that the k-th version compared with one champion needs.
 
-    The chances of a false promotion, 1 / (k (k + 1)) of the whole each, add up to the whole over all k: however often a
-    champion is challenged on the same images, it loses its place without a gain with a chance of at most
-    1 - confidence (Bonferroni's inequality, so it holds however the challengers depend on each other), as far as each
-    comparison keeps its own confidence, which a bootstrap over few images does not quite.
+    The first k looks together spend k / (k + h) of the chance of a false promotion, 1 - confidence, with h =
+    HALF_SPENT_AFTER; so the k-th one spends h / ((k + h - 1) (k + h)) of it. However often a champion is challenged on
+    the same images, it loses its place without a gain with a chance of at most 1 - confidence (Bonferroni's inequality,
+    so it holds however the challengers depend on each other), as far as each comparison keeps its own confidence, which
+    a bootstrap over few images does not quite.
     """
-    return 1 - (1 - confidence) / (look * (look + 1))
+    share = HALF_SPENT_AFTER / ((look + HALF_SPENT_AFTER - 1) * (look + HALF_SPENT_AFTER))
+    return 1 - (1 - confidence) * share
 
 
 def paired_gain(

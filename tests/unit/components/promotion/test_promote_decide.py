@@ -127,10 +127,11 @@ def test_bootstrap_without_ground_truth_has_no_answer(tmp_path: Path):
 
 
 def test_the_chances_of_a_false_promotion_add_up_to_the_stated_one():
-    """1 / (1 2) + 1 / (2 3) + ... + 1 / (n (n + 1)) = 1 - 1 / (n + 1)."""
+    """After k looks k / (k + 5) of it is spent: 1/6, 2/7, 3/8, ..., of which look 2 spent 2/7 - 1/6 = 5/42."""
     spent = [1 - confidence_at(look, 0.95) for look in range(1, 1001)]
-    assert spent[:3] == pytest.approx([0.05 / 2, 0.05 / 6, 0.05 / 12])
-    assert sum(spent) == pytest.approx(0.05 * (1 - 1 / 1001))
+    assert spent[:3] == pytest.approx([0.05 / 6, 0.05 * 5 / 42, 0.05 * 5 / 56])
+    assert sum(spent[:5]) == pytest.approx(0.05 / 2)
+    assert sum(spent) == pytest.approx(0.05 * 1000 / 1005)
 
 
 def test_the_lower_bound_widens_as_that_of_a_normal_distribution(truth: Path):
