@@ -8,11 +8,13 @@ worth one AP.
 """
 
 import argparse
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
@@ -24,13 +26,24 @@ from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.resampling import ap_for_image_counts
 
 CONFIDENCE, SAMPLES = 0.95, 1000  # defaults of the section `promote`
+FAR = 0.999  # a second confidence, which shows how a bound grows with it
 JITTER, LESS_JITTER = 0.06, 0.03  # standard deviation of a box's position and log size, in sides
 SCORE_NOISE = 0.3  # standard deviation on the logit of a score
 LOST = 0.05  # fraction of detections
 LEAST_SCORE = 0.05  # lower ones change AP by less than the noise, and take most of the time
 TRUE_GAIN = 0.01  # AP
 DRAWS = 100  # to measure a mean AP
+BETTER = 20  # challengers of a champion that are better
+PROCESSES = 2
 LOOKS_SHOWN = (1, 10, 100)
+
+Rule = Callable[[int], float]
+"""The confidence needed at look k, from 1."""
+
+RULES: dict[str, Rule] = {
+    "each at 95 %": lambda _look: CONFIDENCE,
+    "over all looks 95 %": lambda look: confidence_at(look, CONFIDENCE),
+}
 
 
 @dataclass(frozen=True)
@@ -82,18 +95,35 @@ class Life:
     jitter: float
     """Of the challengers."""
 
-    def __call__(self, champion: int) -> list[tuple[bool, list[float]]]:
-        """For each challenger: whether the plain rule promotes it, and its lower bound at its look and LOOKS_SHOWN."""
+    def __call__(self, champion: int) -> np.ndarray:
+        """Of each challenger its gain, and the quantile of the highest confidence that it reaches: (challengers, 2).
+
+        -inf for a gain below the standard error: nothing promotes it, and resampling takes most of the time.
+        """
         world = World(self.annotations, self.detections, np.random.default_rng([champion, self.challengers]))
         before = world.detector(JITTER)
         resampled = ap_for_image_counts(before, self.counts)
+        error = (ap_for_image_counts(world.detector(self.jitter), self.counts) - resampled).std()
         result = []
-        for look in range(1, self.challengers + 1):
+        for _ in range(self.challengers):
             one = world.detector(self.jitter)
-            point, gains = ap_of(one) - ap_of(before), ap_for_image_counts(one, self.counts) - resampled
-            lows = [bounded(point, gains, CONFIDENCE, confidence_at(k, CONFIDENCE)).low for k in (look, *LOOKS_SHOWN)]
-            result.append((bounded(point, gains, CONFIDENCE, CONFIDENCE).low > 0, lows))
-        return result
+            point, quantile = ap_of(one) - ap_of(before), -np.inf
+            if point > error:
+                quantile = reached(point, ap_for_image_counts(one, self.counts) - resampled)
+            result.append((point, quantile))
+        return np.array(result)
+
+
+def reached(point: float, gains: np.ndarray) -> float:
+    """The normal quantile of the confidence at which the lower bound is 0; the bound is linear in this quantile."""
+    near, far = (NormalDist().inv_cdf(confidence) for confidence in (CONFIDENCE, FAR))
+    bound = bounded(point, gains, CONFIDENCE, FAR)
+    return near + (far - near) * bound.low_alone / (bound.low_alone - bound.low)
+
+
+def needed(rule: Rule, looks: range) -> np.ndarray:
+    """The normal quantile that each look needs."""
+    return np.array([NormalDist().inv_cdf(rule(look)) for look in looks])
 
 
 def main() -> None:
@@ -112,19 +142,21 @@ def main() -> None:
     world = World(given.annotations, found, np.random.default_rng(0))
     worse, better = world.mean_ap(JITTER), world.mean_ap(LESS_JITTER)
     jitter = JITTER - (JITTER - LESS_JITTER) * TRUE_GAIN / (better - worse)
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # forked ones hang in threads of the scorer
-        equal = list(pool.map(life(given.challengers, JITTER), range(given.champions)))
-        gained = [one for few in pool.map(life(DRAWS // 10, jitter), range(given.champions)) for one in few]
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:  # forked ones hang in the scorer
+        equal = np.array(list(pool.map(life(given.challengers, JITTER), range(given.champions))))
+        gained = np.array(list(pool.map(life(BETTER, jitter), range(given.champions))))
 
-    plain = np.array([[one for one, _ in rows] for rows in equal])
-    spent = np.array([[low[0] > 0 for _, low in rows] for rows in equal])
+    points, quantiles = equal[..., 0], equal[..., 1]
     print(f"{given.champions} champions, {given.challengers} equal challengers each, {images} images")
-    for name, promoted in (("each at 95 %", plain), ("over all looks 95 %", spent)):
-        print(f"{name}: {promoted.mean():.2%} of challengers, {promoted.any(1).mean():.0%} of champions replaced")
+    shared = points.mean(1).var() / points.var()
+    print(f"gain by chance: standard deviation {points.std():.4f} AP, correlation of challengers {shared:.2f}")
+    for name, rule in RULES.items():
+        promoted = quantiles > needed(rule, range(1, given.challengers + 1))
+        print(f"{name}: {promoted.mean():.2%} of challengers, {promoted.any(1).mean():.1%} of champions replaced")
     print(f"true gain {world.mean_ap(jitter) - worse:+.4f} AP, of {worse:.3f}; chance to be promoted:")
-    print(f"  each at 95 %: {np.mean([plain for plain, _ in gained]):.1%}")
-    for number, look in enumerate(LOOKS_SHOWN, 1):
-        print(f"  over all looks 95 %, at look {look}: {np.mean([low[number] > 0 for _, low in gained]):.1%}")
+    for name, rule in RULES.items():
+        chances = (f"{(gained[..., 1] > needed(rule, range(k, k + 1))).mean():.1%} at look {k}" for k in LOOKS_SHOWN)
+        print(f"  {name}: {', '.join(chances)}")
 
 
 if __name__ == "__main__":
