@@ -30,3 +30,14 @@ class YoloFolder:
         prepare.run(parameters("prepare.source=yolo-dir", *options), out=out)
         manifest = json.loads((out / "manifest.json").read_text())
         return manifest, json.loads((out / "annotations/instances_train.json").read_text())
+
+
+def names(document: dict) -> list[str]:
+    """The images of a COCO document, by file name."""
+    return [image["file_name"] for image in document["images"]]
+
+
+def boxes(document: dict) -> dict[str, int]:
+    """Boxes by image name."""
+    owners = [annotation["image_id"] for annotation in document["annotations"]]
+    return {image["file_name"]: owners.count(image["id"]) for image in document["images"]}

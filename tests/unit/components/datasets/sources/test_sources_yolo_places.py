@@ -1,6 +1,5 @@
 """Where images and labels of YOLO data sets lie, and what is one, through `prepare`."""
 
-import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import cv2
 import pytest
 from coco_source import encoded, pixels
-from PIL import Image, features
-from yolo_folder import YoloFolder
+from PIL import features
+from yolo_folder import YoloFolder, boxes, names
 
 from components.datasets.sources import yolo_dir
 from yolo_core.errors import UserError
@@ -22,16 +21,6 @@ PICTURE = encoded(pixels(100, 50))
 @pytest.fixture
 def source(tmp_path) -> YoloFolder:
     return YoloFolder(tmp_path / "source")
-
-
-def names(document: dict) -> list[str]:
-    return [image["file_name"] for image in document["images"]]
-
-
-def boxes(document: dict) -> dict[str, int]:
-    """Boxes by image name."""
-    owners = [annotation["image_id"] for annotation in document["annotations"]]
-    return {image["file_name"]: owners.count(image["id"]) for image in document["images"]}
 
 
 @pytest.mark.parametrize(
@@ -292,120 +281,6 @@ def test_other_texts_are_no_labels(source, tmp_path):
     assert manifest["quarantine"] == []
 
 
-class Listed(YoloFolder):
-    """images/{0..9}.jpg and labels/{0..9}.txt, which lists split."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for number in range(10):
-            self.write(f"images/{number}.jpg", encoded(pixels(100, 50, number)))
-            self.write(f"labels/{number}.txt", ROW)
-        self.lists([f"./images/{number}.jpg" for number in range(10)])
-        self.write("data.yaml", b"train: autosplit_train.txt\nval: autosplit_val.txt\nnames: [cat]\n")
-
-    def lists(self, lines: list[str]) -> None:
-        self.write("autosplit_train.txt", "\n".join(lines[:8]).encode())
-        self.write("autosplit_val.txt", "\r\n".join(lines[8:]).encode())
-
-
-def test_lists_over_one_folder(tmp_path):
-    manifest, document = Listed(tmp_path / "source").prepared(tmp_path / "out", limit=0)
-    assert boxes(document) == {f"images_{number}.jpg": 1 for number in range(8)}
-    assert manifest["splits"]["val"]["boxes"] == 2
-    assert manifest["quarantine"] == []
-
-
-def test_labels_that_no_list_names_are_counted_in_a_line(tmp_path, caplog):
-    source = Listed(tmp_path / "source")
-    source.write("autosplit_val.txt", b"./images/8.jpg\n")
-    source.write("labels/gone.txt", ROW)
-    with caplog.at_level(logging.WARNING):
-        manifest, _ = source.prepared(tmp_path / "out")
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line.endswith("labelled images that are in no list: 1, for example images/9.jpg")
-    assert [entry["item"] for entry in manifest["quarantine"]] == ["labels/gone.txt"]
-
-
-@pytest.mark.parametrize(
-    "line", [r"images\{}.jpg", r".\images\{}.jpg", "ABSOLUTE/images/{}.jpg", "images/../images/{}.jpg"]
-)
-def test_paths_in_lists(tmp_path, line):
-    source = Listed(tmp_path / "source")
-    source.lists([line.format(number).replace("ABSOLUTE", str(source.root)) for number in range(10)])
-    manifest, document = source.prepared(tmp_path / "out", limit=0)
-    assert list(boxes(document).values()) == [1] * 8
-    assert manifest["splits"]["val"]["boxes"] == 2
-
-
-def test_lists_in_a_folder_of_their_own(tmp_path):
-    """Their paths are relative to the data set's root."""
-    source = Listed(tmp_path / "source")
-    (source.root / "lists").mkdir()
-    for split in ("train", "val"):
-        (source.root / f"autosplit_{split}.txt").rename(source.root / f"lists/{split}.txt")
-    source.write("data.yaml", b"train: lists\\train.txt\nval: [lists\\val.txt]\nnames: [cat]\n")
-    manifest, _ = source.prepared(tmp_path / "out", limit=0)
-    assert (manifest["splits"]["train"]["boxes"], manifest["splits"]["val"]["boxes"]) == (8, 2)
-
-
-def test_odd_lines_of_a_list_are_refused_one_by_one(tmp_path):
-    source = Listed(tmp_path / "source")
-    odd = ["images", ".", "..", "/", "nul\0.jpg", "x" * 300 + ".jpg", "images/0.jpg/more.jpg"]
-    source.write("autosplit_train.txt", "\n".join(["images/0.jpg", *odd]).encode())
-    manifest, document = source.prepared(tmp_path / "out")
-    assert list(boxes(document).values()) == [1]
-    images = [entry for entry in manifest["quarantine"] if entry["kind"] == "image"]
-    assert len(images) == len(odd)
-
-
-def test_equal_names_in_several_folders(source, tmp_path):
-    for path in ("cam1/images/0.jpg", "cam2/images/0.jpg", "cam1/images/1.jpg"):
-        source.write(path, PICTURE)
-        source.write(path.replace("images", "labels").replace("jpg", "txt"), ROW)
-    source.write("data.yaml", b"train: [cam1/images, cam2/images]\nval: images/val\nnames: [cat]\n")
-    manifest, document = source.prepared(tmp_path / "out", limit=0)
-    first, second = "cam1/images/0.jpg", "cam2/images/0.jpg"
-    assert boxes(document) == {f"0-{digest(first)}.jpg": 1, "1.jpg": 1, f"0-{digest(second)}.jpg": 1}
-    moved = tmp_path / "moved"
-    source.root.rename(moved)
-    again, _ = source.prepared(tmp_path / "again", moved)
-    assert again["sha256"] == manifest["sha256"]
-
-
-def digest(path: str) -> str:
-    return hashlib.sha256(path.encode()).hexdigest()[:8]
-
-
-def test_joined_names_that_are_equal(source, tmp_path):
-    for path in ("train/x/y_0", "train/x_y/0"):
-        source.write(f"images/{path}.jpg", PICTURE)
-        source.write(f"labels/{path}.txt", ROW)
-    _, document = source.prepared(tmp_path / "out", limit=0)
-    wanted = {f"x_y_0-{digest(f'images/train/{path}.jpg')}.jpg": 1 for path in ("x/y_0", "x_y/0")}
-    assert boxes(document) == {"a.jpg": 1, "b.jpg": 1} | wanted
-
-
-@pytest.mark.parametrize("ending", ["jpg", "bmp"])
-def test_names_too_long_after_joining_are_shortened(source, tmp_path, ending):
-    folder = "/".join(["ö" * 60] * 3)
-    kind = {"jpg": "JPEG", "bmp": "BMP"}[ending]
-    source.write(f"images/train/{folder}/c.{ending}", encoded(pixels(100, 50), kind))
-    source.write(f"labels/train/{folder}/c.txt", ROW)
-    _, document = source.prepared(tmp_path / "out", limit=0)
-    assert list(boxes(document).values()) == [1, 1, 1]
-    (long,) = set(names(document)) - {"a.jpg", "b.jpg"}
-    assert f"_c-{digest(f'images/train/{folder}/c.{ending}')}.{ending}" in long
-    assert len(long.encode()) <= 255
-
-
-def test_a_name_that_leaves_no_room_for_another_ending(source, tmp_path):
-    name = "x" * 251 + ".jpg"
-    source.write(f"images/train/{name}", encoded(pixels(100, 50), "PNG"))  # becomes name.jpg.png
-    manifest, document = source.prepared(tmp_path / "out")
-    assert names(document) == ["a.jpg", "b.jpg"]
-    assert [(e["item"], e["reason"]) for e in manifest["quarantine"]] == [(name, "file name too long")]
-
-
 @pytest.mark.parametrize("train", ["images\\train", "[images\\train]", "images/train\\", "../images/train"])
 def test_places_in_a_data_yaml(source, tmp_path, train):
     source.write("data.yaml", f"path: .\\\ntrain: {train}\nval: images/val\ntest: null\nnames: [cat]\n".encode())
@@ -433,14 +308,3 @@ def test_folders_in_capitals(source, tmp_path):
     (source.root / "labels").rename(source.root / "LABELS")
     _, document = source.prepared(tmp_path / "out", limit=0)
     assert boxes(document) == {"a.jpg": 1, "b.jpg": 1}
-
-
-def test_names_that_get_another_ending(source, tmp_path):
-    """c.bmp is written as a PNG, whose name would be that of the other image."""
-    source.write("images/train/c.bmp", encoded(Image.new("RGB", (100, 50)), "BMP"))
-    source.write("images/train/c.bmp.png", encoded(pixels(100, 50), "PNG"))
-    for name in ("c", "c.bmp"):
-        source.write(f"labels/train/{name}.txt", ROW)
-    _, document = source.prepared(tmp_path / "out", limit=0)
-    own = f"c-{digest('images/train/c.bmp')}.bmp.png"
-    assert boxes(document) == {"a.jpg": 1, "b.jpg": 1, own: 1, "c.bmp.png": 1}
