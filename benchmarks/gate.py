@@ -2,8 +2,8 @@
 
 Detectors are made from the real detections of one: noise on scores and boxes, and some detections lost. All those of
 the same noise are equally good, the champion among them, so each promotion of one of them is false. The gate judges one
-after another on the same images, as in a nightly retraining, by the plain rule (each at `promote.confidence`) and by
-the rule in use, which divides the chance of a false promotion among all looks. Then the same with less noise, which is
+after another on the same images, as in a nightly retraining, by the plain rule (each at `promote.confidence`), by one
+that spends the chance of a false promotion sooner, and by the rule in use. Then the same with less noise, which is
 worth one AP.
 """
 
@@ -42,7 +42,8 @@ Rule = Callable[[int], float]
 
 RULES: dict[str, Rule] = {
     "each at 95 %": lambda _look: CONFIDENCE,
-    "over all looks 95 %": lambda look: confidence_at(look, CONFIDENCE),
+    "over all looks 95 %, 1 / (k (k + 1)) of the chance at look k": lambda k: 1 - (1 - CONFIDENCE) / (k * (k + 1)),
+    "over all looks 95 %, as in use": lambda look: confidence_at(look, CONFIDENCE),
 }
 
 
