@@ -1,11 +1,20 @@
 """The exceptions that end a command with one line: those that the user can fix, and those that pass by themselves."""
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 LONGEST = 1500  # characters of a message
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then the same command continues"),
+    **dict.fromkeys(_REFUSED, "change its permissions, or name another path"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit on open files (`ulimit -n 4096`)"),
+    errno.EFBIG: "raise the limit on file sizes (`ulimit -f unlimited`)",
+}
 # User name and password in an address, which has lost a slash if a Path held it.
 _CREDENTIALS = re.compile(r"(?<=\w\w)(:/{1,2})[^/\s]*@")
 
@@ -103,12 +112,14 @@ class TryAgain(UserError):
 
 
 @contextmanager
-def reporting_full_disk() -> Iterator[None]:
-    """Raise a full disk, wherever the block meets it, as a UserError."""
+def reporting_machine_limits() -> Iterator[None]:
+    """Raise a full disk, a refused write or too many open files, wherever the block meets them, as a UserError."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _REMEDIES or (error.errno in _REFUSED and not error.filename):
             raise
-        where = error.filename or "the disk"
-        raise UserError(f"{where}: {error.strerror}; free some space, then the same command continues") from error
+        where = Path(os.fsdecode(error.filename)) if error.filename else "this machine"
+        if error.errno in _REFUSED and isinstance(where, Path) and not os.path.lexists(where):
+            where = where.parent  # it refused a new file
+        raise UserError(f"{where}: {error.strerror}; {_REMEDIES[error.errno]}") from error

@@ -7,7 +7,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 from components.cli.options import Debug, typer
-from yolo_core.errors import UserError, reporting_full_disk
+from yolo_core.errors import UserError, reporting_machine_limits
 
 Declared = Callable[..., None]
 
@@ -67,9 +67,9 @@ def _of_field(item: Field[Any]) -> inspect.Parameter:
 
 @contextmanager
 def reporting_errors(debug: bool) -> Iterator[None]:
-    """Turn a UserError, or a full disk, into one line and its exit code."""
+    """Turn a UserError, or a limit of this machine, into one line and its exit code."""
     try:
-        with reporting_full_disk():
+        with reporting_machine_limits():
             yield
     except UserError as error:
         if debug:

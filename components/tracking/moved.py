@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from yolo_core.errors import TryAgain
+from yolo_core.errors import TryAgain, UserError
 
 ARTIFACTS = "mlartifacts"
 BUSY_S = 20  # how long to wait for another process that writes
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 
 def follow(database: Path) -> None:
-    """Have the database's records name the artifacts beside it. Raises TryAgain while another process keeps it locked.
+    """Have the database's records name the artifacts beside it. Raises TryAgain while another process locks it,
+    UserError if it cannot be written.
 
     A single run or model whose files are only in the former folder keeps it.
     """
@@ -40,6 +41,10 @@ def follow(database: Path) -> None:
             if former:
                 _move(connection, former, here)
     except sqlite3.OperationalError as error:
+        if "readonly" in str(error):
+            raise UserError(
+                f"{database}: cannot be written; change its permissions, or set MLFLOW_TRACKING_URI"
+            ) from None
         raise TryAgain(f"{database}: cannot be changed after it was moved ({error}); run the same command") from None
     for location in former:
         log.warning("%s: was in %s; its artifacts are those in %s now", database, _path(location).parent, here)

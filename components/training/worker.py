@@ -21,7 +21,7 @@ from components.monitoring import metrics
 from components.training import results
 from components.training.job import Job, RunRecord, WorkerContext
 from components.training.nodes import node_folder, path_on_node
-from yolo_core.errors import UserError, known_as, reporting_full_disk
+from yolo_core.errors import UserError, known_as, reporting_machine_limits
 from yolo_core.progress import Progress
 from yolo_core.train import EpochRow, OnLog, Pace, checkpoint, distributed, fit
 
@@ -50,7 +50,7 @@ def work_remotely(job: Job, driver: Driver, node: str) -> None:
         return
     with _stop_requests(driver) as should_stop:
         try:
-            with reporting_full_disk():
+            with reporting_machine_limits():
                 job, send_folder = _on_this_node(job, driver, node)
                 open_run = partial(_RemoteRun, driver)
                 work(job, WorkerContext(open_run, should_stop, send_folder, driver.queue_seconds()), on_stderr())

@@ -10,6 +10,7 @@ from stage_outputs import MODEL, load_params, make_dataset
 
 from components.tracking import connection
 from components.tracking import runs as tracking
+from yolo_core.errors import UserError
 
 
 @pytest.fixture
@@ -117,3 +118,13 @@ def test_locations_of_others_stay(project: Path, tmp_path: Path, monkeypatch: py
     with sqlite3.connect("mlflow.db") as database:
         found = dict(database.execute("SELECT name, artifact_location FROM experiments"))
     assert {name: found[name] for name in theirs} == theirs
+
+
+def test_a_moved_database_that_cannot_be_written_is_one_line(project: Path, tmp_path: Path, monkeypatch):
+    moved = move(project, tmp_path / "new")
+    enter(moved, monkeypatch)
+    opened = sqlite3.connect  # permissions do not bind root
+    monkeypatch.setattr(sqlite3, "connect", lambda file, **_kw: opened(f"file:{file}?mode=ro", uri=True))
+    with pytest.raises(UserError, match=r"mlflow\.db: cannot be written; change its permissions") as raised:
+        connection.connect()
+    assert raised.value.exit_code == 2

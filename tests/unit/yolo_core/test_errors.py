@@ -1,10 +1,13 @@
 """Errors name arguments as the user knows them."""
 
+import errno
+import os
 import pickle
+from pathlib import Path
 
 import pytest
 
-from yolo_core.errors import BadArgument, BadFile, UserError, advised, known_as
+from yolo_core.errors import BadArgument, BadFile, UserError, advised, known_as, reporting_machine_limits
 
 
 def test_an_argument_is_named_as_the_user_knows_it():
@@ -38,3 +41,31 @@ def test_errors_travel_between_processes():
     for error in (BadArgument("size", "= 1: odd"), BadFile("a.json: cut short")):
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again)) == (type(error), str(error))
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOSPC, "free some space, then the same command continues"),
+        (errno.EACCES, "change its permissions, or name another path"),
+        (errno.EROFS, "change its permissions, or name another path"),
+        (errno.EFBIG, "raise the limit on file sizes (`ulimit -f unlimited`)"),
+        (errno.EMFILE, "raise the limit on open files (`ulimit -n 4096`)"),
+    ],
+)
+def test_a_limit_of_the_machine_is_one_line(tmp_path: Path, number: int, fix: str):
+    with pytest.raises(UserError) as raised, reporting_machine_limits():
+        raise OSError(number, os.strerror(number), str(tmp_path))
+    assert str(raised.value) == f"{tmp_path}: {os.strerror(number)}; {fix}"
+
+
+def test_a_refused_new_file_is_told_by_its_folder(tmp_path: Path):
+    with pytest.raises(UserError, match=rf"^{tmp_path}: Permission denied; "), reporting_machine_limits():
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".new.json"))
+
+
+def test_other_errors_of_the_system_pass():
+    with pytest.raises(FileNotFoundError), reporting_machine_limits():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/there")
+    with pytest.raises(PermissionError), reporting_machine_limits():  # of a socket or a process, say
+        raise PermissionError(errno.EPERM, "Operation not permitted")

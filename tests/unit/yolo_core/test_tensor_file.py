@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 from yolo_core import tensor_file
-from yolo_core.errors import UserError, reporting_full_disk
 
 
 @pytest.fixture
@@ -31,13 +30,3 @@ def test_a_refused_write_is_an_oserror_with_its_number(tmp_path: Path, room_for_
     with pytest.raises(OSError, match="File too large") as raised:
         tensor_file.write({"a": torch.zeros(1000)}, tmp_path / "a.safetensors")
     assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(tmp_path / "a.safetensors"))
-
-
-def test_a_full_disk_is_one_line_and_other_errors_pass() -> None:
-    with (
-        pytest.raises(UserError, match=r"^/there: No space left on device; free some space"),
-        reporting_full_disk(),
-    ):
-        raise OSError(errno.ENOSPC, "No space left on device", "/there")
-    with pytest.raises(PermissionError), reporting_full_disk():
-        raise PermissionError(errno.EACCES, "no")
