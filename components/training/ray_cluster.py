@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from components import telemetry
@@ -38,6 +40,8 @@ def connected(cpus: int, *, show_workers: bool) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         check_address(address)
+    if not address and not os.access(Path("~").expanduser(), os.W_OK):  # where Ray would keep the cluster's token
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     own = {} if address else {"include_dashboard": False, "num_cpus": max(cpus, os.cpu_count() or 1)}
     with _failures_told(address), contextlib.nullcontext() if address else _without_reporter():
         ray.init(address or "local", log_to_driver=show_workers, logging_level=logging.ERROR, **own)
