@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components import telemetry
 from components.monitoring import metrics
@@ -23,6 +24,9 @@ from components.training.worker import work, work_remotely
 from yolo_core.errors import TryAgain
 from yolo_core.progress import Progress
 from yolo_core.train import checkpoint
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 RESTARTS = 2  # of the workers after failures that are not the user's, without any progress
 START_ATTEMPTS = 30  # to find room for the workers, of a minute each
@@ -115,12 +119,7 @@ def _fit_while_it_progresses(job: Job, function: Callable[[], None], workers: Wo
 
 def _fit_with_ray(job: Job, function: Callable[[], None], workers: int | tuple[int, int]) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api import data_parallel_trainer
-    from ray.train.v2.api.callback import RayTrainCallback
 
-    if not os.environ.get("RAY_ADDRESS"):  # the cleaner asks the dashboard every second and warns that there is none
-        data_parallel_trainer.PlacementGroupCleanerCallback = RayTrainCallback  # pyright: ignore[reportPrivateImportUsage]
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     gpus = job.params.train.gpus_per_worker
     scaling = ScalingConfig(
@@ -135,4 +134,22 @@ def _fit_with_ray(job: Job, function: Callable[[], None], workers: int | tuple[i
         failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=START_ATTEMPTS),
         worker_runtime_env={"env_vars": connection.environment()},
     )
-    TorchTrainer(function, scaling_config=scaling, run_config=running).fit()
+    _trainer()(function, scaling_config=scaling, run_config=running).fit()
+
+
+def _trainer() -> type[TorchTrainer]:
+    """Ray's trainer, but Ctrl-C ends the command with its own exit code, without waiting for the workers.
+
+    On a local cluster it also does without Ray's cleaner, which asks the dashboard every second and warns that there is
+    none.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api import data_parallel_trainer
+    from ray.train.v2.api.callback import RayTrainCallback
+
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: object) -> None: ...
+
+    if not os.environ.get("RAY_ADDRESS"):
+        data_parallel_trainer.PlacementGroupCleanerCallback = RayTrainCallback  # pyright: ignore[reportPrivateImportUsage]
+    return Trainer
