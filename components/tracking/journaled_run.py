@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.params import Params
+from components.tracking import moved
 from components.tracking.connection import connect, experiment_id, is_refusal, reaching, shown_uri
 from components.tracking.journal import Busy, DeliveryThread, Entry, Journal, journals_in, open_journal, peek
 from components.tracking.runs import (
@@ -159,7 +160,7 @@ def deliver_all(progress: Progress) -> dict[Path, int]:
 
 def _deliver_journal(journal: Journal) -> None:
     recorded_for = journal.header["tracking_uri"]
-    if recorded_for != shown_uri():
+    if not moved.is_same_database(recorded_for, shown_uri()):
         raise UserError(
             f"{journal.path}: recorded for MLflow at {recorded_for}, not {shown_uri()}; set MLFLOW_TRACKING_URI"
         )

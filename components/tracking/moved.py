@@ -1,8 +1,8 @@
 """Artifacts follow their database: MLflow records absolute paths, which go wrong when a project is moved or copied.
 
-The artifacts of `<folder>/mlflow.db` are in `<folder>/mlartifacts`. Where the database names that folder of another
-place, its records are changed to the one beside it, so that a moved project keeps its models and a copy neither reads
-nor writes the original's files.
+The artifacts of `<folder>/mlflow.db` are in `<folder>/mlartifacts`, those of MLflow's own experiment Default in
+`<folder>/mlruns/0`. Where the database names such a folder elsewhere, its records are changed to the one beside it, so
+that a moved project keeps its models and a copy neither reads nor writes the original's files.
 """
 
 import logging
@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from yolo_core.errors import TryAgain, UserError
 
 ARTIFACTS = "mlartifacts"
+FOLDERS = (Path(ARTIFACTS), Path("mlruns/0"))  # beside the database
 BUSY_S = 20  # how long to wait for another process that writes
 # table -> its columns that hold a location below an experiment's
 COLUMNS = {
@@ -34,20 +35,28 @@ def follow(database: Path) -> None:
     """
     if not database.is_file():
         return
-    here = database.absolute().parent / ARTIFACTS
+    project = database.absolute().parent
     try:
         with closing(sqlite3.connect(database, timeout=BUSY_S)) as connection:
-            former = sorted({location for location in _recorded(connection) if _is_elsewhere(location, here)})
-            if former:
-                _move(connection, former, here)
+            found = {location: _followed(location, project) for location in _recorded(connection)}
+            moves = {former: here for former, here in sorted(found.items()) if here}
+            if moves:
+                _move(connection, moves)
     except sqlite3.OperationalError as error:
         if "readonly" in str(error):
             raise UserError(
                 f"{database}: cannot be written; change its permissions, or set MLFLOW_TRACKING_URI"
             ) from None
         raise TryAgain(f"{database}: cannot be changed after it was moved ({error}); run the same command") from None
-    for location in former:
-        log.warning("%s: was in %s; its artifacts are those in %s now", database, _path(location).parent, here)
+    for former, here in moves.items():
+        log.warning("%s: its artifacts were in %s; they are those in %s now", database, _path(former), here)
+
+
+def is_same_database(recorded: str, now: str) -> bool:
+    """Whether two addresses of MLflow are one, or name one database file before and after its project was moved."""
+    former, current = _path(recorded), _path(now)
+    is_file = urlsplit(recorded).scheme == urlsplit(now).scheme == "sqlite"
+    return recorded == now or (is_file and former.name == current.name and current.is_file() and not former.exists())
 
 
 def _recorded(connection: sqlite3.Connection) -> Iterator[str]:
@@ -58,18 +67,21 @@ def _recorded(connection: sqlite3.Connection) -> Iterator[str]:
         )
 
 
-def _is_elsewhere(location: str, here: Path) -> bool:
-    """Whether a location is the artifacts' folder of a database in another folder."""
+def _followed(location: str, project: Path) -> Path | None:
+    """The folder beside the database that replaces a location of the same name elsewhere; None for all others."""
     path = _path(location)
-    if path.name != ARTIFACTS or not path.is_absolute() or path == here:
-        return False
-    return not (path.exists() and here.exists() and path.samefile(here))  # one folder by two names: links, mounts
+    for name in FOLDERS:
+        if path.is_absolute() and path.parts[-len(name.parts) :] == name.parts:
+            former = path.parents[len(name.parts) - 1]
+            is_here = former.exists() and former.samefile(project)  # one folder by two names: links, mounts
+            return None if is_here else project / name
+    return None
 
 
-def _move(connection: sqlite3.Connection, locations: list[str], here: Path) -> None:
+def _move(connection: sqlite3.Connection, moves: dict[str, Path]) -> None:
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        for former in locations:
+        for former, here in moves.items():
             connection.execute(
                 "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (here.as_uri(), former)
             )
@@ -91,4 +103,6 @@ def _move_column(connection: sqlite3.Connection, table: str, column: str, former
 def _path(location: str) -> Path:
     """The local path of a location; a relative one, which is no one's folder, if it is not a file."""
     parts = urlsplit(location)
+    if parts.scheme == "sqlite":  # sqlite:///relative, sqlite:////absolute; not quoted
+        return Path(location.removeprefix("sqlite:///"))
     return Path(unquote(parts.path)) if parts.scheme == "file" else Path(location if not parts.scheme else ".")

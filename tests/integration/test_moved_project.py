@@ -8,9 +8,10 @@ import pytest
 from mlflow.tracking._tracking_service import utils
 from stage_outputs import MODEL, load_params, make_dataset
 
-from components.tracking import connection
+from components.tracking import connection, journaled_run
 from components.tracking import runs as tracking
-from yolo_core.errors import UserError
+from yolo_core.errors import TryAgain, UserError
+from yolo_core.progress import silent
 
 
 @pytest.fixture
@@ -63,12 +64,35 @@ def test_a_moved_project(project: Path, tmp_path: Path, monkeypatch: pytest.Monk
     run_id = record("second")  # the same run, found again
     assert note(run_id, tmp_path / "got") == "second"
     assert not project.exists()
-    assert f"mlflow.db: was in {project}; its artifacts are those in {moved}/mlartifacts now" in caplog.text
+    for folder in ("mlartifacts", "mlruns/0"):  # of the project's experiment, and of MLflow's Default
+        assert f"were in {project / folder}; they are those in {moved / folder} now" in caplog.text
     client = connection.connect()
     for name in ("first", "second"):
         [version] = client.search_model_versions(f"name = '{name}'")
         assert str(version.source).startswith(f"{moved.as_uri()}/mlartifacts/")
-    assert caplog.text.count("was in") == 1
+    assert caplog.text.count("were in") == 2
+
+
+def test_records_that_wait_for_a_moved_database_reach_it(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def down() -> None:
+        raise TryAgain("MLflow is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journaled_run, "connect", down)
+        patch.setattr(journaled_run, "END_TIMEOUT_S", 0.1)
+        with journaled_run.journaled_run(load_params(), Path("data"), "train", MODEL) as run:
+            run.log({"loss": 0.5}, 1)
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy)
+    enter(copy, monkeypatch)
+    with pytest.raises(UserError, match="recorded for MLflow at"):  # by the project that is still there
+        journaled_run.deliver_all(silent)
+    enter(move(project, tmp_path / "new"), monkeypatch)
+    assert list(journaled_run.deliver_all(silent).values()) == [2]  # the loss, the end
+    [run] = connection.connect().search_runs(["1"], "metrics.loss = 0.5")
+    assert run.info.status == "FINISHED"
 
 
 def test_a_copied_project(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -105,7 +129,7 @@ def test_a_project_behind_a_link_is_not_moved(project: Path, tmp_path: Path, mon
     enter(link, monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{link}/mlflow.db")
     record("second")
-    assert "was in" not in caplog.text
+    assert "were in" not in caplog.text
 
 
 def test_locations_of_others_stay(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
