@@ -18,7 +18,7 @@ from components.promotion.decision import (
     decide,
     paired_gain,
 )
-from components.promotion.evidence import detect_again, latency_ratio, registered_evidence
+from components.promotion.evidence import Evidence, detect_again, latency_ratio, registered_evidence
 from components.tracking.model_versions import CHAMPION, VALIDATION_TAG
 from yolo_core import progress as progress_
 from yolo_core.errors import UserError
@@ -78,13 +78,28 @@ class Judgement:
                 f"{self.data}: not the validation images that version {number} was evaluated on; "
                 "run `scaled-yolov4 evaluate` and `register` on them"
             )
-        rival = rival_of(self.client, version, champion_version(self.client, version.name, champion))
+        rival = self._rival(champion)
         others = f"version {champion}, the champion, detects other classes"
         if rival is None:
             return self._unopposed(f"a new task: {others}")
         if rival.version == number:
             return self.made("promote", f"the last champion of its classes; {others}")
         return self._against(rival)
+
+    def check_comparable(self) -> None:
+        """UserError if the version could not be compared with its rival again; `decide` raises the same one."""
+        if self.champion and (rival := self._rival(self.champion)):
+            self._evidence(rival)
+
+    def _rival(self, champion: int) -> "ModelVersion | None":
+        """The version to compare with; None if no champion detected the same classes."""
+        return rival_of(self.client, self.version, champion_version(self.client, self.version.name, champion))
+
+    def _evidence(self, rival: "ModelVersion") -> tuple[Evidence, Evidence]:
+        """What the version and its rival were registered with."""
+        mine = registered_evidence(self.client, self.version, REGISTER_AGAIN)
+        theirs = registered_evidence(self.client, rival, f"move the alias `{CHAMPION}` to another version; {FORCE}")
+        return mine, theirs
 
     def _unopposed(self, reason: str) -> Decision:
         """Promote a version that has no rival, if its AP is known: an unmeasured one is no champion."""
@@ -95,8 +110,7 @@ class Judgement:
     def _against(self, rival: "ModelVersion") -> Decision:
         """Compare with a version that detects the same classes, on the images of the version that is judged."""
         params, settings, version = self.params, self.params.promote, self.version
-        mine = registered_evidence(self.client, version, REGISTER_AGAIN)
-        theirs = registered_evidence(self.client, rival, f"move the alias `{CHAMPION}` to another version; {FORCE}")
+        mine, theirs = self._evidence(rival)
         same_images = rival.tags[VALIDATION_TAG] == version.tags[VALIDATION_TAG]
         if same_images and theirs.suppression == mine.suppression:
             detections = theirs.detections

@@ -75,10 +75,15 @@ def _judge(
 
 
 def _settled(judgement: Judgement, force: bool) -> Decision | None:
-    """The decision if none is left to make: it was made with these thresholds, or the version is the champion."""
+    """The decision if none is left to make: it was made with these thresholds, or the version is the champion.
+
+    Raises UserError if it was a comparison that could not be repeated, because the run of the champion was purged.
+    """
     version, champion = judgement.version, judgement.champion
     made = None if force else decision_on(version)
     if made and made.thresholds == judgement.thresholds and made.champion_after == champion:
+        if made.compared_with and made.decision != "promote":
+            judgement.check_comparable()
         return made
     if champion == int(version.version):
         return judgement.made("unchanged", f"version {version.version} is the champion already")

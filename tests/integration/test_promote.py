@@ -346,6 +346,19 @@ def test_a_purged_run_is_named(registry: Registry, tmp_path: Path):
         assert json.loads((tmp_path / "again.json").read_text())["version"] == 6
 
 
+def test_a_purged_champion_is_named_to_a_version_judged_before(registry: Registry):
+    """As to one that was not: nothing can be compared with the champion, so a recorded `hold` no longer stands."""
+    judge(registry.first)
+    assert judge(registry.worse)["decision"] == "hold"
+    purge(1)
+    for outputs in (registry.worse, registry.better):
+        refused(outputs, outputs.registered, r"version 1 has no run in MLflow .*; move the alias `champion`")
+    assert judge(registry.better, force=True)["champion_after"] == 2
+    assert judge(registry.better)["champion_after"] == 2, "the champion itself needs no comparison"
+    purge(3)
+    refused(registry.worse, registry.worse.registered, r"version 3 has no run .*; run `scaled-yolov4 register` again")
+
+
 def test_a_champion_made_by_hand_is_one_line(registry: Registry, tmp_path: Path):
     judge(registry.first)
     client = connection.connect()
