@@ -50,13 +50,13 @@ class ApComparison:
     images: int
     """Number of validation images."""
     looks: int | None = None
-    """Versions that were compared with this champion so far, this one included."""
+    """Which of the versions compared with this champion it was, from 1; None if no gain could have promoted it."""
     confidence: float | None = None
-    """What the lower bound holds with (0..1), which grows with the looks."""
+    """Of the lower bound (0..1); it grows with the looks."""
 
     @classmethod
     def of(
-        cls, champion: CocoScore, challenger: CocoScore, gain: Gain | None, looks: int, confidence: float
+        cls, champion: CocoScore, challenger: CocoScore, gain: Gain | None, looks: int | None, confidence: float
     ) -> "ApComparison":
         """From the scores of both and what `paired_gain` made of them."""
         return cls(
@@ -134,7 +134,7 @@ def decide(
     `confidence`; see `confidence_at`.
     """
     t = thresholds
-    if latency_ratio is not None and latency_ratio > t.max_latency_ratio:
+    if latency_ratio is not None and too_slow(latency_ratio, t):
         return "hold", f"{latency_ratio:.2f} times the champion's latency is over {t.max_latency_ratio:g}"
     if gain is None:
         return "inconclusive", "no AP could be measured on the validation images"
@@ -150,6 +150,11 @@ def decide(
     if gain.low_alone > bar:
         return "inconclusive", f"{bounds}: promising, at {alone} above the {wanted}; at {strict} {_missing(gain, bar)}"
     return "inconclusive", f"{bounds}: not clearly above or below the {wanted}"
+
+
+def too_slow(latency_ratio: float | None, thresholds: PromoteParams) -> bool:
+    """Whether challenger / champion latency holds a version back, whatever its AP; None (not comparable) does not."""
+    return latency_ratio is not None and latency_ratio > thresholds.max_latency_ratio
 
 
 def _missing(gain: Gain, bar: float) -> str:

@@ -17,6 +17,7 @@ from components.promotion.decision import (
     confidence_at,
     decide,
     paired_gain,
+    too_slow,
 )
 from components.promotion.evidence import Evidence, detect_again, latency_ratio, registered_evidence
 from components.tracking.model_versions import CHAMPION, VALIDATION_TAG
@@ -119,8 +120,11 @@ class Judgement:
             detections = detect_again(params, rival, self.data, kept, self.progress)
         annotations, judge = self.data / files.annotation_file("val"), params.evaluate.judge
         before, after = (score(annotations, found, judge=judge) for found in (detections, mine.detections))
-        look = count_look(self.client, rival, int(version.version))
-        needed = confidence_at(look, settings.confidence)
+        ratio = latency_ratio(theirs, mine)
+        look, needed = None, settings.confidence
+        if after.figures["AP"] is not None and not too_slow(ratio, settings):  # otherwise no gain could promote it
+            look = count_look(self.client, rival, int(version.version))
+            needed = confidence_at(look, settings.confidence)
         gain = paired_gain(
             before,
             after,
@@ -129,9 +133,8 @@ class Judgement:
             seed=params.seed,
             needed=needed,
         )
-        ratio = latency_ratio(theirs, mine)
         verdict, reason = decide(gain, ratio, settings, needed)
-        reason += f"; look {look} at version {rival.version}"
+        reason += f"; look {look} at version {rival.version}" if look else f"; no look at version {rival.version}"
         if int(rival.version) != self.champion:
             reason += ", the last champion of the same classes"
         if ratio is None:

@@ -489,6 +489,31 @@ def test_each_version_compared_with_a_champion_needs_more_confidence(registry: R
     assert judge(registry.worse)["ap"]["looks"] == 1, "a new champion has a life of its own"
 
 
+def test_a_version_held_for_its_latency_alone_spends_no_look(registry: Registry):
+    """Version 4 takes 20 ms, twice the champion's 10; where 2.0 is allowed it is judged by its AP: its first look."""
+    judge(registry.first)
+    held = judge(registry.equal_but_slow)
+    assert held["reason"] == "2.00 times the champion's latency is over 1.5; no look at version 1"
+    assert (held["ap"]["looks"], held["ap"]["confidence"]) == (None, 0.95)
+    assert "scaled_yolov4.compared_with" not in tags(1)
+    assert judge(registry.worse)["ap"]["looks"] == 1
+    assert judge(registry.equal_but_slow, "promote.max_latency_ratio=2")["ap"]["looks"] == 2
+    assert tags(1)["scaled_yolov4.compared_with"] == "3,4"
+
+
+def test_a_version_without_an_ap_spends_no_look(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its validation images have no objects, so the champion, evaluated again on them, has no AP either."""
+    monkeypatch.chdir(tmp_path)
+    judge(registry.first)
+    data = make_dataset(tmp_path / "data", seed=2, objects=False)
+    outputs = make_outputs(tmp_path / "outputs", data, seed=8, measured=False)
+    register.run(load_params(), model=MODEL, **outputs.paths)
+    record = judge(outputs)
+    assert (record["decision"], record["ap"]["looks"]) == ("inconclusive", None)
+    assert record["reason"] == "no AP could be measured on the validation images; no look at version 1"
+    assert "scaled_yolov4.compared_with" not in tags(1)
+
+
 def test_damaged_evidence_is_one_line(registry: Registry, monkeypatch: pytest.MonkeyPatch):
     judge(registry.first)
     client = connection.connect()

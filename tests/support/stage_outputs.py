@@ -40,8 +40,11 @@ def load_params(*overrides: str) -> Params:
     return parameters.load(PARAMS, [*FIXED, *overrides])
 
 
-def make_dataset(folder: Path, seed: int = 0, classes: Sequence[str] = CLASSES) -> Path:
-    """A validation split of squares on noise, one per image, with a manifest."""
+def make_dataset(folder: Path, seed: int = 0, classes: Sequence[str] = CLASSES, objects: bool = True) -> Path:
+    """A validation split of squares on noise, one per image, with a manifest.
+
+    objects: False for a ground truth without the squares.
+    """
     rng = np.random.default_rng(seed)
     images_folder = folder / "images" / "val"
     images_folder.mkdir(parents=True)
@@ -55,6 +58,7 @@ def make_dataset(folder: Path, seed: int = 0, classes: Sequence[str] = CLASSES) 
         images.append({"id": number, "file_name": f"{number:03}.png", "width": SIZE_PX, "height": 48})
         box = {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0, "category_id": 1 + number % 2}
         boxes.append({"id": number, "image_id": number, **box})
+    boxes = boxes if objects else []
     categories = [{"id": index, "name": name} for index, name in enumerate(classes, 1)]
     truth = {"images": images, "annotations": boxes, "categories": categories}
     (folder / "annotations" / "instances_val.json").write_text(json.dumps(truth))
