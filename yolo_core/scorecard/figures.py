@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Origin = Literal["counted", "derived", "measured"]
-MARKS = ("reproduced", "derived", "needs a GPU", "contradicted")
+MARKS = ("reproduced", "derived", "needs a GPU", "differs")
 CLOSE = 1e-3  # of the published figure: allows the last digit to differ, e.g. by whether an addition is counted
 
 
@@ -39,7 +39,7 @@ class Figure:
             return "needs a GPU"
         if self.exact or abs(self.difference) <= CLOSE * abs(number(self.printed)):
             return "reproduced" if self.origin == "counted" else "derived"
-        return "**contradicted**"
+        return "**differs**"
 
     @property
     def difference(self) -> float:

@@ -18,7 +18,7 @@ Scaled-YOLOv4 is arXiv 2011.08036, YOLOv7 is 2207.02696. COCO, 80 classes; a mul
 - reproduced: counted, and the same in the printed digits or within 0.1 % of the figure;
 - derived: follows by arithmetic from other figures, to the same precision;
 - needs a GPU: requires training or timing;
-- contradicted: counted or derived, and further off."""
+- differs: counted or derived, and further off."""
 
 
 def page() -> str:
@@ -37,7 +37,7 @@ def page() -> str:
     marks = Counter(figure.mark.strip("*") for figure in figures)
     marks["needs a GPU"] += sum(row.figures for row in (*accuracy, *speeds))
     exact = sum(figure.exact for figure in figures if figure.mark == "reproduced")
-    parts = [INTRODUCTION, _summary(marks, exact, [f for f in figures if f.mark == "**contradicted**"])]
+    parts = [INTRODUCTION, _summary(marks, exact, [f for f in figures if f.mark == "**differs**"])]
     parts += [f"## {section.title}\n\n{section.text}\n\n{section.table()}" for section in sections]
     parts.append(
         "## Accuracy\n\nCOCO AP in percent, as published; all of it needs a GPU. 2011.08036 differs by version.\n\n"
@@ -50,14 +50,14 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(marks: Counter[str], exact: int, contradicted: list[Figure]) -> str:
+def _summary(marks: Counter[str], exact: int, differing: list[Figure]) -> str:
     rows = [(mark, str(marks[mark])) for mark in MARKS]
     exactly = f"{exact} of the {marks['reproduced']} reproduced figures are the same in every printed digit."
     off = [
         f"- {f.what}: {f.cells()[0]} printed, {f.cells()[1]} here ({100 * f.difference / number(f.printed):+.1f} %)"
-        for f in contradicted
+        for f in differing
     ]
-    return "\n".join((table_of(("mark", "figures"), rows), "", exactly, "", "Contradicted:", "", *off))
+    return "\n".join((table_of(("mark", "figures"), rows), "", exactly, "", "Differing:", "", *off))
 
 
 # --- Figures that need a GPU ------------------------------------------------------------------------------------------

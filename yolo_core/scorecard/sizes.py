@@ -79,7 +79,7 @@ def tiny_ablation() -> Section:
     names = [n for n in model_names() if _is_of_table(n, 9)]
     text = (
         "The stage of yolov4-tiny against others of the same cost; 2011.08036, table 9.\n"
-        "COSA-axbx: a of four halves cross a stage, b are mixed."
+        "COSA-AxBx: of four feature maps of equal width, A bypass the stage's final 1x1 convolution and B enter it."
     )
     return Section("Tiny ablation, 416 px", text, [_of_spec(name) for name in names])
 
