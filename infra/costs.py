@@ -116,16 +116,21 @@ def tables() -> str:
     """Both tables in Markdown."""
     idle = {environment: idle_dollars(environment) for environment in ("dev", "prod")}
     rows = ["| per month, nothing running | dev, USD | prod, USD |", "|---|---|---|"]
-    rows += [f"| {item} | {idle['dev'][item]:.0f} | {idle['prod'][item]:.0f} |" for item in idle["dev"]]
-    rows += [f"| total | {sum(idle['dev'].values()):.0f} | {sum(idle['prod'].values()):.0f} |", ""]
+    rows += [f"| {item} | {_about(idle['dev'][item])} | {_about(idle['prod'][item])} |" for item in idle["dev"]]
+    rows += [f"| total | {_about(sum(idle['dev'].values()))} | {_about(sum(idle['prod'].values()))} |", ""]
     rows += ["| model | nodes | training hours | USD on demand | USD on spot | USD per evaluation |"]
     rows += ["|---|---|---|---|---|---|"]
     for one in map(training, MODELS):
         rows.append(
-            f"| {one.model} | {one.nodes} x {one.instance} | {one.hours:.0f} | {one.dollars:.0f} "
-            f"| {one.dollars * SPOT:.0f} | {evaluation_dollars(one.model):.2f} |"
+            f"| {one.model} | {one.nodes} x {one.instance} | {one.hours:.0f} | {_about(one.dollars)} "
+            f"| {_about(one.dollars * SPOT)} | {evaluation_dollars(one.model):.2f} |"
         )
     return "\n".join(rows) + "\n"
+
+
+def _about(dollars: float) -> str:
+    """Rounded to two digits: the prices are recalled, so more would be false precision."""
+    return f"{float(f'{dollars:.2g}'):.0f}"
 
 
 if __name__ == "__main__":
