@@ -49,7 +49,7 @@ def _goal(goal: dict[str, Any]) -> str:
     """One goal in words, and whether it was reached."""
     bound = {"more": "at least", "less": "at most"}[goal["better"]]
     wanted = [f"{bound} {_number(goal['value'])} {goal['unit']}"] if goal["value"] is not None else []
-    wanted += [f"{goal['ratio']:g} times the best peer"] if goal["ratio"] is not None else []
+    wanted += [f"{goal['ratio']:g} times"] if goal["ratio"] is not None else []
     times = f", {goal['times']:.2f} times {goal['against']}" if goal["times"] is not None else ""
     found = f"{goal['figure']}: {_number(goal['ours'])} {goal['unit']}{times}"
     if not wanted:
