@@ -88,7 +88,7 @@ RECORDED = "it acts on the registry, so a cached result must not stand in for ru
 STAGES = (
     Stage(
         name="prepare",
-        summary="Check a data set and convert it to COCO format",
+        summary="Check a dataset and convert it to COCO format",
         details="Bad images and boxes are quarantined with a reason. Only new or changed images are read again.",
         title="Dataset",
         load=_prepare,

@@ -13,7 +13,7 @@ from benchmarks.peers import torchvision_stand_in
 
 
 def original(boxes: int) -> Round:
-    """yolov7's own function, given a data set in memory: one square image of the training size with all boxes."""
+    """yolov7's own function, given a dataset in memory: one square image of the training size with all boxes."""
     torchvision_stand_in.install()
     autoanchor = importlib.import_module("utils.autoanchor")
 

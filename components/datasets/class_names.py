@@ -9,7 +9,7 @@ from yolo_core.errors import UserError
 def refuse_repeated(categories: list[Category], named: str) -> None:
     """Raise UserError if two classes have the same name: metrics and counts by name would hold one of them.
 
-    named: the data set's name in the error.
+    named: the dataset's name in the error.
     """
     ids: dict[str, int] = {}
     for record in categories:

@@ -1,4 +1,4 @@
-"""Splits validation images off a data set that has none, by the content of the images.
+"""Splits validation images off a dataset that has none, by the content of the images.
 
 Images are ordered by the SHA-256 of their files, so neither names nor order in a folder matter, equal files stay
 together, and adding images moves few of the others. Whole groups stay together by `prepare.group_pattern`.
@@ -137,7 +137,7 @@ def _merged(groups: Iterable[list[tuple[str, RawImage]]]) -> list[list[tuple[str
 
 
 def _path(image: RawImage, root: Path) -> str:
-    """The path that `prepare.group_pattern` is searched in: below the data set's folder."""
+    """The path that `prepare.group_pattern` is searched in: below the dataset's folder."""
     return (image.path.relative_to(root) if image.path.is_relative_to(root) else Path(image.path.name)).as_posix()
 
 

@@ -49,7 +49,7 @@ def build_openvino(
 ) -> tuple[dict[openvino.Precision, RuntimeRow], dict[str, Predictor]]:
     """Write the files of a fused detector in the requested precisions.
 
-    data: the prepared data set, whose training images INT8 is calibrated on.
+    data: the prepared dataset, whose training images INT8 is calibrated on.
     Returns by precision what was built or why not, and the built files opened.
     """
     rows: dict[openvino.Precision, RuntimeRow] = {}

@@ -102,7 +102,7 @@ class BenchmarkReport(TypedDict):
 
 @dataclass(frozen=True)
 class Timing:
-    """Times backends on images of a data set."""
+    """Times backends on images of a dataset."""
 
     dataset: DetectionDataset
     """Images, taken in turn."""
@@ -147,7 +147,7 @@ class Timing:
 
 
 def preprocess(dataset: DetectionDataset, numbers: range, size: int, device: torch.device) -> Tensor:
-    """Decode, letterbox and stack images, taken in turn from the data set: (B, 3, size, size) float32 on `device`."""
+    """Decode, letterbox and stack images, taken in turn from the dataset: (B, 3, size, size) float32 on `device`."""
     canvases = [letterbox(dataset.load(number % len(dataset)), (size, size))[0] for number in numbers]
     return to_device(torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2), device)
 

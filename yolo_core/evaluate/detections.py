@@ -1,4 +1,4 @@
-"""Detections of a data set as columns, and as COCO's result format."""
+"""Detections of a dataset as columns, and as COCO's result format."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Run any predictor over a data set: letterbox, decode, suppress, back to image pixels."""
+"""Run any predictor over a dataset: letterbox, decode, suppress, back to image pixels."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ def to_device(images: Tensor, device: torch.device | str) -> Tensor:
 
 
 def batch_results(part: EvalBatch, kept: Sequence[Tensor], dataset: DetectionDataset) -> dict[int, Detections]:
-    """The kept detections of each canvas of a batch, by index in the data set."""
+    """The kept detections of each canvas of a batch, by index in the dataset."""
     return {
         index: on_image(rows.numpy(), letterbox, dataset.images[index], dataset.category_ids)
         for index, letterbox, rows in zip(part.indices, part.letterboxes, kept, strict=True)

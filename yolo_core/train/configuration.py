@@ -79,7 +79,7 @@ class TrainConfig:
     judge: Judge = "hotcoco"
     """The library that computes AP."""
     data: str = ""
-    """Digest of the data set: a checkpoint made with other data is refused."""
+    """Digest of the dataset: a checkpoint made with other data is refused."""
     device: str = "auto"
     """See `yolo_core.device.pick_device`."""
     precision: str = "auto"

@@ -29,7 +29,7 @@ def resolve(params: Params) -> Resolved:
 
 def _location(params: Params) -> Path:
     if not params.prepare.location:
-        raise UserError("prepare.location: not set; source auto needs the folder of a data set, or its data.yaml")
+        raise UserError("prepare.location: not set; source auto needs the folder of a dataset, or its data.yaml")
     location = Path(params.prepare.location).expanduser()
     if not location.exists():
         raise UserError(f"prepare.location = {location}: no such folder")

@@ -27,7 +27,7 @@ class Images:
     folder: Path
     """Where most of them lie."""
     paths: dict[str, Path]
-    """Where each is, or would be; without names that mean no file below the data set."""
+    """Where each is, or would be; without names that mean no file below the dataset."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Place:
 
 
 def locate(root: Path, folders: Sequence[Path], names: Sequence[str]) -> Images:
-    """Find the images. folders: where they may lie, by preference; root: the data set's folder.
+    """Find the images. folders: where they may lie, by preference; root: the dataset's folder.
 
     Raises UserError listing the folders if none of them is there.
     """

@@ -1,4 +1,4 @@
-"""Finds the instances files of a COCO data set and their images, as COCO and the tools that export it lay them out."""
+"""Finds the instances files of a COCO dataset and their images, as COCO and the tools that export it lay them out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reads Darknet's description of a data set, `obj.data`, as CVAT and Datumaro export it (YOLO 1.1).
+"""Reads Darknet's description of a dataset, `obj.data`, as CVAT and Datumaro export it (YOLO 1.1).
 
 Its lines are `key = value`: `names` is a file of class names, and any key that is not Darknet's own is a subset, with a
 file that lists its images. Paths start with `data/`, the folder that Darknet runs beside, which an export lacks.

@@ -1,4 +1,4 @@
-"""The images of a data set on the disk: searched in folders, read from list files, and given a name each."""
+"""The images of a dataset on the disk: searched in folders, read from list files, and given a name each."""
 
 import hashlib
 import os
@@ -94,7 +94,7 @@ def _ending(name: str) -> str:
 
 
 def listed(file: Path, root: Path) -> Iterator[Path]:
-    """The images that a list file names, a path a line, relative to the file or to the data set's root."""
+    """The images that a list file names, a path a line, relative to the file or to the dataset's root."""
     for line in text_file.read_lines(file):
         if line:
             candidates = [folder / spelling for spelling in spellings(line) for folder in (file.parent, root)]

@@ -1,7 +1,7 @@
-"""Where the label files of YOLO data sets lie, and which of them belong to no image.
+"""Where the label files of YOLO datasets lie, and which of them belong to no image.
 
-The label of `images/train/0.jpg` is `labels/train/0.txt`, or `0.txt` beside the image. Only folders below the data
-set's root are replaced, so that it does not matter where the data set lies. File names may differ in spelling.
+The label of `images/train/0.jpg` is `labels/train/0.txt`, or `0.txt` beside the image. Only folders below the
+dataset's root are replaced, so that it does not matter where the dataset lies. File names may differ in spelling.
 """
 
 import os
@@ -17,7 +17,7 @@ OTHER_TEXTS = frozenset(("classes.txt", "labels.txt", "notes.txt", "train.txt", 
 
 
 class LabelFiles:
-    """The label files of a data set; remembers what its folders hold."""
+    """The label files of a dataset; remembers what its folders hold."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -1,4 +1,4 @@
-"""Tells whether several image files hold one picture, as when a data set was converted from PNG to JPEG."""
+"""Tells whether several image files hold one picture, as when a dataset was converted from PNG to JPEG."""
 
 from collections.abc import Sequence
 from pathlib import Path

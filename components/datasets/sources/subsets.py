@@ -1,4 +1,4 @@
-"""Which subsets of a data set are for training and which for validation: told by their names."""
+"""Which subsets of a dataset are for training and which for validation: told by their names."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

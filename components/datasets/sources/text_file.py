@@ -1,4 +1,4 @@
-"""Reads the small text files of a data set as people's tools write them."""
+"""Reads the small text files of a dataset as people's tools write them."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ ROOT = re.compile(rb"<annotation[\s>]")
 
 @dataclass(frozen=True)
 class _Layout:
-    """A data set found on the disk."""
+    """A dataset found on the disk."""
 
     root: Path
     annotations: Path

@@ -212,7 +212,7 @@ def _candidates(root: Path, entry: str) -> list[Path]:
     """Where a place named in a yaml may be.
 
     "../train" may mean "train" beside the yaml, as some tools export it. Of a path on another machine the end may lie
-    in this data set, if it names a subset.
+    in this dataset, if it names a subset.
     """
     candidates = []
     for spelling in dict.fromkeys(image_files.spellings(entry)):

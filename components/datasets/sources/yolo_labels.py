@@ -2,7 +2,7 @@
 
 A row is `class cx cy w h`, as fractions of the image's sides, or a polygon `class x1 y1 x2 y2 ...`, which becomes its
 box. Tools also write `class cx cy w h` followed by keypoints, a confidence or a track id, which may have as many values
-as a polygon. `kpt_shape` or `task` in data.yaml say which it is; otherwise all rows of the data set decide.
+as a polygon. `kpt_shape` or `task` in data.yaml say which it is; otherwise all rows of the dataset decide.
 """
 
 from collections import Counter
@@ -67,7 +67,7 @@ def row_format(document: dict[str, object], path: Path) -> RowFormat:
 
 
 def are_polygons(lines: Iterable[LabelLine]) -> bool:
-    """Are the rows of more than 5 values of a whole data set certainly polygons?
+    """Are the rows of more than 5 values of a whole dataset certainly polygons?
 
     Boxes with further values all have the same length, stay in the image and do not look like outlines.
     """

@@ -1,4 +1,4 @@
-"""Class names of YOLO data sets, as written: from classes.txt, one name per line, or from `names` in a data.yaml."""
+"""Class names of YOLO datasets, as written: from classes.txt, one name per line, or from `names` in a data.yaml."""
 
 import json
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def refuse_others(names: dict[int, str], folders: Iterable[Path]) -> None:
         index = next((index for index in sorted(own.keys() & names.keys()) if own[index] != names[index]), None)
         if index is not None:
             raise UserError(
-                f"{file}: class {index} is {own[index]!r} there and {names[index]!r} for the whole data set; "
+                f"{file}: class {index} is {own[index]!r} there and {names[index]!r} for the whole dataset; "
                 "renumber the labels beside it, or delete the file if it is stale"
             )
 

@@ -1,4 +1,4 @@
-"""Reads the splits of a YOLO data set: what is known of it, its images, and their labels."""
+"""Reads the splits of a YOLO dataset: what is known of it, its images, and their labels."""
 
 import logging
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set found on the disk."""
+    """A dataset found on the disk."""
 
     root: Path
     """Paths in reports are relative to it."""

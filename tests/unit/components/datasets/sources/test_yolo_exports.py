@@ -230,7 +230,7 @@ def test_classes_of_another_order_beside_the_labels_are_refused(tmp_path, name):
     put(tmp_path / "labels/train/0" / name, "cat\n")  # the first of the classes only, as far as it goes
     assert set(yolo_dir.read(tmp_path, silent).splits) == {"train", "val"}
     put(tmp_path / "labels/val/0" / name, "traffic light\ncat\n")
-    with pytest.raises(UserError, match="class 0 is 'traffic light' there and 'cat' for the whole data set; renumber"):
+    with pytest.raises(UserError, match="class 0 is 'traffic light' there and 'cat' for the whole dataset; renumber"):
         yolo_dir.read(tmp_path, silent)
 
 
