@@ -8,25 +8,30 @@ worth one AP.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 
 from components.files import read_json
-from components.promotion.decision import bounded, confidence_at
+from components.promotion.decision import confidence_at
+from components.promotion.gain import (
+    bootstrap_counts,
+    bootstrap_error,
+    jackknife_counts,
+    jackknife_error,
+    student_quantile,
+)
 from yolo_core.evaluate.coco_metrics import score
 from yolo_core.evaluate.coco_score import CocoScore
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.resampling import ap_for_image_counts
 
 CONFIDENCE, SAMPLES = 0.95, 1000  # defaults of the section `promote`
-FAR = 0.999  # a second confidence, which shows how a bound grows with it
 JITTER, LESS_JITTER = 0.06, 0.03  # standard deviation of a box's position and log size, in sides
 SCORE_NOISE = 0.3  # standard deviation on the logit of a score
 LOST = 0.05  # fraction of detections
@@ -34,7 +39,6 @@ LEAST_SCORE = 0.05  # lower ones change AP by less than the noise, and take most
 TRUE_GAIN = 0.01  # AP
 DRAWS = 100  # to measure a mean AP
 BETTER = 20  # challengers of a champion that are better
-PROCESSES = 2
 LOOKS_SHOWN = (1, 10, 100)
 
 Rule = Callable[[int], float]
@@ -90,41 +94,40 @@ class Life:
 
     annotations: Path
     detections: Detections
-    counts: np.ndarray
-    """(S, I) resamples of the images."""
+    resamples: np.ndarray
+    """(S, I): counts of the bootstrap."""
+    left_out: np.ndarray
+    """(G, I): counts of the jackknife."""
+    seed: int
     challengers: int
     jitter: float
     """Of the challengers."""
 
     def __call__(self, champion: int) -> np.ndarray:
-        """Of each challenger its gain, and the quantile of the highest confidence that it reaches: (challengers, 2).
+        """Of each challenger its gain, and the same in standard errors: (challengers, 2).
 
-        -inf for a gain below the standard error: nothing promotes it, and resampling takes most of the time.
+        -inf for one that no rule promotes, whatever its bootstrap would say, which takes most of the time.
         """
-        world = World(self.annotations, self.detections, np.random.default_rng([champion, self.challengers]))
+        world = World(self.annotations, self.detections, np.random.default_rng([self.seed, champion, self.challengers]))
         before = world.detector(JITTER)
-        resampled = ap_for_image_counts(before, self.counts)
-        error = (ap_for_image_counts(world.detector(self.jitter), self.counts) - resampled).std()
+        resampled, without = (ap_for_image_counts(before, counts) for counts in (self.resamples, self.left_out))
+        least = student_quantile(CONFIDENCE, len(without) - 1)
         result = []
         for _ in range(self.challengers):
             one = world.detector(self.jitter)
-            point, quantile = ap_of(one) - ap_of(before), -np.inf
-            if point > error:
-                quantile = reached(point, ap_for_image_counts(one, self.counts) - resampled)
-            result.append((point, quantile))
+            point, in_errors = ap_of(one) - ap_of(before), -np.inf
+            if point > 0:
+                error = jackknife_error(ap_for_image_counts(one, self.left_out) - without)
+                if point > least * error:
+                    bootstrapped = ap_for_image_counts(one, self.resamples) - resampled
+                    in_errors = point / max(error, bootstrap_error(bootstrapped))
+            result.append((point, in_errors))
         return np.array(result)
 
 
-def reached(point: float, gains: np.ndarray) -> float:
-    """The normal quantile of the confidence at which the lower bound is 0; the bound is linear in this quantile."""
-    near, far = (NormalDist().inv_cdf(confidence) for confidence in (CONFIDENCE, FAR))
-    bound = bounded(point, gains, CONFIDENCE, FAR)
-    return near + (far - near) * bound.low_alone / (bound.low_alone - bound.low)
-
-
-def needed(rule: Rule, looks: range) -> np.ndarray:
-    """The normal quantile that each look needs."""
-    return np.array([NormalDist().inv_cdf(rule(look)) for look in looks])
+def needed(rule: Rule, looks: Iterable[int], groups: int) -> np.ndarray:
+    """The gain in standard errors that each look needs."""
+    return np.array([student_quantile(rule(look), groups - 1) for look in looks])
 
 
 def main() -> None:
@@ -133,30 +136,35 @@ def main() -> None:
     parser.add_argument("--detections", type=Path, default=Path("outputs/evaluate/yolov4-tiny/detections.json"))
     parser.add_argument("--champions", type=int, default=20)
     parser.add_argument("--challengers", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
 
     found = Detections.of(read_json(given.detections))
     found = found.where(found.score >= LEAST_SCORE)
     images = len(read_json(given.annotations)["images"])
-    counts = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=SAMPLES)
-    life = partial(Life, given.annotations, found, counts)
-    world = World(given.annotations, found, np.random.default_rng(0))
+    counts = bootstrap_counts(images, SAMPLES, given.seed), jackknife_counts(images, given.seed)
+    world = World(given.annotations, found, np.random.default_rng(given.seed))
     worse, better = world.mean_ap(JITTER), world.mean_ap(LESS_JITTER)
     jitter = JITTER - (JITTER - LESS_JITTER) * TRUE_GAIN / (better - worse)
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:  # forked ones hang in the scorer
-        equal = np.array(list(pool.map(life(given.challengers, JITTER), range(given.champions))))
-        gained = np.array(list(pool.map(life(BETTER, jitter), range(given.champions))))
+    life = partial(Life, given.annotations, found, *counts, given.seed)
+    # Forked processes hang in the scorer.
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        run = pool.map if given.processes > 1 else map
+        equal = np.array(list(run(life(given.challengers, JITTER), range(given.champions))))
+        gained = np.array(list(run(life(BETTER, jitter), range(given.champions))))
 
-    points, quantiles = equal[..., 0], equal[..., 1]
+    groups = len(counts[1])
+    points, in_errors = equal[..., 0], equal[..., 1]
     print(f"{given.champions} champions, {given.challengers} equal challengers each, {images} images")
     shared = points.mean(1).var() / points.var()
     print(f"gain by chance: standard deviation {points.std():.4f} AP, correlation of challengers {shared:.2f}")
     for name, rule in RULES.items():
-        promoted = quantiles > needed(rule, range(1, given.challengers + 1))
+        promoted = in_errors > needed(rule, range(1, given.challengers + 1), groups)
         print(f"{name}: {promoted.mean():.2%} of challengers, {promoted.any(1).mean():.1%} of champions replaced")
     print(f"true gain {world.mean_ap(jitter) - worse:+.4f} AP, of {worse:.3f}; chance to be promoted:")
     for name, rule in RULES.items():
-        chances = (f"{(gained[..., 1] > needed(rule, range(k, k + 1))).mean():.1%} at look {k}" for k in LOOKS_SHOWN)
+        chances = (f"{(gained[..., 1] > needed(rule, [k], groups)).mean():.1%} at look {k}" for k in LOOKS_SHOWN)
         print(f"  {name}: {', '.join(chances)}")
 
 

@@ -296,7 +296,7 @@ STAGES = (
     Stage(
         name="promote",
         summary="Promote the model if it beats the champion",
-        details="A paired bootstrap over the same images decides; sets the aliases `champion` and `challenger`.",
+        details="The AP gain on the same images decides; sets the aliases `champion` and `challenger`.",
         title="Promotion of {model}",
         load=_promote,
         inputs={"registered": Input("register", "File written by `register`."), "data": DATASET},

@@ -1,36 +1,19 @@
-"""The decision of the gate: its record, the rule that makes it, and the bootstrap that bounds the AP gain."""
+"""The decision of the gate: its record, and the rule that makes it."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Literal
 
-import numpy as np
-
 from components.params import PromoteParams
+from components.promotion.gain import Gain
 from yolo_core.evaluate.coco_score import CocoScore
-from yolo_core.evaluate.resampling import ap_for_image_counts
 
 # Looks at one champion that together spend half of the chance of a false promotion. With more, a gain has less chance
 # at the first looks and more at later ones; docs/registry.md has figures.
 HALF_SPENT_AFTER = 5
 
 Verdict = Literal["promote", "hold", "inconclusive", "unchanged", "rollback"]
-
-
-@dataclass(frozen=True)
-class Gain:
-    """AP of the challenger minus AP of the champion (0..1)."""
-
-    point: float
-    """On the validation images as they are."""
-    low: float
-    """One-sided lower confidence bound, at the confidence that a promotion needs."""
-    high: float
-    """One-sided upper confidence bound, at `promote.confidence`."""
-    low_alone: float
-    """One-sided lower confidence bound at `promote.confidence`: what would count if this were the only comparison."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +143,8 @@ def too_slow(latency_ratio: float | None, thresholds: PromoteParams) -> bool:
 def _missing(gain: Gain, bar: float) -> str:
     """What a version lacks whose gain would be enough if it were the only one compared with the champion."""
     width = gain.point - gain.low
-    text = f"that takes a gain of {bar + width:+.4f}"
-    if gain.point > bar:
-        times = (width / (gain.point - bar)) ** 2  # a bound's distance falls with the square root of the images
-        text += f", or this one on about {times:.1f} times as many images"
-    return text
+    times = (width / (gain.point - bar)) ** 2  # a bound's distance falls with the square root of the images
+    return f"that takes a gain of {bar + width:+.4f}, or this one on about {times:.1f} times as many images"
 
 
 def confidence_at(look: int, confidence: float) -> float:
@@ -173,40 +153,7 @@ def confidence_at(look: int, confidence: float) -> float:
     The first k looks together spend k / (k + h) of the chance of a false promotion, 1 - confidence, with h =
     HALF_SPENT_AFTER; so the k-th one spends h / ((k + h - 1) (k + h)) of it. However often a champion is challenged on
     the same images, it loses its place without a gain with a chance of at most 1 - confidence (Bonferroni's inequality,
-    so it holds however the challengers depend on each other), as far as each comparison keeps its own confidence, which
-    a bootstrap over few images does not quite.
+    so it holds however the challengers depend on each other).
     """
     share = HALF_SPENT_AFTER / ((look + HALF_SPENT_AFTER - 1) * (look + HALF_SPENT_AFTER))
     return 1 - (1 - confidence) * share
-
-
-def paired_gain(
-    champion: CocoScore,
-    challenger: CocoScore,
-    *,
-    samples: int,
-    confidence: float,
-    seed: int,
-    needed: float | None = None,
-) -> Gain | None:
-    """The AP gain, bounded by a bootstrap over images; both are scored on each resample of the same images.
-
-    Each bound holds on its own: the upper one with `confidence`, the lower one with `needed`, or also with
-    `confidence`. None when there is no ground truth.
-    """
-    before, after = champion.figures["AP"], challenger.figures["AP"]
-    if before is None or after is None:
-        return None
-    images = len(champion.image_ids)
-    counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=samples)
-    gains = ap_for_image_counts(challenger, counts) - ap_for_image_counts(champion, counts)
-    return bounded(after - before, gains, confidence, needed or confidence)
-
-
-def bounded(point: float, gains: np.ndarray, confidence: float, needed: float) -> Gain:
-    """The gain with its bounds, from the gains (S,) on resamples of the images; see `paired_gain`."""
-    low, middle, high = np.nanquantile(gains, (1 - confidence, 0.5, confidence))
-    # So far out that no resample lies there: the distance from the median grows as that of a normal distribution.
-    quantile = NormalDist().inv_cdf
-    further = low - (middle - low) * (quantile(needed) / quantile(confidence) - 1)
-    return Gain(point, float(further), float(high), float(low))

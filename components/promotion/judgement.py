@@ -16,10 +16,10 @@ from components.promotion.decision import (
     Verdict,
     confidence_at,
     decide,
-    paired_gain,
     too_slow,
 )
 from components.promotion.evidence import Evidence, detect_again, latency_ratio, registered_evidence
+from components.promotion.gain import paired_gain
 from components.tracking.model_versions import CHAMPION, VALIDATION_TAG
 from yolo_core import progress as progress_
 from yolo_core.errors import UserError
