@@ -103,26 +103,30 @@ class Life:
     jitter: float
     """Of the challengers."""
 
-    def __call__(self, champion: int) -> np.ndarray:
-        """Of each challenger its gain, and the same in standard errors: (challengers, 2).
+    def __call__(self, champion: int) -> tuple[float, np.ndarray]:
+        """A standard error of the gain, and of each challenger its gain, also in standard errors: (challengers, 2).
 
-        -inf for one that no rule promotes, whatever its bootstrap would say, which takes most of the time.
+        0 or -inf for one that no rule promotes: resampling takes most of the time.
         """
         world = World(self.annotations, self.detections, np.random.default_rng([self.seed, champion, self.challengers]))
         before = world.detector(JITTER)
         resampled, without = (ap_for_image_counts(before, counts) for counts in (self.resamples, self.left_out))
         least = student_quantile(CONFIDENCE, len(without) - 1)
+
+        def error(one: CocoScore, point: float = np.inf) -> float:
+            """The standard error of its gain; inf if one of the two is too large for a gain `point`."""
+            left_out = jackknife_error(ap_for_image_counts(one, self.left_out) - without)
+            if point < least * left_out:
+                return np.inf
+            return max(left_out, bootstrap_error(ap_for_image_counts(one, self.resamples) - resampled))
+
+        typical = error(world.detector(self.jitter))
         result = []
         for _ in range(self.challengers):
             one = world.detector(self.jitter)
-            point, in_errors = ap_of(one) - ap_of(before), -np.inf
-            if point > 0:
-                error = jackknife_error(ap_for_image_counts(one, self.left_out) - without)
-                if point > least * error:
-                    bootstrapped = ap_for_image_counts(one, self.resamples) - resampled
-                    in_errors = point / max(error, bootstrap_error(bootstrapped))
-            result.append((point, in_errors))
-        return np.array(result)
+            point = ap_of(one) - ap_of(before)
+            result.append((point, point / error(one, point) if point > typical else -np.inf))
+        return typical, np.array(result)
 
 
 def needed(rule: Rule, looks: Iterable[int], groups: int) -> np.ndarray:
@@ -151,20 +155,22 @@ def main() -> None:
     # Forked processes hang in the scorer.
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
         run = pool.map if given.processes > 1 else map
-        equal = np.array(list(run(life(given.challengers, JITTER), range(given.champions))))
-        gained = np.array(list(run(life(BETTER, jitter), range(given.champions))))
+        errors, equal = zip(*run(life(given.challengers, JITTER), range(given.champions)), strict=True)
+        _, gained = zip(*run(life(BETTER, jitter), range(given.champions)), strict=True)
 
     groups = len(counts[1])
-    points, in_errors = equal[..., 0], equal[..., 1]
+    points, in_errors = np.moveaxis(np.array(equal), -1, 0)
+    better_in_errors = np.array(gained)[..., 1]
     print(f"{given.champions} champions, {given.challengers} equal challengers each, {images} images")
     shared = points.mean(1).var() / points.var()
     print(f"gain by chance: standard deviation {points.std():.4f} AP, correlation of challengers {shared:.2f}")
+    print(f"standard error in use: {np.mean(errors):.4f} AP")
     for name, rule in RULES.items():
         promoted = in_errors > needed(rule, range(1, given.challengers + 1), groups)
         print(f"{name}: {promoted.mean():.2%} of challengers, {promoted.any(1).mean():.1%} of champions replaced")
     print(f"true gain {world.mean_ap(jitter) - worse:+.4f} AP, of {worse:.3f}; chance to be promoted:")
     for name, rule in RULES.items():
-        chances = (f"{(gained[..., 1] > needed(rule, [k], groups)).mean():.1%} at look {k}" for k in LOOKS_SHOWN)
+        chances = (f"{(better_in_errors > needed(rule, [k], groups)).mean():.1%} at look {k}" for k in LOOKS_SHOWN)
         print(f"  {name}: {', '.join(chances)}")
 
 

@@ -24,16 +24,17 @@ def test_two_champions_and_three_challengers_each(
     found.write_text(
         json.dumps([{"image_id": i, "category_id": 1, "bbox": [9, 9, 40, 40], "score": i / 20} for i in numbers])
     )
-    monkeypatch.setattr(gate, "DRAWS", 10)
+    for name, count in {"DRAWS": 10, "BETTER": 3, "SAMPLES": 100}.items():
+        monkeypatch.setattr(gate, name, count)
     size = ["--champions", "2", "--challengers", "3", "--processes", "1"]
     monkeypatch.setattr(sys, "argv", ["gate", "--annotations", str(truth), "--detections", str(found), *size])
     gate.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "2 champions, 3 equal challengers each, 12 images"
-    for line in lines[2:5]:
+    for line in lines[3:6]:
         shares = re.search(r": ([\d.]+)% of challengers, ([\d.]+)% of champions replaced$", line)
         assert shares
         assert float(shares[1]) * 6 / 100 == pytest.approx(round(float(shares[1]) * 6 / 100), abs=1e-3)
         assert float(shares[2]) in (0, 50, 100)
-    assert len(lines) == 5 + 1 + 3
-    assert all(line.endswith("% at look 100") for line in lines[6:])
+    assert len(lines) == 6 + 1 + 3
+    assert all(line.endswith("% at look 100") for line in lines[7:])
