@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -395,11 +396,7 @@ class ParameterFile:
             raise UserError(f"{path}: no such parameter file; {remedy}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read ({error})") from None
-        content = yaml_text.parse(text, str(path))
-        if not isinstance(content, dict):
-            found = type(content).__name__
-            raise UserError(f"{path}: expected sections such as 'prepare:' and 'train:', found {found}")
-        return cls(path, content)
+        return cls(path, _sections(text, str(path)))
 
     def load(self, overrides: Sequence[str]) -> Params:
         """The parameters. Raises UserError for a wrong key, value or override."""
@@ -410,6 +407,15 @@ class ParameterFile:
             return Params.model_validate(data)
         except ValidationError as error:
             raise UserError(f"{self.path}: {describe(error)}") from None
+
+
+@lru_cache(maxsize=8)  # parsing takes far longer than all else here, and many callers read the same file
+def _sections(text: str, name: str) -> dict[str, object]:
+    content = yaml_text.parse(text, name)
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise UserError(f"{name}: expected sections such as 'prepare:' and 'train:', found {found}")
+    return content
 
 
 def describe(error: ValidationError) -> str:
