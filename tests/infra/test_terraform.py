@@ -20,8 +20,14 @@ MODULE_META = {"source", "version", "count", "for_each", "providers", "depends_o
 OF_TERRAFORM = {"terraform_data": {"input", "triggers_replace"}}
 
 each_folder = pytest.mark.parametrize(
-    "config", [load(folder) for folder in FOLDERS], ids=[str(folder.relative_to(TERRAFORM)) for folder in FOLDERS]
+    "config", FOLDERS, ids=[str(folder.relative_to(TERRAFORM)) for folder in FOLDERS], indirect=True
 )
+
+
+@pytest.fixture
+def config(request: pytest.FixtureRequest) -> Config:
+    """The folder's files, read by a test and not while the tests are collected, which each process does."""
+    return load(request.param)
 
 
 @each_folder
