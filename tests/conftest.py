@@ -1,5 +1,6 @@
 """What all tests share: hypothesis's settings, an empty MLflow database, and services that start on demand."""
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -30,6 +31,10 @@ LONGEST = [
     "integration/test_promote.py",
     "integration/test_retrain.py",
 ]
+
+# A tenth of the run would go into searching thousands of imported modules for garbage: it is done less often, and what
+# there is after collection is left out.
+GARBAGE_AFTER = (20_000, 20, 20)
 
 KEY, SECRET, BUCKET = "tester", "not-a-real-secret", "mlops"
 
@@ -94,3 +99,9 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_AFTER)
