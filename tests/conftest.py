@@ -76,8 +76,12 @@ def store(running_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
     """Put an MLflow database without runs into a folder, as `mlflow.db`; gives its address.
 
-    Making one takes seconds, so one is made for all processes of a test run and copied.
+    Making one takes seconds, so one is made for all processes of a test run and copied. In this process SQLite does not
+    wait for the disk at each of thousands of commits, which only protects from a power failure.
     """
+    from sqlalchemy import Engine, event
+
+    event.listen(Engine, "connect", lambda connection, _: connection.execute("pragma synchronous = off"))
     shared = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         shared = shared.parent  # which the workers share

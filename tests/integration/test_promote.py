@@ -35,7 +35,7 @@ class Registry(NamedTuple):
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[Path], str]) -> tuple[Path, Registry]:
-    """The store with the versions registered and none judged."""
+    """The store with the versions registered and none judged, and a copy of its database, `filled.db`."""
     folder = tmp_path_factory.mktemp("registry")
     data, other = make_dataset(folder / "data"), make_dataset(folder / "other", seed=1)
     versions = Registry(
@@ -50,15 +50,18 @@ def filled(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Callable[[
         patch.chdir(folder)
         for outputs in versions:
             register.run(load_params(), model=MODEL, **outputs.paths)
+    shutil.copy(folder / "mlflow.db", folder / "filled.db")
     return folder, versions
 
 
 @pytest.fixture
-def registry(filled: tuple[Path, Registry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """A copy of the store for one test; the artifacts stay where they are."""
+def registry(filled: tuple[Path, Registry], monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The store as it was filled; at one address for all tests, because MLflow takes long to open a new one."""
     folder, versions = filled
-    shutil.copy(folder / "mlflow.db", tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    opened = [contextlib.closing(sqlite3.connect(folder / name)) for name in ("filled.db", "mlflow.db")]
+    with opened[0] as source, opened[1] as database:
+        source.backup(database)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     return versions
 
 
@@ -528,7 +531,11 @@ def test_damaged_evidence_is_one_line(registry: Registry, monkeypatch: pytest.Mo
         path.write_text(whole)
 
 
-def test_a_database_of_another_mlflow_is_one_line(registry: Registry, tmp_path: Path):
+def test_a_database_of_another_mlflow_is_one_line(
+    registry: Registry, filled: tuple[Path, Registry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copy(filled[0] / "filled.db", tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         database.execute("update alembic_version set version_num = '0123456789ab'")
         database.commit()
