@@ -19,12 +19,12 @@ Array = NDArray[np.floating]
 
 MIN_SIDE_PX = 2.0  # boxes with both sides below it are ignored, and no anchor side is smaller
 ENOUGH_RECALL = 0.98  # below it, too many boxes match no anchor (authors' repository, autoanchor)
-LEAST_LOG_SIDE = np.float32(np.log(MIN_SIDE_PX))
+MIN_LOG_SIDE = np.float32(np.log(MIN_SIDE_PX))
 GRID_STEP = 0.045  # in ln(side): boxes closer than this are scored as one weighted point
 GRID_FROM = 4096  # boxes; fewer are cheap enough to score one by one
 STARTS = 12  # restarts: refinement ends in one of many local optima; the best is kept
 GROWTH = 1.5  # factor on the mutation spread at each success
-LEAST_SPREAD = 0.003  # in ln(side)
+MIN_SPREAD = 0.003  # in ln(side)
 KMEANS_SAMPLE = 4000  # boxes sampled for each start, plenty for its centres
 BLOCK = 8192  # boxes scored at a time, to stay within the CPU cache
 
@@ -161,7 +161,7 @@ def refine(
     distances = _distances(points, anchors)
     best, spread = _fitness(distances, weights, limit), settings.mutation_sigma
     for changed, direction in zip(*_mutations(len(anchors), settings, rng), strict=True):
-        candidates = np.maximum(anchors[changed] + np.float32(spread) * direction[changed], LEAST_LOG_SIDE)
+        candidates = np.maximum(anchors[changed] + np.float32(spread) * direction[changed], MIN_LOG_SIDE)
         before, distances[changed] = distances[changed], _distances(points, candidates)
         fitness = _fitness(distances, weights, limit)
         if fitness > best:
@@ -170,7 +170,7 @@ def refine(
         else:
             distances[changed] = before
             spread *= GROWTH**-0.25
-            if spread < LEAST_SPREAD:  # nothing more to gain nearby: widen the search again
+            if spread < MIN_SPREAD:  # nothing more to gain nearby: widen the search again
                 spread = settings.mutation_sigma
     start, found = np.asarray(anchors_wh, np.float64), np.exp(anchors.astype(np.float64))
     return max(start, found, key=lambda sides: quality(boxes_wh, sides, anchor_t).fitness)

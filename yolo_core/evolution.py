@@ -14,7 +14,7 @@ from yolo_core.hyperparameters import RANGES, Range
 
 FACTOR_CLIP = (0.3, 3.0)  # smallest and largest factor of one mutation
 TRIES = 1000  # draws before giving up on a change, as where every range is a single value
-LEAST_WEIGHT = 1e-6  # so that the worst of the candidate parents can be drawn too
+MIN_WEIGHT = 1e-6  # so that the worst of the candidate parents can be drawn too
 
 EVOLVING: dict[str, Range] = {name: allowed for name, allowed in RANGES.items() if allowed.evolves}
 
@@ -102,7 +102,7 @@ def child(
 def choose_parent(population: Sequence[Individual], rng: np.random.Generator, *, parents: int) -> Individual:
     """One of the `parents` fittest, drawn with a weight of its lead over the worst of them."""
     best = sorted(population, key=lambda one: (-one.fitness, one.trial))[:parents]
-    weights = np.array([one.fitness - best[-1].fitness + LEAST_WEIGHT for one in best])
+    weights = np.array([one.fitness - best[-1].fitness + MIN_WEIGHT for one in best])
     return best[int(rng.choice(len(best), p=weights / weights.sum()))]
 
 

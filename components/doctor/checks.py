@@ -10,7 +10,7 @@ class Finding:
     """The outcome of one check."""
 
     ok: bool
-    says: str
+    message: str
     """What was found, as part of a line."""
     fix: str = ""
     """What to do if it is not `ok`."""
@@ -25,7 +25,7 @@ def run(checks: Sequence[Check]) -> bool:
     with ThreadPoolExecutor() as pool:  # the slow ones import packages or wait for processes
         for name, finding in zip((name for name, _ in checks), pool.map(lambda c: _guarded(c[1]), checks), strict=True):
             mark = "ok  " if finding.ok else "FAIL"
-            print(f"{mark} {name}: {finding.says}" + ("" if finding.ok else f"; {finding.fix}"), flush=True)
+            print(f"{mark} {name}: {finding.message}" + ("" if finding.ok else f"; {finding.fix}"), flush=True)
             passed &= finding.ok
     return passed
 

@@ -14,16 +14,16 @@ from components.doctor.checks import Check, Finding
 from components.training.ray_cluster import REMEDY, check_address
 from yolo_core.errors import UserError
 
-LEAST_DISK_GB = 5.0
-LEAST_SHARED_MEMORY_GB = 1.0
+MIN_DISK_GB = 5.0
+MIN_SHARED_MEMORY_GB = 1.0
 
 
 def of_machine(params_file: Path) -> Iterator[Check]:
     """The checks of this machine."""
     yield "parameters", lambda: check_params(params_file)
     yield "torch", check_torch
-    yield "shared memory", lambda: check_space(Path("/dev/shm"), LEAST_SHARED_MEMORY_GB, "docker run --shm-size=2g")
-    yield "disk", lambda: check_space(Path.cwd(), LEAST_DISK_GB, "free some space or work in another folder")
+    yield "shared memory", lambda: check_space(Path("/dev/shm"), MIN_SHARED_MEMORY_GB, "docker run --shm-size=2g")
+    yield "disk", lambda: check_space(Path.cwd(), MIN_DISK_GB, "free some space or work in another folder")
     yield "ray", check_ray
     yield "mlflow", check_mlflow
     yield "dvc remote", check_dvc_remote

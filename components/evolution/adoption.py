@@ -7,7 +7,7 @@ equally well, all C(2n, n) ways in which the n trainings of the winner may rank 
 
     chance(won) = ways with at least `won` pairs won / C(2n, n)        (Mann and Whitney, 1947)
 
-The winner is adopted if this is at most `CHANCE`, and if the means differ by at least `LEAST_GAIN`. With n = 3 it must
+The winner is adopted if this is at most `CHANCE`, and if the means differ by at least `MIN_GAIN`. With n = 3 it must
 win all 9 pairs, that is, lie beyond the starting point's spread: 1 way of C(6, 3) = 20, a chance of 0.05. Two seeds
 cannot tell: 1 way of C(4, 2) = 6.
 
@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from functools import cache
 
 CHANCE = 0.05  # of adopting values that train no better than the starting point's
-LEAST_GAIN = 0.005  # of fitness over the starting point; a smaller one is not worth a change
-LEAST_SEEDS = 2  # before a winner is rejected, so that the starting point has a spread
+MIN_GAIN = 0.005  # of fitness over the starting point; a smaller one is not worth a change
+MIN_SEEDS = 2  # before a winner is rejected, so that the starting point has a spread
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def compare(winner: Sequence[float], start: Sequence[float], seeds: int) -> Gain
     It is decided by the first seeds after which the rest cannot change a rejection; later ones do not count, so that
     the result does not depend on which of several concurrent trainings ended first.
     """
-    for done in range(LEAST_SEEDS, min(len(winner), len(start)) + 1):
+    for done in range(MIN_SEEDS, min(len(winner), len(start)) + 1):
         found = _gain(list(winner[:done]), list(start[:done]), seeds)
         if done == seeds or not found.holds:
             return found
@@ -60,12 +60,12 @@ def _gain(winner: list[float], start: list[float], seeds: int) -> Gain:
     difference = statistics.fmean(winner) - statistics.fmean(start)
     open_pairs = seeds**2 - len(winner) ** 2
     won = sum(one > other for one in winner for other in start) + open_pairs
-    enough = difference >= LEAST_GAIN or open_pairs > 0
+    enough = difference >= MIN_GAIN or open_pairs > 0
     return Gain(winner, start, difference, statistics.stdev(start), enough and chance(won, seeds) <= CHANCE)
 
 
 def chance(won: int, seeds: int) -> float:
-    """That values which train equally well win at least `won` of the `seeds` * `seeds` pairs."""
+    """Probability that two equally good settings win at least `won` of the `seeds` * `seeds` pairs."""
     ways = _ways(seeds)
     return sum(ways[won:]) / sum(ways)
 

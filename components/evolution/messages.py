@@ -3,7 +3,7 @@
 import statistics
 import sys
 
-from components.evolution.adoption import LEAST_GAIN, Gain
+from components.evolution.adoption import MIN_GAIN, Gain
 from components.evolution.ledger import Confirmation, Record
 
 KEPT = "the starting point's hyperparameters are kept"
@@ -32,7 +32,7 @@ def decision(best: Record | None, start: float | None, gained: Gain | None) -> s
     if start is None:
         return f"the starting point was not trained; {KEPT}"
     if best is None:
-        return f"no trial beat the starting point's {start:.4f} by {LEAST_GAIN:g}; {KEPT}"
+        return f"no trial beat the starting point's {start:.4f} by {MIN_GAIN:g}; {KEPT}"
     first = f"trial {best.trial} scored {best.fitness:.4f}, the starting point {start:.4f}"
     if gained is None:
         return f"{first}; its checks with other seeds did not finish; {KEPT}"

@@ -8,7 +8,7 @@ from components import yaml_text
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """The main figures and the decision; without what the file lacks, as one written by hand does."""
+    """The main figures and the decision; those missing from the file (e.g. a handwritten one) are omitted."""
 
     figures: dict[str, float]
     decision: str | None

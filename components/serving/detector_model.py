@@ -30,8 +30,8 @@ from yolo_core.evaluate.tta import Plain
 from yolo_core.models.fuse import fuse
 from yolo_core.models.weights import load_detector
 
-# Of versions that were registered without the settings they were evaluated with.
-DEFAULTS = asdict(Suppression(conf=0.25, iou=0.65, max_detections=300))
+# For versions registered before the settings of their evaluation were recorded; its keys are those `params` may have.
+LEGACY_SUPPRESSION = asdict(Suppression(conf=0.25, iou=0.65, max_detections=300))
 ACCEPTED = "give an encoded image as bytes or base64 text, or RGB pixels (H, W, 3) from 0 to 255; one or a list of them"
 
 
@@ -45,7 +45,7 @@ class DetectorModel(PythonModel):
         loaded = load_detector(context.artifacts["weights"])
         self.classes, self.size, self.stride = loaded.classes, loaded.size, loaded.model.input_stride
         self.predictor = Plain(fuse(loaded.model).to(self.device))
-        self.defaults = {**DEFAULTS, **(context.model_config or {})}
+        self.defaults = {**LEGACY_SUPPRESSION, **(context.model_config or {})}
 
     def predict(
         self, context: PythonModelContext | None, model_input, params: dict[str, Any] | None = None
@@ -85,9 +85,9 @@ class DetectorModel(PythonModel):
 
 def suppression_of(given: dict[str, Any]) -> Suppression:
     """The settings as numbers in their ranges."""
-    if unknown := given.keys() - DEFAULTS.keys():
+    if unknown := given.keys() - LEGACY_SUPPRESSION.keys():
         raise MlflowException.invalid_parameter_value(
-            f"unknown params: {', '.join(sorted(unknown))}; give {', '.join(DEFAULTS)}"
+            f"unknown params: {', '.join(sorted(unknown))}; give {', '.join(LEGACY_SUPPRESSION)}"
         )
     for name in ("conf", "iou"):
         value = given[name]

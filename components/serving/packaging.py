@@ -25,9 +25,9 @@ def log_model(run_id: str, weights: Path, example: Path, suppression: Mapping[st
     """
     import mlflow
 
-    from components.serving.detector_model import DEFAULTS
+    from components.serving.detector_model import LEGACY_SUPPRESSION
 
-    suppression = suppression or DEFAULTS
+    suppression = suppression or LEGACY_SUPPRESSION
 
     with mlflow.start_run(run_id=run_id, log_system_metrics=False):
         logged = mlflow.pyfunc.log_model(

@@ -27,7 +27,7 @@ def run(
     """Search within the budget; write hyp.yaml, ledger.jsonl and fitness.png to `out`.
 
     anchors: folder of the `anchors` stage. hyp.yaml holds the evolved values of the best trial, or none if no trial
-    beat the starting point (the model's recipe with the overrides of train.hyp) by `LEAST_GAIN`, or if the gain was
+    beat the starting point (the model's recipe with the overrides of train.hyp) by `MIN_GAIN`, or if the gain was
     within the spread of the starting point (`components.evolution.adoption`).
     Raises UserError for missing inputs, a damaged ledger, and a machine without the requested resources.
     """

@@ -18,7 +18,7 @@ from yolo_core.models.roofline import Roofline
 from yolo_core.models.zoo import build_model, get_spec
 
 GIB = 2**30
-LEAST_SIZE = 0.5  # smallest input size of a tier, as a fraction of its first native size
+MIN_SIZE = 0.5  # smallest input size of a tier, as a fraction of its first native size
 DEPTHS = (0.33, 0.5, 0.67, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 WIDTHS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.5)
 COMPACT = ((0.75, 0.67), (0.5, 0.33), (0.25, 0.33))  # (width, depth), tried in order if no published graph fits
@@ -324,13 +324,13 @@ class _Planner:
 def _rungs(tier: Tier) -> Iterator[tuple[str, list[int]]]:
     """The cheapest graph of each rung, with its sizes: from just above the previous rung's up to its native size.
 
-    Those of the first rung start at `LEAST_SIZE` of its native size.
+    Those of the first rung start at `MIN_SIZE` of its native size.
     """
     above = 0
     for rung in tier:
         spec = get_spec(rung[0])
         stride = spec.input_stride
-        least = above + 1 if above else LEAST_SIZE * spec.native_size
+        least = above + 1 if above else MIN_SIZE * spec.native_size
         yield rung[0], [size for size in range(stride, spec.native_size + 1, stride) if size >= least]
         above = spec.native_size
 

@@ -7,7 +7,7 @@ from yolo_core.errors import BadArgument
 from yolo_core.models.detector import Detector
 from yolo_core.models.scaled_yolov4 import ScaledYoloV4
 
-LEAST_LEVELS = 3  # P3, P4 and P5 are always kept
+MIN_LEVELS = 3  # P3, P4 and P5 are always kept
 
 
 def drop_levels(model: Detector, count: int) -> Detector:
@@ -20,8 +20,8 @@ def drop_levels(model: Detector, count: int) -> Detector:
     if count == 0:
         return model
     body = model.body
-    if kept < LEAST_LEVELS or not isinstance(body, ScaledYoloV4):
-        most = max(0, len(model.strides) - LEAST_LEVELS) if isinstance(body, ScaledYoloV4) else 0
+    if kept < MIN_LEVELS or not isinstance(body, ScaledYoloV4):
+        most = max(0, len(model.strides) - MIN_LEVELS) if isinstance(body, ScaledYoloV4) else 0
         raise BadArgument("count", f"= {count}: at most {most} levels of {model.spec.name} can be dropped")
     smaller = copy.deepcopy(model)
     spec = model.spec

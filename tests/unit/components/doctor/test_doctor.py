@@ -20,7 +20,7 @@ def test_an_unknown_model_is_found(tmp_path: Path):
     wrong.write_text((ROOT / "params.yaml").read_text().replace("models: [yolov4-tiny]", "models: [yolov4-tinny]"))
     finding = doctor.check_params(wrong)
     assert not finding.ok
-    assert "yolov4-tinny" in finding.says
+    assert "yolov4-tinny" in finding.message
 
 
 def test_space_is_compared_with_what_is_needed(tmp_path: Path):

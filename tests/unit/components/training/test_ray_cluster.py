@@ -50,7 +50,7 @@ def test_doctor_says_the_same(dead_port: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{dead_port}")
     finding = check_ray()
     assert not finding.ok
-    assert f"{finding.says}; {finding.fix}" == (
+    assert f"{finding.message}; {finding.fix}" == (
         f"cluster at 127.0.0.1:{dead_port}; start it (`ray start --head`) or unset RAY_ADDRESS"
     )
 
