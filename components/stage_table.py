@@ -123,7 +123,7 @@ STAGES = (
         name="evolve",
         summary="Evolve the hyperparameters with Ray Tune",
         details="A genetic search that the same command resumes from its ledger after a kill. Its winner is trained "
-        "again with other seeds and is adopted only beyond the spread of the starting point.",
+        "again with other seeds and adopted only if its gain exceeds seed-to-seed variation.",
         title="Evolution",
         load=_evolve,
         inputs={"data": DATASET, "anchors": Input("anchors", "Folder made by `anchors`.")},
@@ -259,7 +259,7 @@ STAGES = (
     Stage(
         name="benchmark",
         summary="Measure latency and throughput in each runtime",
-        details="Percentiles of pre-processing, inference and post-processing, apart and together; each one's AP.",
+        details="Latency percentiles for pre-processing, inference, post-processing and the total; AP per runtime.",
         title="Speed of {model}",
         load=_benchmark,
         inputs={"data": DATASET, "weights": WEIGHTS, "export": Input("export", "Results of `export`.")},
@@ -275,7 +275,7 @@ STAGES = (
     Stage(
         name="register",
         summary="Record the results in MLflow, register the model",
-        details="One MLflow run tree with everything, and a model version that takes images and returns boxes.",
+        details="Logs everything as one MLflow run tree, and a model version that takes images and returns boxes.",
         title="Registration of {model}",
         load=_register,
         inputs={
@@ -312,7 +312,7 @@ STAGES = (
     Stage(
         name="compare",
         summary="Compare all models on speed and AP",
-        details="A table and a plot, with each decision and the models that no other one beats.",
+        details="A table and a plot, with each decision and the Pareto-optimal models.",
         title="Models",
         load=_compare,
         inputs={

@@ -39,8 +39,8 @@ app = typer.Typer(
 )
 
 Option = typer.Option
-Follow = Annotated[bool, Option("--follow/--no-follow", help="Stay and show the run until it ends.")]
-Hours = Annotated[float, Option(min=0, help="How long to stay at most.")]
+Follow = Annotated[bool, Option("--follow/--no-follow", help="Follow the run until it ends.")]
+Hours = Annotated[float, Option(min=0, help="Stop following after this many hours.")]
 Experiment = Annotated[
     str, Option(envvar="KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", help="Experiment that the runs belong to.")
 ]

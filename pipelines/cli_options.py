@@ -110,7 +110,7 @@ class Given:
     )
     mlflow_uri: Annotated[str, Option(help="MLflow server, as the cluster reaches it.")] = ""
     account: Annotated[str, Option(help="Service account of the run.")] = ""
-    force: Annotated[bool, Option("--force", help="Train from scratch, even if nothing has changed.")] = False
+    force: Annotated[bool, Option("--force", help="Train every model from scratch, even if nothing changed.")] = False
 
     def parameters(self) -> dict[str, Any]:
         """The run's parameters: the parameter file as text and its overrides, checked before they are sent."""

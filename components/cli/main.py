@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def prepare_process() -> None:
-    """What holds for all commands: usage statistics are off, and docstrings are there, without which Ray fails."""
+    """Process-wide setup: disable telemetry, and require docstrings, without which Ray fails."""
     telemetry.turn_off()
     if sys.flags.optimize > 1:
         print("error: PYTHONOPTIMIZE=2 removes docstrings, which Ray needs; unset it, or use 1", file=sys.stderr)

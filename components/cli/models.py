@@ -31,13 +31,13 @@ def models(*, classes: Annotated[int, Option(min=1, help="Number of classes.")] 
 )
 def plan(
     *,
-    latency_ms: Annotated[float, Option(help="Limit of inference at batch 1, milliseconds.")],
+    latency_ms: Annotated[float, Option(help="Maximum latency at batch 1, in ms.")],
     device: Annotated[str, Option(help="Device to plan for, such as V100; auto is this machine's GPU.")] = "auto",
-    benchmark: Annotated[list[Path], Option(metavar="FILE", help="Record to predict from; repeatable.")] = [],
-    params: Annotated[float | None, Option(help="Limit of the parameters, millions.")] = None,
-    memory: Annotated[float | None, Option(help="Limit of inference memory at batch 1, GiB.")] = None,
-    train_memory: Annotated[float | None, Option(help="Limit of training memory on one device, GiB.")] = None,
-    train_batch: Annotated[int, Option(min=1, help="Images a device trains at once.")] = 1,
+    benchmark: Annotated[list[Path], Option(metavar="FILE", help="Benchmark record to predict from; repeatable.")] = [],
+    params: Annotated[float | None, Option(help="Maximum number of parameters, in millions.")] = None,
+    memory: Annotated[float | None, Option(help="Maximum inference memory at batch 1, in GiB.")] = None,
+    train_memory: Annotated[float | None, Option(help="Maximum training memory per device, in GiB.")] = None,
+    train_batch: Annotated[int, Option(min=1, help="Training batch per device.")] = 1,
     classes: Annotated[int, Option(min=1, help="Number of classes.")] = 80,
     family: Annotated[str, Option(help="yolov4 or yolov7.")] = "yolov4",
 ) -> None:

@@ -69,7 +69,7 @@ def _check_out(stage: Stage, given: dict[str, Any]) -> None:
     changing = [own.name for own in stage.options if own.own_result]
     if "out" not in given and any(given.get(name) for name in changing):
         named = " and ".join(f"--{dashed(name)}" for name in changing)
-        raise UserError(f"{named}: give --out as well; the results of the whole model keep their place")
+        raise UserError(f"{named}: give --out as well, so that the unmodified model's results are not overwritten")
 
 
 def _run(stage: Stage, settings: Any, arguments: dict[str, Any]) -> None:

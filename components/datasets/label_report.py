@@ -11,9 +11,9 @@ from components.datasets.manifest import SplitCounts
 NEARLY_ALL = 0.9
 GROUPS_SHOWN = 3
 OFTEN_CROWD = 0.25  # more than in any dataset that means it: VOC has a fifth of difficult objects, COCO 1 %
-CROWDS = "; is iscrowd (in VOC difficult) meant? CVAT sets it for every mask"
-AS_SEEN = "; their labels record no size, so boxes are taken as drawn on the picture as viewers show it"
-AS_STORED = "; their recorded size is that before it, so boxes are taken as drawn on the picture as stored"
+CROWDS = "; did you mean to set iscrowd (VOC: difficult)? CVAT sets it for every mask"
+AS_SEEN = "; their labels record no size, so boxes are read in the rotated image, as viewers show it"
+AS_STORED = "; the recorded size ignores EXIF rotation, so boxes are read in the unrotated image"
 # Corners read as x y width height: boxes that start further left and above than their width and height, of which
 # those right of or below the middle leave the image. True of hardly any dataset that is read correctly.
 LIKE_CORNERS, AND_CLIPPED = 0.99, 0.25

@@ -75,7 +75,7 @@ class SplitCounts(TypedDict):
     narrow_images: int
     """16-bit images that are almost of one shade in 8 bits."""
     unrotated_images: int
-    """Images with an EXIF rotation that are left as stored, because their recorded size is that before it."""
+    """Images with an EXIF rotation that are left unrotated, because their recorded size ignores it."""
     turned_images: int
     """Images turned by their EXIF rotation whose labels record no size."""
     boxes: int

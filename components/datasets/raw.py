@@ -45,7 +45,7 @@ class Quarantined:
     """How a person finds it: a file name, an annotation id or file:line."""
     reason: str
     missing_from: object = None
-    """Of a box: the id of the image that is now without it; None if unknown, or if the box is there once already."""
+    """Id of the image that lost this box; None if unknown or if the box was a duplicate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def divide(
         left_out = f" (not read: {', '.join(raw.reading.left_out)})" if raw.reading and raw.reading.left_out else ""
         found = f"{len(raw.splits['train'].images)} images of one split{left_out}"
         tests = [name for name in (raw.reading.left_out if raw.reading else []) if role(name) == "test"]
-        instead = f"; {tests[0]} is not taken for one: to validate on it, call it val" if tests else ""
+        instead = f"; {tests[0]} is not used for validation; rename it to val to use it" if tests else ""
         raise UserError(
             f"{params.location}: no validation split, only {found}; "
             f"add one (val or valid{instead}), or set prepare.val_fraction=0.1 to split off a tenth of the images"
@@ -60,7 +60,10 @@ def divide(
     root = raw.reading.root if raw.reading else Path()
     groups = _groups(train.images, _digests(train.images, index, progress), root, params.group_pattern)
     if not groups:
-        raise UserError(f"{params.location}: no image can be read, the first is {_first(train)}; were they exported?")
+        raise UserError(
+            f"{params.location}: no image can be read, the first is {_first(train)}; "
+            "were the images included in the export?"
+        )
     chosen = choose({key: len(members) for key, members in groups.items()}, params.val_fraction)
     val = {image.id for key in chosen for image in groups[key]}
     splits = {"train": _part(train, val, inside=False), "val": _part(train, val, inside=True)}

@@ -100,7 +100,7 @@ class GraphCheck:
     def detections(
         self, reference: Predictor, session: "InferenceSession", label: str, suppression: Suppression
     ) -> NmsDifference:
-        """What a graph that contains this NMS returns, and PyTorch followed by ours."""
+        """Compare the exported graph, which contains this NMS, with PyTorch plus our NMS."""
         wanted, got, most = [], [], 0
         for part, images in self._batches(label, "cpu"):
             wanted += self._results(part, nms(reference(images), suppression))

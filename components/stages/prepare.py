@@ -121,7 +121,7 @@ def _report_reading(params: Params, raw: RawDataset, division: Division | None) 
 
 
 def _report_labels(document: manifest.Manifest, sought: dict[str, str], digests: Mapping[str, Collection[str]]) -> None:
-    """Say how many images and boxes of each kind there are, and warn of what is hardly meant.
+    """Say how many images and boxes of each kind there are, and warn about likely mistakes.
 
     By split: sought, where labels were looked for; digests, those of the images.
     """
@@ -131,7 +131,6 @@ def _report_labels(document: manifest.Manifest, sought: dict[str, str], digests:
         label_report.alike(category["name"] for category in document["categories"]),
         label_report.on_both_sides(digests["train"], digests["val"]),
     ]
-    lines = [label_report.counts(name, found) for name, found in splits.items()]
     lines = [label_report.counts(name, found) for name, found in splits.items()]
     for line in [*lines, *(f"warning: {line}" for line in warnings if line)]:
         print(f"prepare: {line}", file=sys.stderr, flush=True)

@@ -75,7 +75,7 @@ def _judge(
 
 
 def _settled(judgement: Judgement, force: bool) -> Decision | None:
-    """The decision if none is left to make: it was made with these thresholds, or the version is the champion.
+    """The existing decision, if still valid: made with these thresholds, or the version is the champion already.
 
     Raises UserError if it was a comparison that could not be repeated, because the run of the champion was purged.
     """

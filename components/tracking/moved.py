@@ -49,7 +49,7 @@ def follow(database: Path) -> None:
             ) from None
         raise TryAgain(f"{database}: cannot be changed after it was moved ({error}); run the same command") from None
     for former, here in moves.items():
-        log.warning("%s: its artifacts were in %s; they are those in %s now", database, _path(former), here)
+        log.warning("%s: artifacts moved from %s; their paths now point to %s", database, _path(former), here)
 
 
 def is_same_database(recorded: str, now: str) -> bool:

@@ -37,7 +37,7 @@ class Run:
     work: Path | None
     """Folder of the checkpoints; None for none."""
     alive: Callable[[], None]
-    """To call at every sign of life; see `yolo_core.train.stall`."""
+    """Heartbeat callback; see `yolo_core.train.stall`."""
     schedule: Schedule
     learner: Learner
     transfer: Transfer | None

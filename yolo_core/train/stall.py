@@ -11,7 +11,7 @@ STANDARD_ERROR = 2
 
 @contextmanager
 def watched(limit_s: float | None) -> Iterator[Callable[[], None]]:
-    """Yield a function to call at every sign of life.
+    """Yield a heartbeat callback.
 
     After `limit_s` seconds without one the stacks of all threads go to standard error and the process ends with exit
     code 1; None for no limit. The watchdog does not need the GIL: it also catches native code that hangs.

@@ -49,7 +49,7 @@ def _predicted(run: Run) -> Detections | None:
             stride=run.learner.model.input_stride,
             device=run.learner.device,
             share=(distributed.rank(), distributed.world()),
-            progress=_signs_of_life(run.alive),
+            progress=_heartbeat(run.alive),
             should_stop=run.callbacks.should_stop,
             batch=settings.batch,
             suppression=settings.suppression,
@@ -58,8 +58,8 @@ def _predicted(run: Run) -> Detections | None:
         return None
 
 
-def _signs_of_life(alive: Callable[[], None]) -> Progress:
-    """A progress report of nothing but a sign of life per item."""
+def _heartbeat(alive: Callable[[], None]) -> Progress:
+    """A progress report that only sends a heartbeat per item."""
 
     def report(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         for item in items:

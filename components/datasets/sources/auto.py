@@ -18,7 +18,7 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """As the source resolves it that reads the layout."""
+    """Delegate to the source that reads this layout."""
     location = _location(params)
     if location.is_file():
         return yolo_dir.resolve(params)

@@ -17,7 +17,7 @@ def box_around(segmentation: object) -> list[float] | None:
 
 
 def _around_polygons(polygons: list[object]) -> list[float] | None:
-    """Of lists x1 y1 x2 y2 ..., or of one such list alone."""
+    """Bounding box of polygons: lists x1 y1 x2 y2 ..., or one such list alone."""
     if polygons and all(map(is_number, polygons)):
         polygons = [polygons]
     xs: list[float] = []
@@ -31,7 +31,7 @@ def _around_polygons(polygons: list[object]) -> list[float] | None:
 
 
 def _around_mask(counts: object, size: object) -> list[float] | None:
-    """Of runs of pixels, down the columns, first outside the mask, then in it, and so on."""
+    """Bounding box of a COCO RLE mask: column-major runs, alternating background and foreground."""
     if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int and 0 < n < MAX_SIDE for n in size):
         return None
     if isinstance(counts, str):

@@ -77,7 +77,7 @@ def test_nothing_but_crowds(source, tmp_path, capsys):
     _, lines = said(source, tmp_path, capsys)
     assert lines[2:] == [
         "prepare: warning: crowd boxes, which are not trained on: 4 of 4 in train; "
-        "is iscrowd (in VOC difficult) meant? CVAT sets it for every mask",
+        "did you mean to set iscrowd (VOC: difficult)? CVAT sets it for every mask",
     ]
 
 
@@ -86,7 +86,7 @@ def test_many_crowds_are_as_cvat_exports_masks(source, tmp_path, capsys):
     _, lines = said(source, tmp_path, capsys)
     assert lines[2:] == [
         "prepare: warning: crowd boxes, which are not trained on: 2 of 4 in train; "
-        "is iscrowd (in VOC difficult) meant? CVAT sets it for every mask",
+        "did you mean to set iscrowd (VOC: difficult)? CVAT sets it for every mask",
     ]
 
 
@@ -135,8 +135,8 @@ def test_one_image_that_is_left_unrotated(source, tmp_path, capsys):
     source.put("1.jpg", encoded(pixels(), exif=turned))
     _, lines = said(source, tmp_path, capsys)
     assert lines[2:] == [
-        "prepare: warning: images left without their EXIF rotation: 1 of 4 in train; their recorded size is that "
-        "before it, so boxes are taken as drawn on the picture as stored"
+        "prepare: warning: images left without their EXIF rotation: 1 of 4 in train; the recorded size "
+        "ignores EXIF rotation, so boxes are read in the unrotated image"
     ]
 
 
@@ -154,7 +154,7 @@ def test_turned_images_whose_labels_record_no_size(tmp_path, capsys):
     prepare.run(parameters(*options), out=tmp_path / "out")
     assert capsys.readouterr().err.splitlines()[-1] == (
         "prepare: warning: images turned by their EXIF rotation: 1 of 2 in train, 1 of 2 in val; their labels record "
-        "no size, so boxes are taken as drawn on the picture as viewers show it"
+        "no size, so boxes are read in the rotated image, as viewers show it"
     )
 
 

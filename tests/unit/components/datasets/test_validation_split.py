@@ -106,7 +106,9 @@ def test_a_test_subset_is_not_taken_for_validation_and_the_line_says_what_to_do(
     annotations = source / "annotations/instances_default.json"
     shutil.copy(annotations, source / "annotations/instances_test.json")
     annotations.rename(source / "annotations/instances_train.json")
-    expected = "(not read: test); add one (val or valid; test is not taken for one: to validate on it, call it val), or"
+    expected = (
+        "(not read: test); add one (val or valid; test is not used for validation; rename it to val to use it), or"
+    )
     with pytest.raises(UserError, match=re.escape(expected)):
         prepared(source, tmp_path / "out")
 

@@ -267,7 +267,7 @@ def test_labels_exported_without_images_are_refused_with_the_first_that_is_missi
     for path in tmp_path.rglob("*.jpg"):
         path.unlink()
     options = parameters("prepare.source=auto", f"prepare.location={tmp_path}", "prepare.val_fraction=0.5")
-    with pytest.raises(UserError, match=r"no image can be read, the first is .*a\.jpg; were they exported\?"):
+    with pytest.raises(UserError, match=r"no image can be read, .*a\.jpg; were the images included in the export\?"):
         prepare.run(options, out=tmp_path / "out")
 
 
