@@ -2,15 +2,36 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
-from components.datasets.raw import RawDataset
+from components.datasets.raw import RawDataset, Resolved
 from components.datasets.sources import coco_dir, coco_layout, voc_dir, yolo_dir
+from components.params import Params
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
 
+
+class Layout(Protocol):
+    """The functions of a layout's module, which is also the source that its key in `KINDS` names.
+
+    It has a constant `LOOKED_FOR` too: the files it recognises, for the error about an unknown layout.
+    """
+
+    def is_layout(self, root: Path) -> bool:
+        """Whether the folder has this layout; every layout is asked, so it should be quick."""
+        ...
+
+    def read(self, root: Path, progress: Progress, /) -> RawDataset:
+        """Read it. Raises UserError naming what was not found, and where."""
+        ...
+
+    def resolve(self, params: Params) -> Resolved:
+        """As in every source; `prepare.location` is the folder."""
+        ...
+
+
 # The first one that fits is read: annotations with sizes in pixels say more than rows of numbers.
-KINDS: dict[str, ModuleType] = {"coco-dir": coco_dir, "yolo-dir": yolo_dir, "voc-dir": voc_dir}
+KINDS: dict[str, Layout] = {"coco-dir": coco_dir, "yolo-dir": yolo_dir, "voc-dir": voc_dir}
 LOOKED_FOR = f"{coco_layout.LOOKED_FOR}; {yolo_dir.LOOKED_FOR}; {voc_dir.LOOKED_FOR}"
 DEEPEST = 3  # folders that archives are wrapped in
 
