@@ -33,7 +33,7 @@ class Contender:
     """Folders put before the child's import path, such as a peer's checkout."""
 
     threads: int = 1
-    """Of torch and OpenMP."""
+    """Number of threads of torch and OpenMP."""
 
     env: dict[str, str] = field(default_factory=dict)
     """Further environment variables of the child."""

@@ -51,7 +51,7 @@ def dvc_yaml(stages: Iterable[Stage] = STAGES, root: Path = ROOT) -> str:
 
 
 def _added_deps(path: Path) -> Callable[[str], list[str]]:
-    """By stage, the dependencies in a `dvc.yaml` that are neither code nor results: the user's own data."""
+    """Dependencies of each stage in a `dvc.yaml` that are neither code nor results: the user's own data."""
     stages = yaml_text.parse(path.read_text(encoding="utf-8"), str(path))["stages"] if path.exists() else {}
     ours = ("components", "yolo_core", str(DATA), str(OUTPUTS))
     return lambda name: [dep for dep in stages.get(name, {}).get("deps", []) if not str(dep).startswith(ours)]

@@ -26,7 +26,7 @@ class Individual:
     trial: int
     """Its number."""
     values: Mapping[str, float]
-    """By hyperparameter name."""
+    """Values by hyperparameter name."""
     fitness: float
     failed: bool = False
     """Whether it has no children, because it failed or was stopped early."""
@@ -39,7 +39,7 @@ class Mutation:
     parents: int = 5
     """A parent is drawn among this many of the fittest."""
     probability: float = 0.9
-    """That a value mutates."""
+    """Probability that a value mutates."""
     sigma: float = 0.2
     """Standard deviation of the factor it is multiplied by."""
 

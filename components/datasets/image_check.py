@@ -62,7 +62,7 @@ class CheckedImage:
     scale: tuple[float, float]
     """Factors (x, y) from recorded to actual pixels."""
     conversions: tuple[str, ...]
-    """What was changed."""
+    """Conversions applied to the image."""
 
 
 def check_image(data: bytes, recorded_px: tuple[float, float] | None = None) -> CheckedImage:

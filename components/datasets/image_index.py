@@ -39,7 +39,7 @@ class Written:
     scale: tuple[float, float]
     """Factors (x, y) from recorded to actual pixels."""
     conversions: tuple[str, ...]
-    """What was changed."""
+    """Conversions applied to the image."""
 
 
 @dataclass(frozen=True, slots=True)

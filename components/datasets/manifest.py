@@ -60,9 +60,9 @@ class BoxSizes(TypedDict):
     """Boxes by size."""
 
     coco: dict[str, int]
-    """By COCO's ranges of area: small, medium, large."""
+    """Boxes by COCO's area range: small, medium, large."""
     width_px: dict[str, int]
-    """By powers of two: "32" counts widths of 32 to below 64."""
+    """Box widths by powers of two: "32" counts 32 to below 64 px."""
     height_px: dict[str, int]
 
 
@@ -79,7 +79,7 @@ class SplitCounts(TypedDict):
     turned_images: int
     """Images turned by their EXIF rotation whose labels record no size."""
     boxes: int
-    """With crowd boxes."""
+    """Number of boxes, including crowd boxes."""
     crowd_boxes: int
     """Not trained on."""
     clipped_boxes: int

@@ -11,7 +11,7 @@ class Category(TypedDict):
     """A COCO category; other fields of the source are kept."""
 
     id: int
-    """As in the source."""
+    """Id in the source."""
     name: str
     supercategory: NotRequired[str]
 
@@ -53,7 +53,7 @@ class RawImage:
     """An image file of a source."""
 
     id: int
-    """As in the source."""
+    """Id in the source."""
     name: str
     """File name in the prepared folder, without a folder."""
     path: Path
@@ -113,7 +113,7 @@ class RawDataset:
 
     categories: list[Category]
     splits: dict[str, RawSplit]
-    """By name: "train", and "val" unless the source has no validation split."""
+    """The splits by name: "train", and "val" unless the source has no validation split."""
     info: dict[str, object] = field(default_factory=dict)
     """COCO's `info`: where the dataset comes from."""
     licenses: list[object] = field(default_factory=list)

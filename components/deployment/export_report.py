@@ -47,10 +47,10 @@ class ExportReport(TypedDict):
     """H = W of the input, px."""
 
     strides: list[int]
-    """Of the detection levels in the graph, px."""
+    """Strides of the detection levels in the graph, px."""
 
     opset: int
-    """Of model.onnx."""
+    """ONNX opset of model.onnx."""
 
     images: int
     """Validation images that were checked on."""
@@ -71,13 +71,13 @@ class ExportReport(TypedDict):
     """model_nms.onnx against PyTorch."""
 
     openvino: dict[Precision, RuntimeRow]
-    """By precision."""
+    """OpenVINO graphs by precision."""
 
     tensorrt: dict[str, Mapping[str, object]]
-    """By precision; like the rows of OpenVINO, and the device and versions an engine was built with."""
+    """TensorRT engines by precision: OpenVINO's fields, and the device and versions an engine was built with."""
 
     versions: dict[str, str]
-    """Of Python and the packages that made the files."""
+    """Versions of Python and the packages that made the files."""
 
     bytes: NotRequired[dict[str, int]]
     """Size of each file by name."""

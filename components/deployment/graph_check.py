@@ -30,10 +30,10 @@ class ApDifference(TypedDict):
     """AP of a graph and of PyTorch on the same images, 0..1; None where there is no ground truth."""
 
     ap_pytorch: float | None
-    """Of PyTorch."""
+    """AP of PyTorch (0..1)."""
 
     ap: float | None
-    """Of the graph."""
+    """AP of the graph (0..1)."""
 
     ap_difference: float | None
     """Distance of the two."""
@@ -43,10 +43,10 @@ class PredictionDifference(ApDifference):
     """The largest differences of a graph's predictions to PyTorch's."""
 
     box_error_px: float
-    """Of cx, cy, w and h."""
+    """Largest difference of cx, cy, w and h, px."""
 
     probability_error: float
-    """Of objectness and class probabilities."""
+    """Largest difference of objectness and class probabilities."""
 
     relative_error: float
     """The larger of the two, each as a fraction of its range; see `differences`."""
@@ -82,7 +82,7 @@ class GraphCheck:
     def predictions(
         self, reference: Predictor, candidates: Mapping[str, Predictor], label: str, device: torch.device | str = "cpu"
     ) -> dict[str, PredictionDifference]:
-        """By name of the candidate: its differences to the reference, and the AP of both."""
+        """For each candidate by name: its differences from the reference, and the AP of both."""
         errors: dict[str, list[tuple[float, float, float]]] = {name: [] for name in candidates}
         got: dict[str, list[Detections]] = {name: [] for name in candidates}
         wanted = []

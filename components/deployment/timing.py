@@ -20,7 +20,7 @@ from yolo_core.evaluate.suppression import Suppression
 
 
 class Machine(TypedDict):
-    """What the figures were measured on."""
+    """The machine that the figures were measured on."""
 
     name: str
     """GPU with its memory, or CPU with its threads."""
@@ -76,13 +76,13 @@ class BenchmarkReport(TypedDict):
     """H = W of the input, px."""
 
     device: Machine
-    """What it was measured on."""
+    """The machine it was measured on."""
 
     graph: dict[str, int | float]
     """The fields of `yolo_core.models.cost.Footprint`."""
 
     versions: dict[str, str]
-    """Of Python and the runtimes."""
+    """Versions of Python and the runtimes."""
 
     runs: int
     """Timed runs per row."""
@@ -94,7 +94,7 @@ class BenchmarkReport(TypedDict):
     """Median total at batch 1 of the fastest backend that is as good as PyTorch; None where no AP was measured."""
 
     latency_backend_b1: str | None
-    """That backend and its precision."""
+    """The backend and precision of `latency_ms_b1`."""
 
     rows: list[TimedRow]
     """Every backend at every batch size."""

@@ -35,7 +35,7 @@ class Metrics(TypedDict):
     """Longer side of the input, px."""
 
     strides: list[int]
-    """Of the detection levels in use, px."""
+    """Strides of the detection levels in use, px."""
 
     images: int
     """Number of validation images."""
@@ -58,10 +58,10 @@ class Measured:
     """Detections and how they score."""
 
     detections: Detections
-    """On every validation image."""
+    """Detections on every validation image."""
 
     score: CocoScore
-    """Of these detections."""
+    """COCO score of these detections."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Measurement:
     """The validation images."""
 
     suppression: Suppression
-    """What both kept."""
+    """Thresholds of NMS in both passes."""
 
     plain: Measured
     """One pass over each image."""
 
     tta: Measured
-    """With test-time augmentation."""
+    """The measurement with test-time augmentation."""
 
     def summary(self) -> dict[str, float | None]:
         """The figures that the command line shows."""

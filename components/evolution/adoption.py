@@ -72,7 +72,7 @@ def chance(won: int, seeds: int) -> float:
 
 @cache
 def _ways(seeds: int) -> list[int]:
-    """Of the C(2n, n) rankings, how many win 0, 1, ..., n * n pairs.
+    """How many of the C(2n, n) rankings win 0, 1, ..., n * n pairs.
 
     These are the coefficients of the Gaussian binomial, the product of (1 - q^(n + k)) / (1 - q^k) over k = 1 to n.
     """

@@ -12,7 +12,7 @@ class Reserve:
     """What a search leaves of its budget for the checks of the winner."""
 
     trials: float = 0.0
-    """In durations of the longest trial so far."""
+    """Reserve in durations of the longest trial so far."""
     most: float = 0.0
     """Seconds: the limit of this."""
 
@@ -41,9 +41,9 @@ class Resources:
     concurrent: int
     """Trials that run at once."""
     cpus: float = 1.0
-    """Per trial."""
+    """CPUs per trial."""
     gpus: float = 0.0
-    """Per trial."""
+    """GPUs per trial."""
 
 
 @dataclass

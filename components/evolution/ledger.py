@@ -74,7 +74,7 @@ class Ledger:
 
     path: Path
     records: dict[int, Record] = field(default_factory=dict)
-    """By trial number."""
+    """Records by trial number."""
     confirmations: list[Confirmation] = field(default_factory=list)
 
     @property
@@ -99,7 +99,7 @@ class Ledger:
         self.take(record)
 
     def take(self, record: Record | Confirmation) -> None:
-        """Add a line of the file. Of two records of one trial, the first counts."""
+        """Add a line of the file; the first of two records of one trial counts."""
         if isinstance(record, Record):
             self.records.setdefault(record.trial, record)
         else:

@@ -58,7 +58,7 @@ class Search:
                 raise UserError(f"{self.ledger.path}: trial {record.trial} has other hyperparameters; remove its line")
 
     def trial_plan(self) -> TrialPlan:
-        """What the trials share."""
+        """The settings that all trials share."""
         settings, halving = self.settings, self.settings.halving
         return replace(
             self._full_plan(self.config),
@@ -96,7 +96,7 @@ class Search:
 
     @property
     def trial_budget(self) -> Budget:
-        """That of the trials, which leave some of it for the checks of a winner."""
+        """Budget of the trials, without the part kept for confirming a winner."""
         return replace(self.budget, reserve=self._reserve)
 
     @cached_property

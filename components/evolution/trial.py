@@ -30,7 +30,7 @@ RUNGS = "rungs.json"
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What all trials share."""
+    """Settings that all trials share."""
 
     config: TrainConfig
     """The training of the starting point."""

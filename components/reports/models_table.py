@@ -21,7 +21,7 @@ def show(num_classes: int) -> None:
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:
-    """In the order of COLUMNS."""
+    """Cells of a row, in the order of COLUMNS."""
     published = entry.published
     scores = (published.ap, published.ap50, published.ap75)
     return (

@@ -46,7 +46,7 @@ class Comparison:
     """What differs between the champion and a training as it would be now."""
 
     diff: DatasetDiff
-    """Of the data."""
+    """Differences of the data."""
     recall: float
     """Best possible recall of the champion's anchors on the training boxes as they are now (0..1)."""
     others: tuple[str, ...]

@@ -128,7 +128,7 @@ class _PendingUpload:
     location: Location
     """The destination."""
     folder: Path
-    """Of this result in the outbox."""
+    """Folder of this result in the outbox."""
 
     RECORD = "parcel.json"  # written when the content is complete; renamed, it would lose what waits since an update
 

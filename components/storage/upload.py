@@ -43,7 +43,7 @@ def _send(client: BaseClient, path: Path, location: Location) -> Object:
 @dataclass(frozen=True)
 class _Part:
     number: int
-    """From 1."""
+    """Part number, from 1."""
     etag: str
     md5: bytes
     sha256: bytes

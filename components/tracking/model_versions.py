@@ -56,11 +56,11 @@ class RegisteredVersion:
     tracking_uri: str
     """MLflow's address, without credentials."""
     weights_sha256: str
-    """Of the detector file."""
+    """Digest of the detector file."""
     validation_sha256: str
-    """Of the validation split it was evaluated on."""
+    """Digest of the validation split it was evaluated on."""
     inputs_sha256: str
-    """Of everything that went into it."""
+    """Digest of everything that went into it."""
     git_commit: str | None
     """The commit it was registered from; None outside a repository."""
 

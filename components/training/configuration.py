@@ -1,4 +1,4 @@
-"""From the parameters and the results of earlier stages to the configuration of a training."""
+"""Builds the configuration of a training from the parameters and the results of earlier stages."""
 
 import dataclasses
 import json

@@ -20,7 +20,7 @@ class Job:
     config: TrainConfig
     data: Path
     folder: Path
-    """Of the checkpoints, and of the results before they move out."""
+    """Folder of the checkpoints, and of the results before they move out."""
     images: CacheSettings
     """How decoded images are cached."""
     addresses: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -159,7 +159,7 @@ def _recorded(job: Job, context: WorkerContext) -> Iterator[tuple[RunRecord, OnL
 
 
 class _NoRun:
-    """What the workers besides the main one record: nothing."""
+    """Records nothing, for the workers besides the main one."""
 
     run_id = None
 

@@ -66,7 +66,7 @@ def scaled_yolov4_full(target: Target = Target()):
         mlflow_tracking_uri: str = "",
         force: bool = False,
     ):
-        """From data to promoted models.
+        """Train, evaluate and promote models from data.
 
         Args:
             params_yaml: Text of a parameter file; empty takes the params.yaml of the image.

@@ -16,7 +16,7 @@ class Graph:
     """The pipeline's."""
 
     digest: str
-    """Of the file's text."""
+    """Digest of the file's text."""
 
     parameters: frozenset[str]
     """Names of the parameters it takes."""

@@ -69,7 +69,7 @@ class RayJob:
     """Labels that GPU nodes must have."""
 
     service_account: str = ""
-    """Of the Ray pods; empty: the namespace's default."""
+    """Service account of the Ray pods; empty: the namespace's default."""
 
     deadline: int = 14 * DAY
     """Longest run time, in seconds."""
@@ -86,7 +86,7 @@ class RayJob:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Of the job and all its pods, for searches and PodDisruptionBudgets."""
+        """Labels of the job and all its pods, for searches and PodDisruptionBudgets."""
         return {"app.kubernetes.io/name": APP, **identity(self.run, self.step), ATTEMPT_LABEL: str(self.attempt)}
 
 

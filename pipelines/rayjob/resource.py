@@ -20,10 +20,10 @@ class ClusterStatus(TypedDict, total=False):
 
 class Status(TypedDict, total=False):
     jobDeploymentStatus: str
-    """Of KubeRay: Initializing, Running, Suspended, Complete, Failed and others; empty before KubeRay saw the job."""
+    """KubeRay's status: Initializing, Running, Suspended, Complete, Failed, ...; empty before KubeRay saw the job."""
 
     jobStatus: str
-    """Of Ray: PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED."""
+    """Ray's status: PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED."""
 
     reason: str
     message: str

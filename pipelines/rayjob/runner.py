@@ -49,7 +49,7 @@ class RunnerSettings:
     """Before the second attempt; doubled before each further one."""
 
     attempts: int = 3
-    """Of the command in all."""
+    """Maximum attempts of the command."""
 
     overrun: float = 600
     """Beyond the job's own deadlines, after which we stop relying on KubeRay to enforce them."""

@@ -19,7 +19,7 @@ class JobSize:
 
     nodes: int
     gpus: int
-    """Per node."""
+    """GPUs per node."""
 
     gpu_memory: int
     """GiB per GPU."""
@@ -28,7 +28,7 @@ class JobSize:
     """Images per GPU and step."""
 
     cpus: int
-    """Per node."""
+    """CPUs per node."""
 
     memory: int
     """GiB per node, /dev/shm included."""

@@ -31,7 +31,7 @@ def time_parts(
 
 
 class Percentiles(TypedDict):
-    """Of durations, in ms."""
+    """Percentiles of durations, in ms."""
 
     p50: float
     """Median."""

@@ -47,7 +47,7 @@ class CocoScore:
     """The K names."""
 
     image_ids: list[int]
-    """Of the images that count, ascending."""
+    """Ids of the images that count, ascending."""
 
     match: Callable[[], list[ClassMatches]]
     """Matches detections to ground truths; see `matches`."""

@@ -27,7 +27,7 @@ class Detections:
 
     @classmethod
     def of(cls, records: Sequence[dict[str, Any]]) -> "Detections":
-        """From COCO result dicts: image_id, category_id, bbox (xywh px), score; KeyError where one is missing."""
+        """Build from COCO result dicts: image_id, category_id, bbox (xywh px), score; KeyError where one is missing."""
         return cls(
             np.array([one["image_id"] for one in records], np.int64),
             np.array([one["category_id"] for one in records], np.int64),
@@ -52,7 +52,7 @@ class Detections:
         return Detections(self.image_id[chosen], self.category_id[chosen], self.xywh_px[chosen], self.score[chosen])
 
     def records(self) -> list[dict[str, Any]]:
-        """As COCO result dicts."""
+        """The detections as COCO result dicts."""
         names = ("image_id", "category_id", "bbox", "score")
         return [dict(zip(names, row, strict=True)) for row in self._rows()]
 

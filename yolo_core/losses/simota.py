@@ -37,7 +37,7 @@ def match(
     targets: (T, 6) image, class, cx, cy, w, h in pixels, those without area take nothing;
     counts: targets of each image of the batch, on the host so that nothing waits for the device;
     top: how many of a target's best overlaps sum to its k.
-    Of equal costs the first candidate in the order of `found` is taken, by the first target.
+    Ties in cost go to the first candidate in the order of `found`, and to the first target.
     """
     shape = found.valid.shape
     valid, boxes, logits = (x.flatten(0, 2) for x in (found.valid, boxes_cxcywh, logits))  # (Q, T, ...)

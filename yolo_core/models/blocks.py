@@ -70,7 +70,7 @@ class CspOsa(nn.Module):
     """Partial one-shot aggregation, the stage of yolov4-tiny (arXiv 2011.08036, sections 3.2 and 4.2).
 
     A 3x3 convolution to `channels`, whose second half feeds a chain of `layers` 3x3 convolutions of the same width.
-    Of the first half, the second half and the chain's outputs, in this order, the first `crossing` bypass the stage
+    The first `crossing` of the first half, the second half and the chain's outputs, in this order, bypass the stage,
     and a 1x1 convolution mixes the rest: COSA-1x3x, 2x2x and 3x1x in the paper bypass 1, 2 and 3 of four.
     forward: (B, c_in, H, W) -> stage output (B, 2 channels, H, W), mixed path (B, c_mixed, H, W) for the neck.
     """

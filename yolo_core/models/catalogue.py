@@ -15,7 +15,7 @@ class Entry:
     """One detector."""
 
     name: str
-    """As used in parameters and options."""
+    """The name used in parameters and options."""
 
     size: int
     """Native input side, px."""

@@ -25,13 +25,13 @@ class Device:
     """A device to plan for."""
 
     name: str
-    """As named in the records or the papers."""
+    """The device's name in the records or the papers."""
 
     roofline: Roofline
     """Its assumed speed."""
 
     grounds: str
-    """What that is based on, human-readable."""
+    """Basis of the figures, human-readable."""
 
     is_assumed: bool = False
     """Whether it replaces this machine, whose speed is unknown."""

@@ -32,10 +32,10 @@ DIFFERENCES_SHOWN = 10
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read."""
+    """A checkpoint that was read."""
 
     tensors: dict[str, dict[str, Tensor]]
-    """By group ("model", "ema", ...) and name."""
+    """Tensors by group ("model", "ema", ...) and name."""
     state: dict[str, object]
     """As it was given to `save`, with "step" and the parameters."""
 
@@ -170,7 +170,7 @@ def digest(parameters: Mapping[str, object]) -> str:
 
 
 def random_state() -> RandomState:
-    """That of this process."""
+    """The random state of this process."""
     version, words, gauss = random.getstate()
     generator = cast(_NumpyState, np.random.get_state(legacy=False))  # noqa: NPY002 - the global one is what is saved
     key = np.asarray(generator["state"]["key"]).tolist()

@@ -47,7 +47,7 @@ class TrainConfig:
     nominal_batch: int = 64
     """Images per update of the weights; smaller batches are accumulated."""
     seed: int = 0
-    """Of weights, sampling and augmentation."""
+    """Seed of weights, sampling and augmentation."""
     anchors: Anchors | None = None
     """Anchors in pixels at `size`; None for the published ones."""
     width: float = 1.0

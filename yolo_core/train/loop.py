@@ -65,7 +65,7 @@ def fit(
 
 
 def _train(run: Run, progress: Progress) -> None:
-    """From the run's step to the last one, or to the epoch where `on_epoch` ends it. Raises TryAgain when stopped."""
+    """Train to the last step, or to the epoch where `on_epoch` ends it. Raises TryAgain when stopped."""
     if run.epoch_to_close:  # the process before this one ended in its evaluation
         if _close_epoch(run):
             return

@@ -55,7 +55,7 @@ ShouldStop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What `fit` calls while it trains; see there."""
+    """Callbacks that `fit` calls while it trains; see there."""
 
     on_log: OnLog | None = None
     on_epoch: OnEpoch | None = None
@@ -80,7 +80,7 @@ class TrainResult:
     images_per_second: float
     """Over all workers, evaluations left out."""
     seconds: float
-    """Of this process."""
+    """Seconds of this process."""
     resumed_at: int
     """The step this process resumed from, 0 from the start."""
     device: str

@@ -64,7 +64,7 @@ class StepConfig:
     """Images per update of the weights."""
     device: torch.device
     dtype: torch.dtype | None = None
-    """Of autocast; None for plain float32."""
+    """Dtype of autocast; None for plain float32."""
     sync_bn: bool = False
     """Whether BatchNorm takes its statistics over all workers."""
     compile: bool = False

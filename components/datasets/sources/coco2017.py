@@ -59,7 +59,7 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """By the checksums of the archives, which never change."""
+    """Fingerprint the archives by their checksums, which never change."""
     return Resolved(" ".join(archive.md5 for archive in ARCHIVES))
 
 

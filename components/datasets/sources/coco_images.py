@@ -121,7 +121,7 @@ def _slashed(name: str) -> str:
 
 
 def _parts(name: str) -> Parts:
-    """As `PurePosixPath.parts`, in a fraction of its time."""
+    """The same as `PurePosixPath(name).parts`, in a fraction of its time."""
     root = ("/",) if name.startswith("/") else ()
     return (*root, *[part for part in name.split("/") if part not in ("", ".")])
 

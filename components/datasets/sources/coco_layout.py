@@ -17,9 +17,9 @@ class Layout:
     """Instances files found on the disk."""
 
     name: str
-    """For a person."""
+    """Human-readable name of the layout."""
     files: dict[str, Path]
-    """By subset."""
+    """Annotation files by subset."""
     folders: tuple[str, ...]
     """Where images may lie below the root, "{}" standing for the subset; "." is the last resort."""
 

@@ -21,7 +21,7 @@ Id = int | str
 
 
 class _ImageRecord(TypedDict):
-    """What is certain of an image record without `_image_problem`."""
+    """Fields of an image record that `_image_problem` has accepted."""
 
     id: Id
     file_name: str

@@ -47,7 +47,7 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """By the seed: the parameters determine everything."""
+    """Fingerprint the digits by the seed: the parameters determine everything."""
     return Resolved(f"seed {params.seed}")
 
 

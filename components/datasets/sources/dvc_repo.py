@@ -49,7 +49,7 @@ def _hashed(*parts: str | None) -> str:
 
 
 def resolve(params: Params) -> Resolved:
-    """By DVC's digest of the folder; pins the revision to its current commit."""
+    """Fingerprint the folder by DVC's digest; pins the revision to its current commit."""
     with _opened(params) as (data, path, commit):
         return Resolved(_digest(data, path, commit), (f"prepare.revision={json.dumps(commit)}",))
 

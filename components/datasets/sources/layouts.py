@@ -26,7 +26,7 @@ class Layout(Protocol):
         ...
 
     def resolve(self, params: Params) -> Resolved:
-        """As in every source; `prepare.location` is the folder."""
+        """Fingerprint the folder `prepare.location`, as every source does."""
         ...
 
 

@@ -23,7 +23,7 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """By the sizes and ETags in the store's listing."""
+    """Fingerprint the objects by the sizes and ETags in the store's listing."""
     objects = folder.contents(_source(params)).values()
     return Resolved(fingerprint(f"{item.path} {item.size} {item.etag}" for item in objects))
 

@@ -60,7 +60,7 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """By the sizes and times of the files."""
+    """Fingerprint the folder by the sizes and times of its files."""
     return Resolved(file_times(_location(params)))
 
 

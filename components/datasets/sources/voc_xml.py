@@ -30,7 +30,7 @@ class VocObject:
     """A readable object."""
 
     number: int
-    """From 1, in the file."""
+    """Number of the object in the file, from 1."""
     name: str
     xywh: tuple[float, float, float, float]
     """Left, top, width, height, px."""
@@ -42,7 +42,7 @@ class VocFile:
     """An annotation file."""
 
     filename: str
-    """Of the image, without folders; empty if it is not given."""
+    """Name of the image file, without folders; empty if it is not given."""
     size_px: tuple[float, float] | None
     """Recorded (width, height); None if it is missing or 0."""
     objects: list[VocObject] = field(default_factory=list)

@@ -36,7 +36,7 @@ def load(params: Params, *, scratch: Path, downloads: Path, progress: Progress) 
 
 
 def resolve(params: Params) -> Resolved:
-    """By the sizes and times of the files; unknown with a dataset yaml, whose images may be anywhere."""
+    """Fingerprint the files by size and time; unknown for a dataset yaml, whose images may be anywhere."""
     location = _location(params)
     elsewhere = location.is_file() or any((location / name).is_file() for name in YAML_NAMES)
     return Resolved(None if elsewhere or _lists_elsewhere(location) else file_times(location))

@@ -41,13 +41,13 @@ class LabelLine:
     """A readable line."""
 
     number: int
-    """From 1."""
+    """Line number, from 1."""
     class_index: int
-    """From 0."""
+    """Class index, from 0."""
     xywh: Box
     """Left, top, width, height as fractions of the image; of a row that may be a polygon, the polygon's."""
     points: int = 0
-    """Of a row that may be a polygon."""
+    """Number of points of a row that may be a polygon."""
     no_box: bool = False
     """Its first values are not a box within the image, so it is not a box with further values."""
     outline: bool = False
@@ -55,7 +55,7 @@ class LabelLine:
 
 
 def row_format(document: dict[str, object], path: Path) -> RowFormat:
-    """From `kpt_shape` ([keypoints, 2 or 3]) and `task` of a data.yaml whose values are text."""
+    """Row format given by `kpt_shape` ([keypoints, 2 or 3]) and `task` of a data.yaml whose values are text."""
     shape, task = document.get("kpt_shape"), document.get("task")
     if shape in (None, ""):
         return RowFormat(polygons=task in POLYGON_TASKS)
