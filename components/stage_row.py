@@ -30,7 +30,7 @@ class Result:
     artifact: str
     """Name of the Kubeflow artifact."""
     type: Literal["Artifact", "Dataset", "Model"] = "Artifact"
-    """Its Kubeflow type."""
+    """Kubeflow type of the result."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Metadata of the artifact, besides the model."""
     files: tuple[File, ...] = ()
@@ -77,7 +77,7 @@ class Resources:
 
     cpu: str
     memory: str
-    """Both request and limit."""
+    """Memory, both request and limit."""
     shm: str | None = None
     """Memory-backed /dev/shm, for loader processes and NCCL; it counts as memory."""
     gpu: bool = False
@@ -121,7 +121,7 @@ class Stage:
 
     @property
     def command(self) -> str:
-        """Its name on the command line and in Kubeflow."""
+        """The stage's name on the command line and in Kubeflow."""
         return dashed(self.name)
 
     @property

@@ -24,7 +24,7 @@ class Individual:
     """A finished trial."""
 
     trial: int
-    """Its number."""
+    """Number of the trial."""
     values: Mapping[str, float]
     """Values by hyperparameter name."""
     fitness: float

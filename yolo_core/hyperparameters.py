@@ -14,9 +14,9 @@ class Range:
     """Allowed values of one hyperparameter; evolution clips to them."""
 
     low: float
-    """Inclusive."""
+    """Lower limit, inclusive."""
     high: float
-    """Inclusive."""
+    """Upper limit, inclusive."""
     evolves: bool = True
     """Whether the genetic search mutates it."""
 

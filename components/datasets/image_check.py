@@ -56,9 +56,9 @@ class CheckedImage:
     suffixes: tuple[str, ...]
     """File name endings for it."""
     width: int
-    """Pixels."""
+    """Width, px."""
     height: int
-    """Pixels."""
+    """Height, px."""
     scale: tuple[float, float]
     """Factors (x, y) from recorded to actual pixels."""
     conversions: tuple[str, ...]

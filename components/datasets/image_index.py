@@ -31,11 +31,11 @@ class Written:
     name: str
     """File name."""
     sha256: str
-    """Hex."""
+    """SHA-256, hex."""
     width: int
-    """Pixels."""
+    """Width, px."""
     height: int
-    """Pixels."""
+    """Height, px."""
     scale: tuple[float, float]
     """Factors (x, y) from recorded to actual pixels."""
     conversions: tuple[str, ...]
@@ -120,7 +120,7 @@ def _source(image: RawImage, state: os.stat_result) -> list[object]:
 
 
 def _copy(state: os.stat_result) -> list[int]:
-    """Without the inode's change time, which a link updates."""
+    """The recorded state without the inode's change time, which a link updates."""
     return [state.st_mode, state.st_size, state.st_mtime_ns, state.st_ino]
 
 

@@ -30,7 +30,7 @@ class Scans:
     """The scans of a JPEG that reaches its end marker."""
 
     end: int = 0
-    """Where the coded data of the last scan end."""
+    """Offset at which the coded data of the last scan end."""
     count: int = 0
     progressive: bool = False
     missing_bits: dict[int, list[int]] = field(default_factory=dict)

@@ -81,12 +81,12 @@ class SplitCounts(TypedDict):
     boxes: int
     """Number of boxes, including crowd boxes."""
     crowd_boxes: int
-    """Not trained on."""
+    """Number of crowd boxes, which are not trained on."""
     clipped_boxes: int
     boxes_below_a_pixel: int
     """Narrower or lower than a pixel."""
     boxes_like_corners: int
-    """Whose numbers could be x1 y1 x2 y2."""
+    """Boxes whose numbers could be x1 y1 x2 y2."""
     quarantined_images: int
     quarantined_boxes: int
     boxes_of_quarantined_images: int
@@ -106,7 +106,7 @@ class IndexedCategory(TypedDict):
 
 
 class QuarantinedItem(TypedDict):
-    """See `components.datasets.raw.Quarantined`."""
+    """A quarantined image or box; see `components.datasets.raw.Quarantined`."""
 
     split: str
     kind: Literal["image", "box"]
@@ -122,12 +122,12 @@ class Conversion(TypedDict):
 
 
 class Manifest(TypedDict):
-    """The document."""
+    """The content of manifest.json."""
 
     format: str
     version: int
     sha256: str
-    """See `content_hash`."""
+    """Digest of the content; see `content_hash`."""
     source: dict[str, object]
     """Kind, location and other parameters that determine the content."""
     categories: list[IndexedCategory]

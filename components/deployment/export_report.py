@@ -38,7 +38,7 @@ class RuntimeRow(TypedDict, total=False):
 
 
 class ExportReport(TypedDict):
-    """export.json."""
+    """The content of export.json."""
 
     model: str
     """Name of the detector."""

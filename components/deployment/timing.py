@@ -57,17 +57,17 @@ class TimedRow(TypedDict):
     """Images to decoded boxes."""
 
     postprocess_ms: Percentiles
-    """NMS."""
+    """Latency of NMS."""
 
     total_ms: Percentiles
-    """All three."""
+    """Latency of all three parts."""
 
     images_per_second: float
-    """Over all runs, from the mean of the total."""
+    """Throughput over all runs, from the mean of the total."""
 
 
 class BenchmarkReport(TypedDict):
-    """benchmark.json."""
+    """The content of benchmark.json."""
 
     model: str
     """Name of the detector."""
@@ -120,7 +120,7 @@ class Timing:
     """Runs that count."""
 
     device: torch.device
-    """Where images are sent."""
+    """Device that images are sent to."""
 
     def measure(self, backend: Backend, batch: int, ap: float | None) -> TimedRow:
         """The parts alone and together: p50, p90 and p99, and the overall rate. ap: of this backend."""

@@ -26,7 +26,7 @@ ClassFigures = TypedDict("ClassFigures", {"class": str, "AP": float | None, "AP5
 
 
 class Metrics(TypedDict):
-    """metrics.json."""
+    """The content of metrics.json."""
 
     model: str
     """Name of the detector."""

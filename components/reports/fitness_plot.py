@@ -32,7 +32,7 @@ class Repeats:
     """Fitness of the starting point and of the winner when trained with other seeds."""
 
     trial: int
-    """The winner."""
+    """Number of the winning trial."""
     start: Sequence[float]
     winner: Sequence[float]
     as_trials: bool

@@ -30,7 +30,7 @@ class Champion:
     """The champion's version, and the data and the training behind it."""
 
     version: int
-    """Its number in the registry."""
+    """Version number in the registry."""
     lineage: Lineage
     """Digests of what it was made of."""
     manifest: manifest.Manifest
@@ -38,7 +38,7 @@ class Champion:
     images_per_second: float
     """The speed of its training."""
     weights: Path
-    """Its detector file."""
+    """The champion's detector file."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Listed(NamedTuple):
     path: str
     """Below the prefix."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     etag: str
 
 

@@ -15,7 +15,7 @@ class Object:
     """An object as the store reports it."""
 
     size: int
-    """Bytes."""
+    """Size in bytes."""
     etag: str
     """MD5 (hex) unless the store encrypts; of content sent in parts see `components.storage.checksums.of_parts`."""
     sha256: str | None

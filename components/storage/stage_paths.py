@@ -115,9 +115,9 @@ class _Record(TypedDict):
     """The record of a finished result in the outbox."""
 
     place: str
-    """Its destination, s3://..."""
+    """Destination of the result, s3://..."""
     identity: str
-    """See `_identity`."""
+    """Digest of what the result was made from; see `_identity`."""
     result: Summary
 
 
@@ -126,7 +126,7 @@ class _PendingUpload:
     """A result in the outbox, on its way to the store."""
 
     location: Location
-    """The destination."""
+    """Destination of the result."""
     folder: Path
     """Folder of this result in the outbox."""
 

@@ -42,7 +42,7 @@ class RegisteredVersion:
     model: str
     """The model's name in `params.yaml`."""
     registered_model: str
-    """Its name in the registry."""
+    """Name of the model in the registry."""
     version: int
     """The number in the registry."""
     run_id: str | None

@@ -53,7 +53,7 @@ class Kubeflow(Connection):
         return _set(self._call(self._client.create_experiment, name).experiment_id)
 
     def existing_experiment(self, name: str) -> str:
-        """Its id. Raises UserError if there is none."""
+        """Id of the experiment. Raises UserError if there is none."""
         try:
             return _set(self._call(self._client.get_experiment, experiment_name=name).experiment_id)
         except ValueError:  # kfp raises this for a missing one
@@ -86,7 +86,7 @@ class Kubeflow(Connection):
         return self._call(self._client.get_run, run_id)
 
     def latest_runs(self, experiment_id: str, number: int) -> list[V2beta1Run]:
-        """Newest first."""
+        """The latest runs, newest first."""
         answer = self._call(
             self._client.list_runs, experiment_id=experiment_id, page_size=number, sort_by="created_at desc"
         )

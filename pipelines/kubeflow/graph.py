@@ -13,7 +13,7 @@ from yolo_core.errors import UserError
 class Graph:
     path: Path
     name: str
-    """The pipeline's."""
+    """Name of the pipeline."""
 
     digest: str
     """Digest of the file's text."""

@@ -43,16 +43,16 @@ class RunnerSettings:
     """Pause between two lines while the state stays the same."""
 
     delete_timeout: float = 15
-    """For deleting a cancelled job; less than the grace period of this pod."""
+    """Seconds for deleting a cancelled job; less than the grace period of this pod."""
 
     backoff: float = 30
-    """Before the second attempt; doubled before each further one."""
+    """Seconds before the second attempt; doubled before each further one."""
 
     attempts: int = 3
     """Maximum attempts of the command."""
 
     overrun: float = 600
-    """Beyond the job's own deadlines, after which we stop relying on KubeRay to enforce them."""
+    """Seconds beyond the job's own deadlines after which we stop relying on KubeRay to enforce them."""
 
 
 def run(

@@ -34,7 +34,7 @@ class Percentiles(TypedDict):
     """Percentiles of durations, in ms."""
 
     p50: float
-    """Median."""
+    """Median, ms."""
 
     p90: float
     """90 % are at most this long."""

@@ -28,7 +28,7 @@ class Device:
     """The device's name in the records or the papers."""
 
     roofline: Roofline
-    """Its assumed speed."""
+    """Assumed speed of the device."""
 
     grounds: str
     """Basis of the figures, human-readable."""

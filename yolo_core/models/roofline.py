@@ -19,7 +19,7 @@ class Measurement:
     """Footprint of the graph that was run."""
 
     ms: float
-    """Inference time."""
+    """Inference time, ms."""
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,9 @@ class TrainConfig:
     data: str = ""
     """Digest of the dataset: a checkpoint made with other data is refused."""
     device: str = "auto"
-    """See `yolo_core.device.pick_device`."""
+    """Device to train on; see `yolo_core.device.pick_device`."""
     precision: str = "auto"
-    """See `yolo_core.device.autocast_dtype`."""
+    """Precision of autocast; see `yolo_core.device.autocast_dtype`."""
     loader_workers: int = 0
     """Processes that load images, per worker."""
     checkpoint_every: int = 1000

@@ -78,7 +78,7 @@ class TrainResult:
     ended_early: bool
     """Whether `on_epoch` ended it before its last epoch."""
     images_per_second: float
-    """Over all workers, evaluations left out."""
+    """Training speed over all workers, evaluations left out."""
     seconds: float
     """Seconds of this process."""
     resumed_at: int

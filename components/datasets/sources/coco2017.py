@@ -25,9 +25,9 @@ class Archive:
     path: str
     """Below the base address."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     md5: str
-    """Hex."""
+    """MD5, hex."""
     folders: tuple[str, ...]
     """Top-level folders it may unpack into."""
 

@@ -35,7 +35,7 @@ def number(value: object) -> object:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Not for integers too large for a float."""
+    """Whether it is a number; false for integers too large for a float."""
     return type(value) in NUMBERS and abs(value) <= sys.float_info.max  # pyright: ignore[reportArgumentType]
 
 

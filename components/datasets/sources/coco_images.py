@@ -25,7 +25,7 @@ class Images:
     """Image files by the name in the COCO file."""
 
     folder: Path
-    """Where most of them lie."""
+    """Folder that holds most of the images."""
     paths: dict[str, Path]
     """Where each is, or would be; without names that mean no file below the dataset."""
 

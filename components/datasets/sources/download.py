@@ -25,11 +25,11 @@ class Download:
 
     url: str
     target: Path
-    """Where to write it."""
+    """File to write."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     md5: str
-    """Hex."""
+    """MD5, hex."""
 
     @property
     def partial(self) -> Path:
