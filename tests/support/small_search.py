@@ -21,6 +21,7 @@ TINY = [
     "train.size=64",
     "train.batch=4",
     "train.nominal_batch=4",
+    "train.width=0.25",
     "evolve.train_images=8",
     "evolve.val_images=4",
     "evolve.epochs=1",
