@@ -26,6 +26,7 @@ SETTINGS = [
     "train.checkpoint_every=3",
     "train.eval_every=2",
     "train.device=cpu",
+    "train.width=0.25",
 ]
 STEPS = 5 * 16 // 4
 ROOT = Path(__file__).parents[2]
