@@ -3,8 +3,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two processes with one thread each: on few cores, more threads only wait for each other.
-PARALLEL := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+# One process more than cores, up to eight, because some tests wait; one thread each, because more wait for each other.
+TESTERS = $(shell python3 -c 'import os; print(min(os.cpu_count() + 1, 8))')
+PARALLEL = OMP_NUM_THREADS=1 pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 KUBERAY := https://raw.githubusercontent.com/ray-project/kuberay/master
 KFP := https://raw.githubusercontent.com/kubeflow/pipelines/master
