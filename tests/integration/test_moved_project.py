@@ -65,12 +65,12 @@ def test_a_moved_project(project: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert note(run_id, tmp_path / "got") == "second"
     assert not project.exists()
     for folder in ("mlartifacts", "mlruns/0"):  # of the project's experiment, and of MLflow's Default
-        assert f"were in {project / folder}; they are those in {moved / folder} now" in caplog.text
+        assert f"artifacts moved from {project / folder}; their paths now point to {moved / folder}" in caplog.text
     client = connection.connect()
     for name in ("first", "second"):
         [version] = client.search_model_versions(f"name = '{name}'")
         assert str(version.source).startswith(f"{moved.as_uri()}/mlartifacts/")
-    assert caplog.text.count("were in") == 2
+    assert caplog.text.count("moved from") == 2
 
 
 def test_records_that_wait_for_a_moved_database_reach_it(
@@ -129,7 +129,7 @@ def test_a_project_behind_a_link_is_not_moved(project: Path, tmp_path: Path, mon
     enter(link, monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{link}/mlflow.db")
     record("second")
-    assert "were in" not in caplog.text
+    assert "moved from" not in caplog.text
 
 
 def test_locations_of_others_stay(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
