@@ -28,7 +28,9 @@ def dead_port() -> int:
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}", "auto"])
 def test_a_cluster_that_is_down_is_told_within_seconds(address: str, dead_port: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ray_cluster, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(services, "find_gcs_addresses", cache(set))  # "auto" would find the clusters of other processes
+    # "auto" would find the clusters of other processes.
+    monkeypatch.setattr(services, "find_gcs_addresses", cache(set))
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda _folder: None)
     address = address.format(dead_port)
     monkeypatch.setenv("RAY_ADDRESS", address)
     began = time.monotonic()
