@@ -48,7 +48,7 @@ class CocoFolder:
             self.documents[split] = {
                 "images": [record(image_id, f"{image_id}.jpg") for image_id in ids],
                 "annotations": [box(image_id, image_id) for image_id in ids],
-                "categories": list(CATEGORIES),
+                "categories": [dict(one) for one in CATEGORIES],
             }
             for image_id in ids:
                 self.put(f"{image_id}.jpg", encoded(pixels(seed=image_id + 10 * len(self.documents))), split)

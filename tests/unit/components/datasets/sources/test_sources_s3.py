@@ -1,13 +1,14 @@
 """A bucket as source, on a real S3 server (SeaweedFS) on loopback; skipped where its binary is not installed."""
 
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import quote
 
 import boto3
 import pytest
 from coco_source import CocoFolder, content, encoded, parameters, pixels
+from loopback import QuietServer
 
 from components.stages import prepare
 from components.storage import client as storage_client
@@ -161,7 +162,7 @@ def listing(monkeypatch):
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with QuietServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
