@@ -129,11 +129,13 @@ def private(path: Path) -> Path:
 
 
 def free_port() -> int:
-    """A loopback port that is free, as is the one GRPC_OFFSET above it."""
+    """A loopback port that is free, as is the one GRPC_OFFSET above it, which is no free port of another call."""
     while True:
         with socket.socket() as service, socket.socket() as grpc:
             service.bind(("127.0.0.1", 0))
             port = service.getsockname()[1]
+            if port // GRPC_OFFSET % 2:  # may be another one's gRPC port
+                continue
             with contextlib.suppress(OSError, OverflowError):
                 grpc.bind(("127.0.0.1", port + GRPC_OFFSET))
                 return port
