@@ -237,8 +237,15 @@ def _rank(folder, cache, pipe):
 
 
 def _proportional_bytes() -> int:
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    """Without programs and libraries, whose share changes when any other process that uses them comes or goes."""
+    total, counts = 0, True
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0]:  # the head of a mapping: its addresses, and where there is one its file
+            counts = not any(part in " ".join(words[5:]) for part in (".so", "/bin/"))
+        elif words[0] == "Pss:" and counts:
+            total += int(words[1]) * 1024
+    return total
 
 
 def test_two_ranks_hold_the_images_once(tmp_path):
