@@ -8,6 +8,7 @@ from components.params import Params
 from components.reports import plots
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
+from yolo_core.drawing import class_colour
 from yolo_core.errors import UserError
 
 Row = dict[str, Any]
@@ -92,7 +93,7 @@ def _plot(path: Path, rows: list[Row], devices: list[str]) -> None:
     axes.plot([x for x, _ in line], [y for _, y in line], color="0.6", linewidth=1, zorder=1)
     for number, row in enumerate(points):
         point = row["latency_ms"], row["AP"]
-        axes.scatter(*point, color=[channel / 255 for channel in plots.class_colour(number)], zorder=2)
+        axes.scatter(*point, color=[channel / 255 for channel in class_colour(number)], zorder=2)
         text = f"{row['model']}, {row['size']} px: {row['decision']}"
         axes.annotate(text, point, xytext=(6, 6), textcoords="offset points", fontsize=8)
     axes.margins(0.25)

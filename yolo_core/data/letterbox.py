@@ -1,5 +1,6 @@
 """Letterbox: an image scaled onto a grey canvas, and boxes mapped both ways."""
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 
 from yolo_core.data.image import FILL, resize
+
+PAD = 0.5  # strides of grey around an image, as the published results are evaluated
 
 Boxes = TypeVar("Boxes", np.ndarray, torch.Tensor)
 
@@ -43,6 +46,11 @@ class Letterbox:
         if isinstance(boxes, torch.Tensor):
             return boxes.new_tensor(scale), boxes.new_tensor(shift)
         return np.asarray(scale, boxes.dtype), np.asarray(shift, boxes.dtype)
+
+
+def canvas(height: int, width: int, stride: int, pad: float = PAD) -> tuple[int, int]:
+    """The (height, width) px of the smallest canvas in multiples of `stride` that holds an image and `pad` strides."""
+    return math.ceil(height / stride + pad) * stride, math.ceil(width / stride + pad) * stride
 
 
 def letterbox(image: np.ndarray, height_width: tuple[int, int], fill: int = FILL) -> tuple[np.ndarray, Letterbox]:

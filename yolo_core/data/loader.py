@@ -1,9 +1,6 @@
 """Batches for training and evaluation, loaded in the background while a step runs."""
 
-import itertools
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,9 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from yolo_core.ahead import ahead
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.image import fitted, load_image
-from yolo_core.data.letterbox import Letterbox, centred
+from yolo_core.data.letterbox import PAD, Letterbox, canvas, centred
 from yolo_core.data.sampling import epoch_order, multi_scale_size
 from yolo_core.errors import UserError
 from yolo_core.hyperparameters import Hyperparameters
@@ -63,7 +61,7 @@ class TrainBatches:
         steps = range(self.start_step, len(self.indices))
         if self.workers:
             return _by_processes(self.load, steps, self.workers)
-        return _by_thread(self.load, steps)
+        return ahead(map(self.load, steps), AHEAD, _quiet_opencv)
 
     def load(self, step: int) -> Batch:
         """Make the batch of one step."""
@@ -132,7 +130,7 @@ class ValBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[EvalBatch]:
-        return _by_thread(self.load, range(len(self.batches)))
+        return ahead(map(self.load, range(len(self.batches))), AHEAD, _quiet_opencv)
 
     def load(self, step: int) -> EvalBatch:
         """Make one batch."""
@@ -148,7 +146,7 @@ class ValBatches:
 
 
 def val_batches(
-    dataset: DetectionDataset, *, size: int, batch: int, stride: int = 32, rect: bool = True, pad: float = 0.5
+    dataset: DetectionDataset, *, size: int, batch: int, stride: int = 32, rect: bool = True, pad: float = PAD
 ) -> ValBatches:
     """Every image once, its longer side resized to `size` px and centred on grey; the last batch may be smaller.
 
@@ -160,30 +158,14 @@ def val_batches(
     batches = []
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        needed = sizes[chosen].max(axis=0) / stride + pad if rect else np.full(2, size / stride)
-        height, width = (int(n) * stride for n in np.ceil(needed))
-        batches.append((chosen.tolist(), (height, width)))
+        height, width = sizes[chosen].max(axis=0).tolist() if rect else (size, size)
+        batches.append((chosen.tolist(), canvas(height, width, stride, pad if rect else 0)))
     return ValBatches(dataset, size, batches)
 
 
 def _quiet_opencv(_: Any = None) -> None:
     """Turn off OpenCV's own threads: they would take cores from the training step that runs meanwhile."""
     cv2.setNumThreads(0)
-
-
-def _by_thread(load: Callable[[int], T], steps: Sequence[int]) -> Iterator[T]:
-    """Results in order, from one thread that works up to AHEAD steps ahead and ends with the iterator."""
-    waiting: deque[Future[T]] = deque()
-    remaining = iter(steps)
-    pool = ThreadPoolExecutor(1, "loader", _quiet_opencv)
-    try:
-        waiting.extend(pool.submit(load, step) for step in itertools.islice(remaining, AHEAD))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(load, step) for step in itertools.islice(remaining, 1))
-            yield result
-    finally:  # also when the iterator is abandoned
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Steps(Dataset):
