@@ -10,6 +10,7 @@ from components.deployment.graph_check import GraphCheck
 from components.deployment.versions import versions
 from components.params import Params
 from yolo_core.deploy import tensorrt
+from yolo_core.deploy.graph import facts
 from yolo_core.deploy.onnx import export_onnx
 from yolo_core.device import describe, pick_device
 from yolo_core.errors import advised
@@ -37,7 +38,8 @@ def build_engines(
             half = _copy_on(model, device).half()
             export_onnx(half, source, classes=classes, size=check.size, opset=params.export.opset, half=True)
         with advised("set export.tensorrt to [] to skip TensorRT"):
-            tensorrt.build_engine(source, engine, max(tensorrt.MAX_BATCH, *params.benchmark.batches))
+            most = max(tensorrt.MAX_BATCH, *params.benchmark.batches)
+            tensorrt.build_engine(source, engine, facts(model, classes, check.size), most)
         if source != plain:
             source.unlink()
         built = tensorrt.TensorRTPredictor(engine, device)

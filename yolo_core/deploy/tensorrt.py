@@ -6,13 +6,14 @@ ONNX file, so a float16 engine is built from a float16 graph (`yolo_core.deploy.
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from yolo_core.atomic import write_bytes
+from yolo_core.atomic import write_bytes, write_json
 from yolo_core.errors import BadFile
 
 OLDEST = 10  # major version
@@ -32,10 +33,16 @@ def why_not(device: torch.device | str) -> str | None:
     return None
 
 
-def build_engine(onnx_path: Path, path: Path, max_batch: int = MAX_BATCH) -> None:
+def metadata_path(path: Path) -> Path:
+    """The file beside an engine that holds its `graph.facts`: an engine itself has no place for them."""
+    return path.with_suffix(".json")
+
+
+def build_engine(onnx_path: Path, path: Path, facts: Mapping[str, object], max_batch: int = MAX_BATCH) -> None:
     """Build the engine of a plain graph and write it; it runs only on this GPU model and TensorRT version.
 
-    max_batch: largest batch it accepts; it is tuned for batch 1. Raises BadFile when TensorRT rejects the graph.
+    facts: `graph.facts`; max_batch: largest batch it accepts; it is tuned for batch 1.
+    Raises BadFile when TensorRT rejects the graph.
     """
     trt = _tensorrt()
     logger = trt.Logger(trt.Logger.WARNING)
@@ -56,6 +63,7 @@ def build_engine(onnx_path: Path, path: Path, max_batch: int = MAX_BATCH) -> Non
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BadFile(f"{onnx_path}: TensorRT could not build an engine; see its messages above")
+    write_json(metadata_path(path), facts)
     write_bytes(path, bytes(plan))
 
 
