@@ -7,7 +7,6 @@ model needs nothing else of the project. This file must therefore import nothing
 import base64
 import binascii
 import io
-import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -15,20 +14,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 
-from yolo_core.data.image import MAX_PIXELS, fitted, resize
-from yolo_core.data.letterbox import Letterbox, centred
-from yolo_core.evaluate.nms import nms
-from yolo_core.evaluate.predict import to_device, to_image
+from yolo_core.data.image import MAX_PIXELS
+from yolo_core.errors import BadArgument
 from yolo_core.evaluate.suppression import Suppression
-from yolo_core.evaluate.tta import Plain
-from yolo_core.models.fuse import fuse
-from yolo_core.models.weights import load_detector
+from yolo_core.inference.detector import Detector, checked
 
 # For versions registered before the settings of their evaluation were recorded; its keys are those `params` may have.
 LEGACY_SUPPRESSION = asdict(Suppression(conf=0.25, iou=0.65, max_detections=300))
@@ -41,10 +35,7 @@ class DetectorModel(PythonModel):
     _skip_type_hint_validation = True  # `predict` checks its input itself
 
     def load_context(self, context: PythonModelContext) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = load_detector(context.artifacts["weights"])
-        self.classes, self.size, self.stride = loaded.classes, loaded.size, loaded.model.input_stride
-        self.predictor = Plain(fuse(loaded.model).to(self.device))
+        self.detector = Detector.load(context.artifacts["weights"])
         self.defaults = {**LEGACY_SUPPRESSION, **(context.model_config or {})}
 
     def predict(
@@ -60,27 +51,16 @@ class DetectorModel(PythonModel):
         return [self._detect(image, suppression) for image in images(model_input)]
 
     def _detect(self, image: np.ndarray, suppression: Suppression) -> list[dict[str, Any]]:
-        height, width = image.shape[:2]
-        canvas, box = self._canvas(image)
-        pixels = torch.from_numpy(np.ascontiguousarray(canvas.transpose(2, 0, 1)))[None]
-        rows = nms(self.predictor(to_device(pixels, self.device)), suppression)[0].numpy()
-        rows = to_image(rows.astype(np.float64), box, width, height)
+        (found,) = self.detector.detect([self.detector.prepare(image)], suppression)
         return [
             {
-                **dict(zip(("x1", "y1", "x2", "y2"), row[:4].round(2).tolist(), strict=True)),
-                "score": round(float(row[4]), 6),
-                "class_id": int(row[5]),
-                "class_name": self.classes[int(row[5])],
+                **dict(zip(("x1", "y1", "x2", "y2"), np.round(one.xyxy, 2).tolist(), strict=True)),
+                "score": round(one.score, 6),
+                "class_id": one.class_id,
+                "class_name": one.label,
             }
-            for row in rows
+            for one in found
         ]
-
-    def _canvas(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
-        """The image letterboxed as in evaluation: half a stride of grey around it, then padded to whole strides."""
-        height, width = image.shape[:2]
-        resized = resize(image, *fitted(width, height, self.size))
-        canvas = tuple(math.ceil(side / self.stride + 0.5) * self.stride for side in resized.shape[:2])
-        return centred(resized, (width, height), (canvas[0], canvas[1]))
 
 
 def suppression_of(given: dict[str, Any]) -> Suppression:
@@ -89,14 +69,10 @@ def suppression_of(given: dict[str, Any]) -> Suppression:
         raise MlflowException.invalid_parameter_value(
             f"unknown params: {', '.join(sorted(unknown))}; give {', '.join(LEGACY_SUPPRESSION)}"
         )
-    for name in ("conf", "iou"):
-        value = given[name]
-        if not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN is in no range
-            raise MlflowException.invalid_parameter_value(f"params: {name} = {value}; give a number from 0 to 1")
-    most = given["max_detections"]
-    if not isinstance(most, int) or most < 1:
-        raise MlflowException.invalid_parameter_value(f"params: max_detections = {most}; give a whole number from 1")
-    return Suppression(**given)
+    try:
+        return checked(**given)
+    except BadArgument as error:
+        raise MlflowException.invalid_parameter_value(f"params: {error}") from None
 
 
 def images(given: object) -> Iterator[np.ndarray]:

@@ -256,14 +256,14 @@ def test_results_of_an_earlier_release_serve_with_its_defaults(outputs: Outputs,
 )
 def test_thresholds_that_are_no_fraction_are_refused_in_one_line(served: PyFuncModel, params: dict[str, float]):
     (name,) = params
-    with pytest.raises(MlflowException, match=f"params: {name} = .*; give a number from 0 to 1") as raised:
+    with pytest.raises(MlflowException, match=f"params: {name} = .*: give a number from 0 to 1") as raised:
         served.predict(np.zeros((8, 8, 3), np.uint8), params=params)
     assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
     assert "\n" not in raised.value.message
 
 
 def test_a_detection_limit_below_one_is_refused(served: PyFuncModel):
-    with pytest.raises(MlflowException, match="params: max_detections = 0; give a whole number from 1"):
+    with pytest.raises(MlflowException, match="params: max_detections = 0: give a whole number from 1"):
         served.predict(np.zeros((8, 8, 3), np.uint8), params={"max_detections": 0})
 
 
