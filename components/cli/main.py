@@ -5,6 +5,7 @@ import sys
 # In the order of `--help`:
 # isort: off
 from components.cli import stages  # noqa: F401
+from components.cli import predict  # noqa: F401
 from components.cli import models  # noqa: F401
 from components.cli import runs  # noqa: F401
 

@@ -1,0 +1,116 @@
+"""What was found, a JSON line per image or frame: the main result of `predict`, and its memory of what is done.
+
+    detections.jsonl   {"source", "name", "state", "frame", "width", "height", "detections": [...]}, or "error"
+    run.json           the detector and the settings; a folder holds results of one of these only
+
+`state` is the size and time of the file, null for cameras and streams; `frame` is the number in a video. A video ends
+with a line that has its number of frames and no detections; a file without that line is read again from the start.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.prediction.sources import Source
+from yolo_core.atomic import replaced, write_json
+from yolo_core.errors import UserError, without_credentials
+from yolo_core.inference.result import Result
+
+DETECTIONS, RUN = "detections.jsonl", "run.json"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder that the results are written to."""
+
+    path: Path
+
+    @property
+    def records(self) -> Path:
+        return self.path / DETECTIONS
+
+    def holds(self, settings: Mapping[str, object]) -> bool:
+        """Whether its results, if any, were made with these settings."""
+        try:
+            return json.loads((self.path / RUN).read_text(encoding="utf-8")) == settings
+        except FileNotFoundError:
+            return not self.records.exists()
+        except ValueError:
+            return False
+
+    def open(self, settings: Mapping[str, object]) -> None:
+        """Write the settings; UserError if there are results of others."""
+        if not self.holds(settings):
+            raise UserError(f"{self.path}: holds results of another detector or other settings; give another --out")
+        write_json(self.path / RUN, settings)
+
+    def read(self) -> Iterator[Record]:
+        """All complete lines."""
+        if self.records.exists():
+            with self.records.open(encoding="utf-8") as file:
+                for line in file:
+                    if line.endswith("\n"):
+                        yield json.loads(line)
+
+    def keep(self, wanted: Mapping[str, Source]) -> tuple[set[str], dict[str, str]]:
+        """Drop the lines of unfinished videos and of `wanted` sources whose file has changed since, and a torn line.
+
+        wanted: sources by address. Returns the addresses that are done, and the names of all sources by address.
+        """
+        done, names = set[str](), dict[str, str]()
+        for record in self.read():
+            address = record["source"]
+            names[address] = record["name"]
+            state = record["state"]
+            if state is None or (_ends(record) and (address not in wanted or state == wanted[address].state())):
+                done.add(address)
+        if self.records.exists():
+            with replaced(self.records) as temporary, temporary.open("w", encoding="utf-8") as file:
+                file.writelines(_line(record) for record in self.read() if record["source"] in done)
+        return done, names
+
+
+def found(source: Source, name: str, result: Result, frame: int | None) -> Record:
+    """The record of an image or a frame."""
+    height, width = result.image.shape[:2]
+    detections = [
+        {
+            "label": one.label,
+            "class_id": one.class_id,
+            "score": round(one.score, 6),
+            "xyxy": [round(edge, 3) for edge in one.xyxy],
+        }
+        for one in result
+    ]
+    return {**_head(source, name), "frame": frame, "width": width, "height": height, "detections": detections}
+
+
+def failed(source: Source, name: str, error: str) -> Record:
+    """The record of a source that cannot be read."""
+    return {**_head(source, name), "error": error}
+
+
+def ended(source: Source, name: str, frames: int) -> Record:
+    """The last record of a video."""
+    return {**_head(source, name), "frames": frames}
+
+
+def append(folder: Folder, record: Record) -> None:
+    """Add a line; written at once, so that a killed process has lost no finished image."""
+    with folder.records.open("a", encoding="utf-8") as file:
+        file.write(_line(record))
+
+
+def _head(source: Source, name: str) -> Record:
+    return {"source": without_credentials(source.address), "name": name, "state": source.state()}
+
+
+def _ends(record: Record) -> bool:
+    return "frames" in record or "error" in record or record.get("frame") is None
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record) + "\n"  # ASCII: any file name fits
