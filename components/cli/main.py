@@ -12,6 +12,7 @@ from components.cli import runs  # noqa: F401
 # isort: on
 from components import telemetry
 from components.cli.app import app
+from components.monitoring import logs
 from yolo_core.errors import UserError
 
 
@@ -22,7 +23,8 @@ def main() -> None:
 
 
 def prepare_process() -> None:
-    """Process-wide setup: disable telemetry, and require docstrings, without which Ray fails."""
+    """Process-wide setup: show the log, disable telemetry, and require docstrings, without which Ray fails."""
+    logs.show()
     telemetry.turn_off()
     if sys.flags.optimize > 1:
         print("error: PYTHONOPTIMIZE=2 removes docstrings, which Ray needs; unset it, or use 1", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Progress on the terminal, metrics for Prometheus, and the thread that repeats work."""
+"""Progress and log on the terminal, metrics for Prometheus, and the thread that repeats work."""

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from components import yaml_text
 from components.datasets.digest import dataset_digest
+from components.datasets.prepared import class_names
 from components.files import MANIFEST, require, sha256
 from components.params import Params, hyperparameters
 from yolo_core.data.coco import CacheSettings
 from yolo_core.errors import UserError, known_as
 from yolo_core.models import get_spec
 from yolo_core.models.spec import Anchors
+from yolo_core.models.weights import read_classes
 from yolo_core.train import Evaluation, Phase, TrainConfig
+
+PUBLISHED = (".pt", ".weights")  # suffixes of the authors' formats
 
 
 def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path | None) -> TrainConfig:
@@ -22,13 +26,12 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
     settings = params.train_settings(model)
     with known_as(size="train.size"):
         get_spec(model).checked_size(settings.size)
-    return dataclasses.replace(
+    config = dataclasses.replace(
         resolved(params, model, _evolved(hyp)),
         anchors=_anchors(anchors, model, settings.size),
         data=dataset_digest(data),
-        start_from=str(Path(settings.weights).absolute()) if settings.weights else "",
-        start_digest=_file_digest(settings.weights) if settings.weights else "",
     )
+    return _starting_from(config, Path(settings.weights), data) if settings.weights else config
 
 
 def resolved(params: Params, model: str, evolved: Mapping[str, float] = {}) -> TrainConfig:
@@ -86,11 +89,23 @@ def _evolved(path: Path | None) -> dict[str, float]:
         raise UserError(f"{path}: not a file of hyperparameters; run `scaled-yolov4 evolve` again") from None
 
 
-def _file_digest(path: str) -> str:
+def _starting_from(config: TrainConfig, weights: Path, data: Path) -> TrainConfig:
+    """The configuration of a training that starts from a detector."""
+    if weights.suffix in PUBLISHED:
+        raise UserError(
+            f"train.weights = {weights}: convert it first: scaled-yolov4 import-weights --model {config.model} "
+            f"--from {weights} --out {weights.with_suffix('.safetensors').name}"
+        )
     try:
-        return sha256(Path(path))
+        digest = sha256(weights)
     except OSError as error:
-        raise UserError(f"train.weights = {path}: cannot be read ({error.strerror or error})") from None
+        raise UserError(f"train.weights = {weights}: cannot be read ({error.strerror or error})") from None
+    return dataclasses.replace(
+        config,
+        start_from=str(weights.absolute()),
+        start_digest=digest,
+        head_rows=read_classes(weights) != class_names(data),
+    )
 
 
 def _anchors(path: Path, model: str, size: int) -> Anchors:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from components.datasets.prepared import load_prepared
-from components.monitoring import metrics
+from components.monitoring import logs, metrics
 from components.training import results
 from components.training.job import Job, RunRecord, WorkerContext
 from components.training.nodes import node_folder, path_on_node
@@ -41,6 +41,7 @@ def work_remotely(job: Job, driver: Driver, node: str) -> None:
 
     from components.monitoring.progress import on_stderr
 
+    logs.show()
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if driver.status().error:  # a worker reported one, and this one was restarted since
         return

@@ -1,13 +1,15 @@
 """The detection head: one 1x1 convolution per level. Training and evaluation return the same raw maps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from yolo_core.models.blocks import Foldable
 from yolo_core.models.rep import ImplicitAdd, ImplicitMultiply, fold_implicit
+
+OBJECTNESS, CLASSES = 4, 5  # rows of an anchor: x, y, w, h, objectness, one per class
 
 
 class Head(Foldable):
@@ -28,7 +30,7 @@ class Head(Foldable):
     ):
         super().__init__()
         self.anchors_per_level = anchors_per_level
-        self.outputs = 5 + num_classes
+        self.outputs = CLASSES + num_classes
         maps = anchors_per_level * self.outputs
         self.add = nn.ModuleList(ImplicitAdd(c) if implicit else nn.Identity() for c in channels)
         self.levels = nn.ModuleList(nn.Conv2d(c, maps, 1) for c in channels)
@@ -45,8 +47,8 @@ class Head(Foldable):
         """
         assert conv.bias is not None
         bias = conv.bias.view(self.anchors_per_level, self.outputs)
-        bias[:, 4] = math.log(8 / (640 / stride) ** 2)
-        bias[:, 5:] = math.log(0.6 / (self.outputs - 5 - 0.99))
+        bias[:, OBJECTNESS] = math.log(8 / (640 / stride) ** 2)
+        bias[:, CLASSES:] = math.log(0.6 / (self.outputs - CLASSES - 0.99))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         levels = zip(self.add, self.levels, self.multiply, features, strict=True)
@@ -55,6 +57,41 @@ class Head(Foldable):
     def _map(self, x: Tensor) -> Tensor:
         b, _, h, w = x.shape
         return x.view(b, self.anchors_per_level, self.outputs, h, w).permute(0, 1, 3, 4, 2)
+
+    @torch.no_grad()
+    def copy_rows(self, source: "Head", classes: Mapping[int, int], boxes: bool) -> tuple[list[str], list[str]]:
+        """Copy from `source`, a head for other classes, what does not depend on them and the rows of `classes`.
+
+        In place. classes: own index -> index in `source`. boxes: whether to copy the rows of the boxes besides those
+        of the objectness. Levels with other channels or another number of anchors keep their values.
+        Returns the names in the state dict of the tensors copied whole and of those copied in part.
+        """
+        shared = list(range(0 if boxes else OBJECTNESS, CLASSES))
+        ours = [*shared, *(CLASSES + index for index in classes)]
+        theirs = [*shared, *(CLASSES + index for index in classes.values())]
+        given, anchors = source.state_dict(), self.anchors_per_level
+        whole, part = [], []
+        for name, own in self.state_dict().items():
+            kind, level, _ = name.split(".")
+            if name not in given or not self._fits(source, int(level)):
+                continue
+            if kind == "add":
+                own.copy_(given[name])
+                whole.append(name)
+            else:  # (anchors * outputs) in its first dimension longer than 1
+                rows = given[name].reshape(anchors, source.outputs, -1)
+                own.view(anchors, self.outputs, -1)[:, ours] = rows[:, theirs]
+                part.append(name)
+        return whole, part
+
+    def _fits(self, source: "Head", level: int) -> bool:
+        """Whether the level maps the same number of features to the same number of anchors in both heads."""
+        if level >= len(source.levels) or self.anchors_per_level != source.anchors_per_level:
+            return False
+        ours, theirs = self.levels[level], source.levels[level]
+        assert isinstance(ours, nn.Conv2d)
+        assert isinstance(theirs, nn.Conv2d)
+        return ours.in_channels == theirs.in_channels
 
     def fold(self) -> None:
         """Fold the implicit knowledge into the convolutions, in place."""

@@ -4,6 +4,8 @@ Loading runs no code from the file.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,12 @@ def save_detector(
         tensor_file.write(tensors, temporary, metadata={_KEY: json.dumps(header)})
 
 
+def read_classes(path: Path) -> list[str]:
+    """The class names of a file written by `save_detector`, from its header. Raises UserError as `load_detector`."""
+    with _opened(Path(path)) as file:
+        return _classes(_header(file, path), path)
+
+
 def load_detector(path: Path, device: torch.device | str = "cpu") -> LoadedDetector:
     """Read a file written by `save_detector`.
 
@@ -71,6 +79,7 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> LoadedDetec
     the model it names.
     """
     header, tensors = _read(Path(path))
+    classes = _classes(header, path)
     try:
         with torch.device("meta"):
             model = build_model(
@@ -82,7 +91,7 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> LoadedDetec
                 coding=BoxCoding(**header["coding"]),
             )
         anchors = torch.tensor(header["anchors"], dtype=torch.float32)
-        classes, size, extra = [str(name) for name in header["classes"]], int(header["size"]), dict(header["extra"])
+        size, extra = int(header["size"]), dict(header["extra"])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -94,20 +103,38 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> LoadedDetec
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return _header(file, path), tensors
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        header = json.loads(text) if text else None
+            yield file
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train a model or give the path of its model.safetensors") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable safetensors file, damaged or cut short ({error})") from None
+
+
+def _header(file: Any, path: Path) -> dict[str, Any]:
+    text = (file.metadata() or {}).get(_KEY)
+    try:
+        header = json.loads(text) if text else None
     except (ValueError, RecursionError):
         raise _not_a_detector(path, "its header is not JSON") from None
     if not isinstance(header, dict):
         raise _not_a_detector(path, "its header has no detector")
-    return header, tensors
+    return header
+
+
+def _classes(header: dict[str, Any], path: Path) -> list[str]:
+    try:
+        return [str(name) for name in header["classes"]]
+    except (KeyError, TypeError) as error:
+        raise _not_a_detector(path, f"its header is wrong: {error!r}") from None
 
 
 def _fill(model: Detector, tensors: dict[str, Tensor], anchors: Tensor, path: Path) -> None:

@@ -66,6 +66,11 @@ class TrainConfig:
     """Path of the detector whose weights the training starts from; "" for none."""
     start_digest: str = ""
     """SHA-256 (hex) of that file; "" for none."""
+    head_rows: bool = False
+    """Whether that detector has other classes than the data, so that its heads give the rows of the shared ones.
+
+    Only for the identity: `fit` looks at the classes themselves. Such trainings used to start with fresh heads.
+    """
     freeze: tuple[str, ...] = ()
     """Dotted names of the modules that keep their weights."""
     ema_decay: float = 0.9999
@@ -101,5 +106,7 @@ class TrainConfig:
         values = dataclasses.asdict(self)
         for name in WITHOUT_EFFECT:
             del values[name]
+        if not self.head_rows:
+            del values["head_rows"]
         evaluation = {"batch": self.evaluation.batch, **dataclasses.asdict(self.evaluation.suppression)}
         return {**values, "evaluation": evaluation, "device": pick_device(self.device).type}

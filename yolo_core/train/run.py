@@ -21,7 +21,7 @@ from yolo_core.train.configuration import TrainConfig
 from yolo_core.train.records import Best, Callbacks, EpochRow, Pace, TrainResult
 from yolo_core.train.schedule import Schedule
 from yolo_core.train.step import LOSSES, Learner, StepConfig
-from yolo_core.train.transfer import Transfer, freeze, transfer
+from yolo_core.train.transfer import Transfer, freeze, take_over
 
 log = logging.getLogger(__name__)
 
@@ -127,12 +127,9 @@ def _check_fit(config: TrainConfig, train_set: DetectionDataset) -> None:
 
 
 def _take_over(config: TrainConfig, model: Detector, classes: list[str]) -> Transfer:
-    """Start from other weights; heads only where they have the same classes and the same box coding."""
-    source = load_detector(Path(config.start_from))
-    same = source.classes == classes and source.model.spec.coding == model.spec.coding
-    tensors = {name: value for name, value in source.model.state_dict().items() if same or name.startswith("body.")}
+    """Start from other weights, and say which of them were taken over."""
     try:
-        taken = transfer(model, tensors)
+        taken = take_over(model, load_detector(Path(config.start_from)), classes)
     except UserError as error:
         raise UserError(f"{config.start_from}: {error}") from None
     if distributed.is_main():

@@ -216,22 +216,46 @@ def test_fine_tuning_takes_over_what_fits_and_leaves_the_frozen_parts(
     torch.manual_seed(3)
     source = build_model(MODEL, num_classes=2, width=0.25)
     start = tmp_path / "start.safetensors"
-    save_detector(start, source, classes=["a", "b"], size=SIZE)
+    save_detector(start, source, classes=["a", "7"], size=SIZE)
     changes = ["train.epochs=1", "train.width=0.25", "train.freeze=[body.stem]", f"train.weights={start}"]
     run(project, "tuned", *changes)
     record = json.loads((project / "tuned" / "train.json").read_text())["started_from"]
     assert record["file"] == str(start)
     assert sorted({name.split(".")[0] for name in record["loaded"]}) == ["body"]
-    assert sorted(record["fresh"]) == sorted(f"head.{name}" for name in source.head.state_dict())
+    assert record["fresh"] == []
+    assert record["head"] == {
+        "tensors": [f"head.{name}" for name in source.head.state_dict()],
+        "boxes": True,
+        "classes": ["7"],
+        "fresh": [str(digit) for digit in range(10) if digit != 7],
+    }
     tuned = load_detector(project / "tuned" / "model.safetensors").model
     assert equal(tuned.body.get_submodule("stem"), source.body.get_submodule("stem"))  # BatchNorm statistics as well
     assert not equal(tuned.body.get_submodule("stage2"), source.body.get_submodule("stage2"))
+
+
+def test_only_a_start_from_other_classes_changes_the_identity(project: Path, tmp_path: Path) -> None:
+    digits = [str(digit) for digit in range(10)]
+    for name, classes in ("same", digits), ("others", digits[::-1]):
+        save_detector(tmp_path / name, build_model(MODEL, 10, width=0.125), classes=classes, size=SIZE)
+    configured = {
+        name: train.configure(
+            parameters(f"train.weights={tmp_path / name}"), MODEL, project / "data", project / "anchors.json", None
+        ).identity()
+        for name in ("same", "others")
+    }
+    assert "head_rows" not in configured["same"]
+    assert configured["others"]["head_rows"] is True
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ("train.weights=none.safetensors", r"train.weights = none.safetensors: cannot be read \(No such file"),
+        (
+            "train.weights=official/a.pt",
+            r"convert it first: .* import-weights --model yolov4-tiny --from official/a.pt --out a.safetensors$",
+        ),
         ("train.freeze=[body.stm]", r"train.freeze = \[body.stm\]: no part 'body.stm'; the model has body.stem"),
         ("train.width=0", r"train.width = 0: .*greater than 0"),
     ],
