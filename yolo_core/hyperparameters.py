@@ -53,6 +53,7 @@ class Hyperparameters:
     mosaic: float = _value(1.0, 0.0, 1.0, "probability of a mosaic", evolves=False)
     mosaic9: float = _value(0.0, 0.0, 1.0, "share of mosaics of nine images, not four", evolves=False)
     mixup: float = _value(0.0, 0.0, 1.0, "probability of mixing in a second image, Beta(8, 8)", evolves=False)
+    paste_in: float = _value(0.0, 0.0, 1.0, "probability of pasting in objects of other images", evolves=False)
 
     def replace(self, **values: float) -> "Hyperparameters":
         """A copy with some values changed; an unknown name or a value out of range raises UserError."""

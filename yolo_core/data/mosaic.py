@@ -1,4 +1,4 @@
-"""One training sample: a mosaic or a letterboxed image, scaled, shifted, flipped, mixed and colour-jittered.
+"""One training sample: a mosaic or a letterboxed image, scaled, shifted, flipped, mixed, colour-jittered, pasted into.
 
 The public recipe resizes each tile, pastes the tiles on a canvas of twice the size and warps that canvas. Here
 placement, scale, shift and flip are one matrix per tile, and each tile is warped once, directly into the rectangle of
@@ -20,25 +20,17 @@ import numpy as np
 
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.colour import jitter
-from yolo_core.data.image import FILL, fitted
+from yolo_core.data.image import FILL
 from yolo_core.data.labels import place_boxes
+from yolo_core.data.paste import paste
 from yolo_core.data.sampling import SAMPLE, generator
 from yolo_core.data.scratch import scratch
+from yolo_core.data.tiles import Tile, four, nine, placed, single, to_source
 from yolo_core.data.warp import draw
 from yolo_core.hyperparameters import Hyperparameters
 
 GREY = FILL * 0x010101  # a pixel of a canvas, see `_compose`
 MIXUP_BETA = 8.0  # the weight of the first image in a mixup is drawn from Beta(8, 8)
-
-
-class Tile(NamedTuple):
-    """The place of image `index` on the plane: top left corner and size in plane px; it may extend beyond the plane."""
-
-    index: int
-    x: int
-    y: int
-    width: int
-    height: int
 
 
 class Affine(NamedTuple):
@@ -107,6 +99,8 @@ def training_sample(
         canvas, drawn, labels = _compose(dataset, *_single(dataset, hyp, size, flip, rng, image), source, "canvas")
     planes = np.empty((3, size, size), np.uint8) if out is None else out
     jitter(planes, canvas, *drawn, *gains)
+    if hyp.paste_in and rng.random() < hyp.paste_in:
+        labels = paste(planes, labels, dataset, source, flip, rng)
     return planes, labels
 
 
@@ -114,56 +108,15 @@ def _mosaic(
     dataset: DetectionDataset, hyp: Hyperparameters, size: int, flip: bool, rng: np.random.Generator, index: int
 ) -> tuple[list[Tile], int, Affine]:
     """Mosaic of image `index` and three or eight random ones; (tiles, plane side, affine)."""
-    lay = _nine if hyp.mosaic9 and rng.random() < hyp.mosaic9 else _four
+    lay = nine if hyp.mosaic9 and rng.random() < hyp.mosaic9 else four
     return lay(dataset, size, rng, index), 2 * size, _affine(hyp, 2 * size, size, flip, rng)
-
-
-def _four(dataset: DetectionDataset, size: int, rng: np.random.Generator, index: int) -> list[Tile]:
-    """Four tiles that meet at a random centre."""
-    centre_x, centre_y = (int(c) for c in rng.integers(size // 2, size + size // 2, 2, endpoint=True))
-    tiles = []
-    for corner, (i, width, height) in enumerate(_drawn(dataset, size, rng, index, 3)):
-        x = centre_x if corner % 2 else centre_x - width  # top left, top right, bottom left, bottom right
-        y = centre_y if corner // 2 else centre_y - height
-        tiles.append(Tile(i, x, y, width, height))
-    return tiles
-
-
-def _nine(dataset: DetectionDataset, size: int, rng: np.random.Generator, index: int) -> list[Tile]:
-    """A tile and a ring of eight around it, clockwise from the top; the plane shows a random part of them."""
-    drawn = _drawn(dataset, size, rng, index, 8)
-    left, top = (int(offset) for offset in size - rng.integers(size, size=2))  # of the middle tile
-    w, h = zip(*((width, height) for _, width, height in drawn), strict=True)
-    corners = (
-        (0, 0),
-        (0, -h[1]),
-        (w[1], -h[2]),
-        (w[0], 0),
-        (w[0], h[3]),
-        (w[0] - w[5], h[0]),
-        (w[0] - w[5] - w[6], h[0]),
-        (-w[7], h[0] - h[7]),
-        (-w[8], h[0] - h[7] - h[8]),
-    )
-    places = zip(drawn, corners, strict=True)
-    return [Tile(i, left + x, top + y, width, height) for (i, width, height), (x, y) in places]
-
-
-def _drawn(
-    dataset: DetectionDataset, size: int, rng: np.random.Generator, index: int, others: int
-) -> list[tuple[int, int, int]]:
-    """Image `index` and `others` random ones: (index, width, height) with longer side `size`."""
-    indices = [index, *(int(i) for i in rng.integers(len(dataset), size=others))]
-    return [(i, *fitted(dataset.images[i].width, dataset.images[i].height, size)) for i in indices]
 
 
 def _single(
     dataset: DetectionDataset, hyp: Hyperparameters, size: int, flip: bool, rng: np.random.Generator, index: int
 ) -> tuple[list[Tile], int, Affine]:
     """Image `index` letterboxed; (tiles, plane side, affine)."""
-    width, height = fitted(dataset.images[index].width, dataset.images[index].height, size)
-    tile = Tile(index, (size - width) // 2, (size - height) // 2, width, height)
-    return [tile], size, _affine(hyp, size, size, flip, rng)
+    return single(dataset, size, index), size, _affine(hyp, size, size, flip, rng)
 
 
 def _affine(hyp: Hyperparameters, plane: int, size: int, flip: bool, rng: np.random.Generator) -> Affine:
@@ -193,8 +146,8 @@ def _compose(
 
 def _draw(canvas: np.ndarray, image: np.ndarray, tile: Tile, visible: Region, affine: Affine) -> Region:
     """Warp the visible part of one tile into the canvas; `visible` is before the flip, the returned region after it."""
-    ax, bx = _to_source(tile.x, image.shape[1] / tile.width, affine.scale, affine.shift_x)
-    ay, by = _to_source(tile.y, image.shape[0] / tile.height, affine.scale, affine.shift_y)
+    ax, bx = to_source(tile.x, image.shape[1] / tile.width, affine.scale, affine.shift_x)
+    ay, by = to_source(tile.y, image.shape[0] / tile.height, affine.scale, affine.shift_y)
     if affine.flip:
         ax, bx = -ax, bx + ax * (affine.size - 1)
         visible = visible._replace(x0=affine.size - visible.x1, x1=affine.size - visible.x0)
@@ -213,16 +166,8 @@ def _covered(start: int, length: int, plane: int, scale: float, shift: float, si
     return max(low, 0), min(high, size)
 
 
-def _to_source(start: int, ratio: float, scale: float, shift: float) -> tuple[float, float]:
-    """(a, b) of source pixel index = a * output pixel index + b along one axis; `ratio`: source px per plane px."""
-    a, b = 1 / scale, -shift / scale - start
-    return a * ratio, (b + 0.5) * ratio - 0.5
-
-
 def _boxes(dataset: DetectionDataset, tiles: Sequence[Tile], plane: int, affine: Affine) -> np.ndarray:
     """Labels of all tiles in the output: see `place_boxes`."""
     labels = [dataset.labels[tile.index] for tile in tiles]
-    records = [dataset.images[tile.index] for tile in tiles]
-    places = [(t.width / r.width, t.height / r.height, t.x, t.y) for t, r in zip(tiles, records, strict=True)]
     counts = np.array([len(part) for part in labels])
-    return place_boxes(np.concatenate(labels), counts, np.array(places, np.float64), plane, *affine)
+    return place_boxes(np.concatenate(labels), counts, placed(dataset, tiles), plane, *affine)

@@ -7,6 +7,7 @@ from yolo_core.models.spec import COCO_ANCHORS, SIGMOID_CODING, LossSpec, ModelS
 
 _PAPER = "arXiv 2207.02696v1"
 _V100 = "Tesla V100, batch 1"
+# Published with paste_in .15 (tiny: .05). Only params/coco.yaml sets it: here whole boxes are pasted, not outlines.
 _HYP = Hyperparameters(
     lrf=0.1, cls=0.3, obj=0.7, warmup_momentum=0.8, translate=0.2, scale=0.9, mixup=0.15, mosaic9=0.2
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from yolo_core.device import pick_device
 from yolo_core.evaluate.coco_metrics import Judge
 from yolo_core.evaluate.suppression import Suppression
+from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models.spec import Anchors
 from yolo_core.train.schedule import Phase
 
@@ -20,6 +21,8 @@ WITHOUT_EFFECT = (  # on the result
     "start_from",
     "judge",
 )
+# Hyperparameters of later versions: they enter the identity only where they are used.
+ADDED_HYPERPARAMETERS = ("paste_in",)
 COCO_SUPPRESSION = Suppression(conf=0.001, iou=0.65, max_detections=300)  # as COCO results are evaluated
 
 
@@ -108,5 +111,9 @@ class TrainConfig:
             del values[name]
         if not self.head_rows:
             del values["head_rows"]
+        for phase in values["phases"]:
+            for name in ADDED_HYPERPARAMETERS:
+                if phase["hyp"][name] == getattr(Hyperparameters, name):
+                    del phase["hyp"][name]
         evaluation = {"batch": self.evaluation.batch, **dataclasses.asdict(self.evaluation.suppression)}
         return {**values, "evaluation": evaluation, "device": pick_device(self.device).type}

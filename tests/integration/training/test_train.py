@@ -150,7 +150,9 @@ def test_a_checkpoint_of_other_parameters_is_refused(project: Path, tmp_path: Pa
 def test_only_what_determines_the_result_is_its_identity() -> None:
     same = config(loader_workers=2, checkpoint_every=7)
     assert checkpoint.digest(same.identity()) == checkpoint.digest(config().identity())
-    for change in ({"seed": 1}, {"size": 96}, {"data": "x"}, {"precision": "fp32"}, {"phases": config().phases[:1]}):
+    pasted = tuple(replace(phase, hyp=phase.hyp.replace(paste_in=0.1)) for phase in config().phases)
+    phases = [{"phases": config().phases[:1]}, {"phases": pasted}]
+    for change in ({"seed": 1}, {"size": 96}, {"data": "x"}, {"precision": "fp32"}, *phases):
         assert checkpoint.digest(config(**change).identity()) != checkpoint.digest(config().identity())
 
 

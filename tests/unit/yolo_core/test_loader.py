@@ -20,7 +20,7 @@ from yolo_core.errors import UserError
 from yolo_core.hyperparameters import Hyperparameters
 
 SIZES = [(80, 60), (60, 80), (100, 45), (48, 48), (32, 75), (85, 64), (50, 40), (64, 33), (33, 64), (70, 70)]
-HYP = Hyperparameters(mixup=0.3)
+HYP = Hyperparameters(mixup=0.3, paste_in=0.5)
 
 
 @pytest.fixture(scope="module")
