@@ -116,6 +116,8 @@ class Stage:
     """More sentences for its help."""
     work: str = ""
     """What `--work` keeps; empty: the stage keeps nothing."""
+    logs_epochs: bool = False
+    """Whether its `run` takes a `log` (components/monitoring/training_log.py), and its command --log-format."""
     options: tuple[Option, ...] = ()
     examples: tuple[str, ...] = ()
 

@@ -189,6 +189,7 @@ STAGES = (
                 "start_from", Path, "Detector to fine-tune; sets train.weights.", sets="train.per_model.{model}.weights"
             ),
         ),
+        logs_epochs=True,
         params=("seed", "train", *SCORING),
         resources=None,
         examples=(
@@ -196,6 +197,7 @@ STAGES = (
             "scaled-yolov4 train --model yolov4-csp --width 0.25",
             "scaled-yolov4 train --model yolov4-p5 --start-from yolov4-p5.safetensors -S train.epochs=30",
             "scaled-yolov4 train --model yolov4-tiny -S train.workers=4 -S train.gpus_per_worker=1",
+            "scaled-yolov4 train --log-format json > epochs.jsonl",
         ),
     ),
     Stage(

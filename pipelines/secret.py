@@ -1,6 +1,7 @@
-"""The Kubernetes secret with addresses and credentials of S3 and MLflow."""
+"""The Kubernetes secret with addresses and credentials of S3 and MLflow, and settings of what the steps report."""
 
 from components.monitoring.metrics import GATEWAY_VARIABLE
+from components.monitoring.training_log import FORMAT_VARIABLE
 
 SECRET = "scaled-yolov4"  # in the pipeline's namespace; optional
 SECRET_KEYS = (
@@ -10,4 +11,5 @@ SECRET_KEYS = (
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
     GATEWAY_VARIABLE,
+    FORMAT_VARIABLE,
 )

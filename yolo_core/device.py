@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -70,6 +71,16 @@ def describe(device: torch.device) -> str:
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB)"
     return f"{_cpu_name()} ({torch.get_num_threads()} threads)"
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes so far that PyTorch reserved on the GPU, or for the CPU that this process had in memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    import resource  # Unix only
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _cpu_name() -> str:

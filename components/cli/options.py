@@ -1,11 +1,13 @@
 """Options that several commands share, and how their values are read.
 
-Only Typer is imported, so that `--help` stays quick.
+Only Typer is imported that takes time, so that `--help` stays quick.
 """
 
 import sys
 from pathlib import Path
 from typing import Annotated
+
+from components.monitoring.training_log import FORMAT_VARIABLE, Format
 
 try:
     import typer
@@ -25,6 +27,11 @@ StageParams = Annotated[
 Overrides = Annotated[list[str], typer.Option("-S", "--set", metavar="KEY=VALUE", help="Change one parameter.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Model = Annotated[str, typer.Option(help="A name from `scaled-yolov4 models`; default: the first in the parameters.")]
+
+LogFormat = Annotated[
+    Format,
+    typer.Option(envvar=FORMAT_VARIABLE, help="How epochs are reported: in text, or as one JSON object per line."),
+]
 
 
 def stage_path(meaning: str, default: str) -> object:

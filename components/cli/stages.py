@@ -11,7 +11,8 @@ from components.cli import parameters
 from components.cli.app import app
 from components.cli.command import add_command, examples_of, option
 from components.cli.facts import facts
-from components.cli.options import Model, Overrides, StageParams, stage_path, typer
+from components.cli.options import LogFormat, Model, Overrides, StageParams, stage_path, typer
+from components.monitoring.training_log import Format, on_stdout
 from components.stage_row import Option, Stage, dashed
 from components.stage_table import STAGES, default_paths, get_stage
 from components.workspace import PARAMS
@@ -32,6 +33,7 @@ def options(stage: Stage) -> list[inspect.Parameter]:
             for name, text in paths.items()
         ),
         *(option(own.name, _annotation(own), own.default) for own in stage.options),
+        *([option("log_format", LogFormat, "text")] if stage.logs_epochs else []),
         option("params", StageParams, PARAMS),
         option("overrides", Overrides, []),
     ]
@@ -46,7 +48,9 @@ def _annotation(own: Option) -> object:
     return Annotated[kind, typer.Option(help=own.help, **own.limits)]  # pyright: ignore[reportArgumentType]
 
 
-def run_stage(name: str, params: Path, overrides: list[str], model: str = "", **given: Any) -> None:
+def run_stage(
+    name: str, params: Path, overrides: list[str], model: str = "", log_format: Format = "text", **given: Any
+) -> None:
     """Run one stage and print its closing line."""
     stage = get_stage(name)
     given = {key: value for key, value in given.items() if value is not None}
@@ -61,7 +65,7 @@ def run_stage(name: str, params: Path, overrides: list[str], model: str = "", **
     arguments = {key: value for key, value in arguments.items() if key not in setters}
     if stage.per_model:
         arguments["model"] = model
-    _run(stage, settings, arguments)
+    _run(stage, settings, arguments, log_format)
 
 
 def _check_out(stage: Stage, given: dict[str, Any]) -> None:
@@ -72,23 +76,25 @@ def _check_out(stage: Stage, given: dict[str, Any]) -> None:
         raise UserError(f"{named}: give --out as well, so that the unmodified model's results are not overwritten")
 
 
-def _run(stage: Stage, settings: Any, arguments: dict[str, Any]) -> None:
+def _run(stage: Stage, settings: Any, arguments: dict[str, Any], log_format: Format) -> None:
     from components.monitoring import metrics
     from components.monitoring.progress import on_stderr
     from components.storage.start_weights import with_local_weights
     from components.tracking.journaled_run import check_delivered
 
     model, progress = arguments.get("model", ""), on_stderr()
+    log = on_stdout(log_format, model)
     with metrics.stage(stage.name, model):
         if stage.trains:
             settings = with_local_weights(settings, model or settings.evolve.model, progress)
+        run = partial(stage.load(), log=log) if stage.logs_epochs else stage.load()
         if any(":/" in str(value) for value in arguments.values()):
             from components.storage import stage_paths
 
-            result = stage_paths.run(stage.name, stage.load(), settings, arguments, progress)
+            result = stage_paths.run(stage.name, run, settings, arguments, progress)
         else:
-            result = stage.load()(settings, progress=progress, **arguments)
-        print(f"{stage.name}: {facts(result)} -> {arguments['out']}", flush=True)
+            result = run(settings, progress=progress, **arguments)
+        log.end({**result, "out": str(arguments["out"])}, f"{stage.name}: {facts(result)} -> {arguments['out']}")
         check_delivered(stage.name, model or settings.models[0])
 
 

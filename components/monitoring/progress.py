@@ -23,7 +23,8 @@ def on_stderr() -> Progress:
 def _bars() -> Progress:
     rate = TextColumn("{task.fields[rate]}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    bars = Bars(*columns, console=Console(stderr=True), transient=True)
+    # What is printed meanwhile appears above the bars, but a standard output that is no terminal stays what it is.
+    bars = Bars(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
 
     def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         task = bars.add_task(label, total=_total(items, total), rate="")

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from components.files import TRAINING, read_json
+from components.monitoring.training_log import SILENT, TrainingLog
 from components.params import Params
 from components.tracking import journaled_run
 from components.training.configuration import configure, image_cache
@@ -31,9 +32,11 @@ def run(
     out: Path,
     work: Path = Path("runs"),
     progress: Progress = silent,
+    log: TrainingLog = SILENT,
 ) -> dict[str, object]:
     """Train `model` and write model.safetensors, curves.csv and train.json to `out`; returns its main figures.
 
+    log: told of each epoch.
     Raises UserError for missing or invalid inputs, and when another process trains this model in `work`; TryAgain after
     SIGTERM, once a checkpoint is written, or when the cluster has no room for the workers.
     """
@@ -44,7 +47,7 @@ def run(
         folder = runs / checkpoint.digest(config.identity())[:16]
         job = Job(params, config, data.absolute(), folder, image_cache(params, data, work))
         folder.mkdir(parents=True, exist_ok=True)
-        launch(job, progress)
+        launch(job, progress, log)
         for name in RESULTS:
             atomic.write_bytes(out / name, (job.results / name).read_bytes())
         if not journaled_run.waiting("train", model):  # else keep it: the same command then finishes quickly

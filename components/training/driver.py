@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from components.monitoring.periodic import periodically
+from components.monitoring.training_log import TrainingLog
 from components.tracking import connection
 from components.training.job import OpenRun, RunRecord
 from yolo_core import atomic
@@ -29,6 +30,8 @@ from yolo_core.train.checkpoint import SUMS
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
+
+    from yolo_core.train import EpochReport
 
 CHUNK_BYTES = 32 << 20
 ANSWER_S = 600.0  # limit of one answer
@@ -71,6 +74,8 @@ class DriverActor:
         self._run: RunRecord | None = None
         self._stop_requested = False
         self._error: ReportedError | None = None
+        self._reports: list[EpochReport] = []
+        self._epochs_reported = 0
         self._workers_requested_at = time.monotonic()
         self._queue_seconds: float | None = None
 
@@ -100,6 +105,17 @@ class DriverActor:
         """Record metrics in the open run."""
         assert self._run
         self._run.log(metrics, step)
+
+    def report(self, report: EpochReport) -> None:
+        """Keep a report for the driver; epochs that restarted workers repeat are left out."""
+        if report.row["epoch"] > self._epochs_reported:
+            self._epochs_reported = report.row["epoch"]
+            self._reports.append(report)
+
+    def take_reports(self) -> list[EpochReport]:
+        """The reports since the last call."""
+        taken, self._reports = self._reports, []
+        return taken
 
     def end_run(self, failed: bool) -> None:
         with suppress(_Failed), self._end:
@@ -177,6 +193,12 @@ class Driver:
     def log(self, metrics: Mapping[str, float | None], step: int) -> None:
         self._call("log", metrics, step)
 
+    def report(self, report: EpochReport) -> None:
+        self._call("report", report)
+
+    def take_reports(self) -> list[EpochReport]:
+        return self._call("take_reports")
+
     def end_run(self, *, failed: bool) -> None:
         self._call("end_run", failed)
 
@@ -209,8 +231,11 @@ class Driver:
 
 
 @contextmanager
-def started(folder: Path, open_run: OpenRun, stop: threading.Event) -> Iterator[Driver]:
-    """An actor on this process's node while the block runs; the workers are told to stop when `stop` is set."""
+def started(folder: Path, open_run: OpenRun, stop: threading.Event, log: TrainingLog) -> Iterator[Driver]:
+    """An actor on this process's node while the block runs; the workers are told to stop when `stop` is set.
+
+    log: told of each epoch, in this process.
+    """
     options = {
         "num_cpus": 0,
         "max_concurrency": 8,
@@ -220,12 +245,19 @@ def started(folder: Path, open_run: OpenRun, stop: threading.Event) -> Iterator[
     actor = cast("ActorHandle", ray.remote(DriverActor).options(**options).remote(folder, open_run))
     driver = Driver(actor)
 
-    def forward_stop() -> None:
+    def tell() -> None:
+        for report in driver.take_reports():
+            log.epoch(report)
+
+    def exchange() -> None:
         if stop.is_set():
             driver.request_stop()
+        tell()
 
     try:
-        with periodically(forward_stop, POLL_S, "stop"):
+        with periodically(exchange, POLL_S, "driver"):
             yield driver
     finally:
+        with suppress(RayError):
+            tell()
         ray.kill(actor)

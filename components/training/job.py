@@ -9,7 +9,7 @@ from typing import Protocol
 
 from components.params import Params
 from yolo_core.data.coco import CacheSettings
-from yolo_core.train import TrainConfig
+from yolo_core.train import OnReport, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,7 @@ class WorkerContext:
     should_stop: Callable[[], bool]
     send_folder: Callable[[Path], None] | None = None
     """Sends a finished checkpoint or the results to the driver's node; None where that is this node."""
+    on_report: OnReport | None = None
+    """Takes the main worker's report on each epoch."""
     queue_seconds: float | None = None
     """How long the training waited for its workers; None where it did not."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from components import telemetry
 from components.monitoring import metrics
+from components.monitoring.training_log import TrainingLog
 from components.params import Workers
 from components.tracking import connection, journaled_run
 from components.training.job import Job, OpenRun, WorkerContext
@@ -33,7 +34,7 @@ START_ATTEMPTS = 30  # to find room for the workers, of a minute each
 STOP_LIMIT_S = 25  # from SIGTERM to the end
 RESIZE_EVERY_S = 30.0  # between looks whether there is room for more workers
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -65,21 +66,24 @@ def _stop_signal() -> Iterator[threading.Event]:
         signal.signal(signal.SIGALRM, before[1])
 
 
-def launch(job: Job, progress: Progress) -> None:
-    """Run the job: in this process for one worker, with Ray Train on a cluster for more or when RAY_ADDRESS is set."""
+def launch(job: Job, progress: Progress, log: TrainingLog) -> None:
+    """Run the job: in this process for one worker, with Ray Train on a cluster for more or when RAY_ADDRESS is set.
+
+    log: told of each epoch in this process.
+    """
     open_run = partial(journaled_run.journaled_run, job.params, job.data, stage="train", model=job.config.model)
     most = job.params.train.workers.max
     if most == 1 and not os.environ.get("RAY_ADDRESS"):
         with _stop_signal() as stop:
-            work(job, WorkerContext(open_run, stop.is_set), progress)
+            work(job, WorkerContext(open_run, stop.is_set, on_report=log.epoch), progress)
         return
     telemetry.turn_off()
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints what code redirects, as pycocotools' tables
     with connected(most, show_workers=True), _stop_signal() as stop:
-        _launch_on_cluster(job, open_run, stop)
+        _launch_on_cluster(job, open_run, stop, log)
 
 
-def _launch_on_cluster(job: Job, open_run: OpenRun, stop: threading.Event) -> None:
+def _launch_on_cluster(job: Job, open_run: OpenRun, stop: threading.Event, log: TrainingLog) -> None:
     """Run the job on workers anywhere in the cluster; their UserErrors are raised here."""
     import ray
 
@@ -88,7 +92,7 @@ def _launch_on_cluster(job: Job, open_run: OpenRun, stop: threading.Event) -> No
     addresses = {path: store_address(Path(path)) for path in (str(job.data), job.config.start_from) if path}
     job = dataclasses.replace(job, addresses={path: address for path, address in addresses.items() if address})
     node, workers = ray.get_runtime_context().get_node_id(), job.params.train.workers
-    with driver_.started(job.folder, open_run, stop) as driver:
+    with driver_.started(job.folder, open_run, stop, log) as driver:
         try:
             with metrics.submitted(job.config.model):
                 _fit_while_it_progresses(job, partial(work_remotely, job, driver, node), workers)
@@ -114,7 +118,7 @@ def _fit_while_it_progresses(job: Job, function: Callable[[], None], workers: Wo
         except TrainingFailedError:
             if checkpoint.found(job.checkpoints)[:1] == before:
                 raise
-            log.warning("train %s: workers failed %d times, continuing", job.config.model, RESTARTS + 1)
+            _log.warning("train %s: workers failed %d times, continuing", job.config.model, RESTARTS + 1)
 
 
 def _fit_with_ray(job: Job, function: Callable[[], None], workers: int | tuple[int, int]) -> None:

@@ -54,7 +54,8 @@ def work_remotely(job: Job, driver: Driver, node: str) -> None:
             with reporting_machine_limits():
                 job, send_folder = _on_this_node(job, driver, node)
                 open_run = partial(_RemoteRun, driver)
-                work(job, WorkerContext(open_run, should_stop, send_folder, driver.queue_seconds()), on_stderr())
+                context = WorkerContext(open_run, should_stop, send_folder, driver.report, driver.queue_seconds())
+                work(job, context, on_stderr())
             if send_folder:  # the driver has all that counts
                 shutil.rmtree(job.folder, ignore_errors=True)
         except UserError as error:
@@ -133,6 +134,7 @@ def work(job: Job, context: WorkerContext, progress: Progress) -> None:
                 work=job.checkpoints,
                 on_log=on_log,
                 on_epoch=lambda row: _log_epoch(run, row),
+                on_report=context.on_report,
                 on_save=context.send_folder,
                 should_stop=context.should_stop,
                 progress=progress,

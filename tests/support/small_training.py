@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components import params as params_
+from components.monitoring.training_log import SILENT, TrainingLog
 from components.stages import prepare, train
 from yolo_core.data.coco import load_split
 from yolo_core.hyperparameters import Hyperparameters
@@ -54,7 +55,7 @@ def prepared(folder: Path) -> Path:
     return folder
 
 
-def run(project: Path, name: str, *changes: str) -> dict[str, Any]:
+def run(project: Path, name: str, *changes: str, log: TrainingLog = SILENT) -> dict[str, Any]:
     """The stage, with results in project/name and unfinished work in project/name-work."""
     return train.run(
         parameters(*changes),
@@ -64,6 +65,7 @@ def run(project: Path, name: str, *changes: str) -> dict[str, Any]:
         hyp=None,
         out=project / name,
         work=project / f"{name}-work",
+        log=log,
     )
 
 

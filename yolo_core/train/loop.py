@@ -15,12 +15,23 @@ import torch
 
 from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.loader import Batch
-from yolo_core.device import pick_device
+from yolo_core.device import peak_memory, pick_device
 from yolo_core.errors import Diverged, TryAgain
 from yolo_core.progress import Progress, silent
 from yolo_core.train import distributed
 from yolo_core.train.configuration import TrainConfig
-from yolo_core.train.records import Callbacks, EpochRow, OnEpoch, OnLog, OnSave, Pace, ShouldStop, TrainResult
+from yolo_core.train.records import (
+    Callbacks,
+    EpochReport,
+    EpochRow,
+    OnEpoch,
+    OnLog,
+    OnReport,
+    OnSave,
+    Pace,
+    ShouldStop,
+    TrainResult,
+)
 from yolo_core.train.resume import resume, save
 from yolo_core.train.run import Run, epoch_batches, result, start
 from yolo_core.train.stall import watched
@@ -38,6 +49,7 @@ def fit(
     work: Path | None = None,
     on_log: OnLog | None = None,
     on_epoch: OnEpoch | None = None,
+    on_report: OnReport | None = None,
     on_save: OnSave | None = None,
     should_stop: ShouldStop = lambda: False,
     progress: Progress = silent,
@@ -45,8 +57,9 @@ def fit(
     """Train, resuming from the newest intact checkpoint in `work` when there is one.
 
     work: folder of the checkpoints, None for none; only the main worker's is used.
-    on_log(step, losses, pace) and on_save(path of the checkpoint) are called on the main worker, on_epoch(row) on every
-    one; where that returns True on one worker after an evaluation, the training is finished early.
+    on_log(step, losses, pace), on_report(report) and on_save(path of the checkpoint) are called on the main worker,
+    on_epoch(row) on every one; where that returns True on one worker after an evaluation, the training is finished
+    early.
     should_stop: called on every worker at each step and each batch of an evaluation; one True is enough. The
     training then ends at the next update of the weights, with a checkpoint; without a work folder it ends at once.
     Raises UserError for settings that do not fit the data or machine, Diverged when the loss is no longer finite,
@@ -54,14 +67,14 @@ def fit(
     """
     began = time.monotonic()
     device = pick_device(config.device)
-    callbacks = Callbacks(on_log, on_epoch, on_save, should_stop)
+    callbacks = Callbacks(on_log, on_epoch, on_report, on_save, should_stop)
     with reproducible(config.seed, device), watched(config.stall_limit_s) as alive:
         run = start(config, train_set, val_set, device, callbacks, work, alive)
         if work:
             resume(run, work)
-        resumed_at = run.step
+        run.first_step = run.step
         _train(run, progress)
-    return result(run, time.monotonic() - began, resumed_at)
+    return result(run, time.monotonic() - began)
 
 
 def _train(run: Run, progress: Progress) -> None:
@@ -120,9 +133,7 @@ def _step(run: Run, batch: Batch) -> None:
     phase, values = run.schedule.phase_at(run.epoch), run.schedule.at(run.step)
     run.unchecked.append(run.learner.learn(batch, phase, values, run.at_update))
     run.step += 1
-    images = len(batch.images) * distributed.world()
-    run.images += images
-    run.pace.images += images
+    run.learned(len(batch.images) * distributed.world())
     run.took(time.monotonic() - began)
 
 
@@ -176,7 +187,9 @@ def _close_epoch(run: Run) -> bool:
         ap, ap50 = figures
         keep_if_best(run, run.epoch, ap, ap50)
     row = _row(run, ap, ap50)
+    _report(run, row)
     run.sums = [0.0] * len(run.sums)
+    run.epoch_pace = Pace()
     run.rows.append(row)
     if not run.callbacks.on_epoch:
         return False
@@ -188,6 +201,26 @@ def _row(run: Run, ap: float | None, ap50: float | None) -> EpochRow:
     box, obj, cls, loss = (total / run.schedule.steps_per_epoch for total in run.sums)
     lr = run.schedule.at(run.step - 1).lr
     return EpochRow(epoch=run.epoch, step=run.step, lr=lr, box=box, obj=obj, cls=cls, loss=loss, AP=ap, AP50=ap50)
+
+
+def _report(run: Run, row: EpochRow) -> None:
+    """Tell the main worker's caller of the epoch that this row, the next of the curves, is about."""
+    if not (run.callbacks.on_report and distributed.is_main()):
+        return
+    done, pace = run.step - run.first_step, run.epoch_pace
+    seconds_per_step = (time.monotonic() - run.began) / done if done else None
+    run.callbacks.on_report(
+        EpochReport(
+            row=row,
+            epochs=run.schedule.epochs,
+            steps=run.schedule.steps,
+            best=run.best,
+            before=next((earlier for earlier in reversed(run.rows) if earlier["AP"] is not None), None),
+            images_per_second=pace.images / pace.seconds if pace.seconds else None,
+            seconds_left=None if seconds_per_step is None else seconds_per_step * (run.schedule.steps - run.step),
+            memory_bytes=peak_memory(run.learner.device),
+        )
+    )
 
 
 def _save_if_possible(run: Run) -> None:

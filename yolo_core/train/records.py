@@ -47,8 +47,30 @@ class Pace:
     """The part of it spent waiting for batches."""
 
 
+@dataclass(frozen=True)
+class EpochReport:
+    """An epoch that has just ended, for those who follow the training. Times and memory do not repeat on a resume."""
+
+    row: EpochRow
+    epochs: int
+    """Epochs of the whole training."""
+    steps: int
+    """Its steps."""
+    best: Best | None
+    """The best epoch so far, this one included; None before the first evaluation."""
+    before: EpochRow | None
+    """The last epoch before this one that has an AP."""
+    images_per_second: float | None
+    """Training speed in this epoch over all workers, evaluations left out; None if this process made no step in it."""
+    seconds_left: float | None
+    """At the pace of this process so far, evaluations included; None before its first step."""
+    memory_bytes: int
+    """Peak memory of the main worker: on the GPU if it has one, else of its process."""
+
+
 OnLog = Callable[[int, dict[str, float], Pace], None]
 OnEpoch = Callable[[EpochRow], bool | None]
+OnReport = Callable[[EpochReport], None]
 OnSave = Callable[[Path], None]
 ShouldStop = Callable[[], bool]
 
@@ -59,6 +81,7 @@ class Callbacks:
 
     on_log: OnLog | None = None
     on_epoch: OnEpoch | None = None
+    on_report: OnReport | None = None
     on_save: OnSave | None = None
     should_stop: ShouldStop = lambda: False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,12 @@ class Run:
     step_seconds: float = 0.0
     """Time in steps, in waiting for their batches and for the device."""
 
+    began: float = field(default_factory=time.monotonic)
+    """When this process began, on the monotonic clock."""
+    first_step: int = 0
+    """The step that it began with."""
+    epoch_pace: Pace = field(default_factory=Pace)
+    """Of this process since the last row."""
     unchecked: list[Tensor] = field(default_factory=list)
     """Losses (4,) of the latest steps, still on the device."""
     pace: Pace = field(default_factory=Pace)
@@ -81,7 +88,13 @@ class Run:
 
     def took(self, seconds: float) -> None:
         self.step_seconds += seconds
-        self.pace.seconds += seconds
+        for pace in (self.pace, self.epoch_pace):
+            pace.seconds += seconds
+
+    def learned(self, images: int) -> None:
+        self.images += images
+        for pace in (self.pace, self.epoch_pace):
+            pace.images += images
 
 
 def start(
@@ -156,7 +169,7 @@ def epoch_batches(config: TrainConfig, train_set: DetectionDataset, epoch: int, 
     )
 
 
-def result(run: Run, seconds: float, resumed_at: int) -> TrainResult:
+def result(run: Run, seconds: float) -> TrainResult:
     """The best average weights and how they came about."""
     assert run.best, "no epoch was evaluated"
     run.learner.ema.module.load_state_dict(run.best_weights)
@@ -168,7 +181,7 @@ def result(run: Run, seconds: float, resumed_at: int) -> TrainResult:
         ended_early=run.step < run.schedule.steps,
         images_per_second=run.images / run.step_seconds if run.step_seconds else 0.0,
         seconds=seconds,
-        resumed_at=resumed_at,
+        resumed_at=run.first_step,
         device=describe(run.learner.device),
         dtype=str(run.learner.dtype or torch.float32).removeprefix("torch."),
         transfer=run.transfer,

@@ -22,19 +22,26 @@ from processes import started
 from small_training import MODEL, SIZE, STEPS, command, config, fitted, parameters, run
 from waiting import LIMIT_S, until
 
+from components.cli.stages import run_stage
 from components.stages import train
 from yolo_core.data.coco import load_split
 from yolo_core.errors import TryAgain, UserError
 from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import build_model, get_spec
 from yolo_core.models.weights import load_detector, save_detector
-from yolo_core.train import Phase, checkpoint, fit
+from yolo_core.train import EpochReport, Phase, checkpoint, fit
 
 
 @pytest.fixture(scope="module")
-def undisturbed(project: Path) -> Any:
+def reports() -> list[EpochReport]:
+    """What `undisturbed` reported of its epochs."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project: Path, reports: list[EpochReport]) -> Any:
     """The result of a training in this process that ran from its start to its end."""
-    return fitted(project, config())
+    return fitted(project, config(), on_report=reports.append)
 
 
 class Stopped(Exception):
@@ -74,6 +81,20 @@ def test_a_training_stopped_anywhere_ends_as_if_it_had_not_been(
     assert resumed.rows == whole.rows
     assert resumed.best == whole.best
     assert all(row in whole.rows for row in rows)
+
+
+def test_every_epoch_is_reported(undisturbed: Any, reports: list[EpochReport]) -> None:
+    rows = undisturbed.rows
+    assert [report.row for report in reports] == rows
+    assert [report.before for report in reports] == [None, None, rows[1], rows[1], rows[3]]  # evaluated: 2, 4, 5
+    assert reports[0].best is None
+    assert reports[-1].best == undisturbed.best
+    assert {(report.epochs, report.steps) for report in reports} == {(5, STEPS)}
+    assert reports[-1].seconds_left == 0
+    for earlier in reports[:-1]:
+        assert earlier.seconds_left
+        assert earlier.images_per_second
+        assert earlier.memory_bytes > 1 << 20
 
 
 @pytest.mark.parametrize(("call", "rows"), [(5, 1), (9, 1)], ids=["at a step", "in the evaluation of epoch 2"])
@@ -196,8 +217,14 @@ def test_without_objects_to_validate_on_there_is_no_ap(project: Path) -> None:
     assert trained.best["epoch"] == 5, "of equals the one that was trained longest"
 
 
-def test_the_result_is_a_detector_with_curves_and_a_summary(project: Path, tracking: None) -> None:
-    summary = run(project, "plain", "train.epochs=2", "train.amp='off'")
+def test_the_result_is_a_detector_with_curves_and_a_summary(
+    project: Path, tracking: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"data": project / "data", "anchors": project / "anchors.json", "hyp": project / "hyp.yaml"}
+    given |= {"out": project / "plain", "work": project / "plain-work"}
+    changes = [*small_training.SETTINGS, "train.epochs=2", "train.amp='off'"]
+    run_stage("train", small_training.ROOT / "params.yaml", changes, MODEL, log_format="json", **given)
+    said = capsys.readouterr()
     loaded = load_detector(project / "plain" / "model.safetensors")
     record = json.loads((project / "plain" / "train.json").read_text())
     lines = (project / "plain" / "curves.csv").read_text().splitlines()
@@ -208,7 +235,14 @@ def test_the_result_is_a_detector_with_curves_and_a_summary(project: Path, track
     assert (record["epochs"], record["steps"], record["best_epoch"], record["precision"]) == (2, 8, 2, "float32")
     assert record["fitness"] == pytest.approx(0.9 * record["AP"] + 0.1 * record["AP50"])
     assert record["mlflow_run_id"]
-    assert summary["AP50"] == record["AP50"]
+    first, second, end = map(json.loads, said.out.splitlines())
+    assert [(event["event"], event["epoch"], event["step"]) for event in (first, second)] == [
+        ("epoch", 1, 4),
+        ("epoch", 2, 8),
+    ]
+    assert second["AP"] == second["best"]["AP"] == record["AP"]
+    assert (end["event"], end["AP50"], end["out"]) == ("end", record["AP50"], str(project / "plain"))
+    assert said.err.splitlines()[-1].startswith("train: epochs 2, best_epoch 2, AP ")
     assert [p.name for p in (project / "plain-work" / "train" / MODEL).iterdir()] == ["lock"]
 
 

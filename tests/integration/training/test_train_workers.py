@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from processes import START_METHOD
-from small_training import config, fitted, run
+from small_training import MODEL, config, fitted, run
 
+from components.monitoring.training_log import on_stdout
 from yolo_core.errors import UserError
 from yolo_core.evaluate.detections import Detections
 from yolo_core.hyperparameters import Hyperparameters
@@ -119,16 +120,20 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_two_ray_workers_agree_with_one(project: Path, tracking: None, cluster: None) -> None:
+def test_two_ray_workers_agree_with_one(
+    project: Path, tracking: None, cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     together = "train.sync_bn=true", "train.amp='off'"
     run(project, "alone", *together)
-    run(project, "together", *together, f"train.workers={WORKERS}")
+    run(project, "together", *together, f"train.workers={WORKERS}", log=on_stdout("text", MODEL))
     one, two = (json.loads((project / name / "train.json").read_text()) for name in ("alone", "together"))
     assert (one["workers"], two["workers"]) == (1, WORKERS)
     curves = [(project / name / "curves.csv").read_text().splitlines()[1:] for name in ("alone", "together")]
     first, expected = ([float(value) for value in rows[0].split(",")[3:7]] for rows in curves)
     assert first == pytest.approx(expected, rel=0.003)  # float32: rounding grows from step to step
     assert len(curves[0]) == len(curves[1]) == 5
+    said = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith(MODEL)]
+    assert said == [f"{MODEL} {epoch}/5" for epoch in range(1, 6)], "by the driver, once"
 
 
 @pytest.mark.slow
