@@ -273,6 +273,11 @@ class TTAParams(Section):
         return self
 
 
+class TileParams(Section):
+    size: int = Field(ge=1, le=100_000)
+    overlap: float = Field(ge=0, lt=1)
+
+
 class EvaluateParams(Section):
     batch: int = Field(ge=1, le=4096)
     conf: float = Field(ge=0, lt=1)
@@ -280,6 +285,7 @@ class EvaluateParams(Section):
     max_detections: int = Field(ge=1, le=100_000)
     judge: Literal["hotcoco", "pycocotools"]
     tta: TTAParams
+    tile: TileParams | None = None
 
     @property
     def suppression(self) -> Suppression:

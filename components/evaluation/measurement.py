@@ -2,8 +2,9 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
+from components.evaluation.tiles import passes_per_image, predict_tiled
 from components.files import CONFUSION, DETECTIONS, METRICS
 from components.params import Params
 from components.reports import plots
@@ -18,11 +19,23 @@ from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.predict import predict
 from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import TTA, Plain
+from yolo_core.inference.detector import Detector
+from yolo_core.inference.runtimes import Runtime
 from yolo_core.models.fuse import for_inference
 from yolo_core.models.weights import LoadedDetector
 
 Figures = dict[str, float | None]  # COCO figure by name, 0..1; None where there is no ground truth
 ClassFigures = TypedDict("ClassFigures", {"class": str, "AP": float | None, "AP50": float | None})
+
+
+class TiledFigures(TypedDict):
+    """Each image seen whole and in tiles: what that gains, and at what cost."""
+
+    figures: Figures
+    """The 12 COCO figures."""
+
+    passes_per_image: float
+    """Tiles and whole images that the network saw, a mean over the images; 1 without tiles."""
 
 
 class Metrics(TypedDict):
@@ -48,6 +61,9 @@ class Metrics(TypedDict):
 
     tta: Figures
     """The same with test-time augmentation."""
+
+    tiled: NotRequired[TiledFigures]
+    """The same with tiles, where `evaluate.tile` asks for them."""
 
     per_class: list[ClassFigures]
     """Without test-time augmentation. A list: `dvc metrics show` would give each value of a mapping a column."""
@@ -83,15 +99,23 @@ class Measurement:
     tta: Measured
     """The measurement with test-time augmentation."""
 
+    tiled: Measured | None
+    """The measurement with tiles, if asked for."""
+
+    passes_per_image: float
+    """Tiles and whole images that it took, a mean over the images."""
+
     def summary(self) -> dict[str, float | None]:
         """The figures that the command line shows."""
-        plain, tta = self.plain.score.figures, self.tta.score.figures
-        return {"AP": plain["AP"], "AP50": plain["AP50"], "AP with TTA": tta["AP"], "AP50 with TTA": tta["AP50"]}
+        rows = {"": self.plain, " with TTA": self.tta, " with tiles": self.tiled}
+        return {
+            f"{key}{row}": found.score.figures[key] for row, found in rows.items() if found for key in ("AP", "AP50")
+        }
 
     def metrics(self) -> Metrics:
         """The content of metrics.json."""
         per_class = self.plain.score.per_class
-        return {
+        metrics: Metrics = {
             "model": self.loaded.model.spec.name,
             "size": self.loaded.size,
             "strides": list(self.loaded.model.strides),
@@ -101,6 +125,9 @@ class Measurement:
             "tta": self.tta.score.figures,
             "per_class": [{"class": name, "AP": row["AP"], "AP50": row["AP50"]} for name, row in per_class.items()],
         }
+        if self.tiled:
+            metrics["tiled"] = {"figures": self.tiled.score.figures, "passes_per_image": self.passes_per_image}
+        return metrics
 
 
 def measure(
@@ -127,11 +154,20 @@ def measure(
         )
         for row, predictor in predictors.items()
     }
+    passes = 1.0
+    if settings.tile:
+        detector = Detector(
+            Runtime("PyTorch", Plain(fused), tuple(loaded.classes), loaded.size, fused.input_stride, False, device)
+        ).tiled(settings.tile.size, settings.tile.overlap, settings.batch)
+        found["tiled"] = predict_tiled(detector, dataset, settings.suppression, progress)
+        passes = passes_per_image(detector, dataset)
     measured = {
         row: Measured(detections, score(dataset.annotation_path, detections, judge=settings.judge))
         for row, detections in found.items()
     }
-    return Measurement(loaded, dataset, settings.suppression, **measured)
+    return Measurement(
+        loaded, dataset, settings.suppression, measured["plain"], measured["tta"], measured.get("tiled"), passes
+    )
 
 
 def write(measurement: Measurement, out: Path) -> None:

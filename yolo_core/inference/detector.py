@@ -127,13 +127,13 @@ class ImageDetector(ABC, Generic[P]):
 
         Images are fetched and decoded by a thread, a few ahead. Arguments and exceptions are those of `predict`.
         """
-        suppression = checked(conf, iou, max_detections)
         if batch < 1:
             raise BadArgument("batch", f"= {batch}: give a whole number from 1")
-        prepared = ahead(map(self.prepare, images), 2 * batch)
-        return self._results(prepared, suppression, batch)
+        return self.detections(images, checked(conf, iou, max_detections), batch)
 
-    def _results(self, prepared: Iterable[P], suppression: Suppression, batch: int) -> Iterator[Result]:
+    def detections(self, images: Iterable[Image], suppression: Suppression, batch: int = 1) -> Iterator[Result]:
+        """`stream` with given settings of NMS."""
+        prepared = ahead(map(self.prepare, images), 2 * batch)
         for part in batched_while(prepared, batch, lambda one: one.canvas):
             yield from self.detect(part, suppression)
 

@@ -7,6 +7,7 @@ import cv2
 import pytest
 import small_detector
 
+from components.params import TileParams
 from components.stages import evaluate
 from yolo_core.errors import UserError
 from yolo_core.evaluate.coco_metrics import FIGURES, score
@@ -43,6 +44,27 @@ def test_metrics_are_complete_and_those_of_the_detections(project, out):
             assert metrics[row] == again.figures
     assert metrics["plain"]["AP50"] > 0.2, "the ground truth is what the detector finds on a slightly smaller canvas"
     assert metrics["tta"] != metrics["plain"]
+
+
+@pytest.mark.parametrize(
+    ("tile", "passes"),
+    [
+        ({"size": 96, "overlap": 0.2}, 1.0),  # no smaller than the images: they are seen whole, as without tiles
+        ({"size": 64, "overlap": 0.2}, 5.0),  # 96 - 64 = 32 px in steps of at most 51.2: two by two, and the whole
+    ],
+)
+def test_tiles_are_measured_beside_the_whole_images(project, out, tmp_path, tile, passes):
+    params = project.params
+    params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"tile": TileParams(**tile)})})
+    shown = evaluate.run(
+        params, model=small_detector.MODEL, data=project.data, weights=project.weights, out=tmp_path / "tiled"
+    )
+    metrics, plain = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "tiled", out))
+    assert metrics["tiled"]["passes_per_image"] == passes
+    assert shown["AP with tiles"] == metrics["tiled"]["figures"]["AP"]
+    assert metrics["plain"] == plain["plain"]
+    if passes == 1:
+        assert metrics["tiled"]["figures"] == plain["plain"]
 
 
 def test_the_confusion_matrix_counts_every_ground_truth(project, out):
