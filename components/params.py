@@ -24,6 +24,7 @@ from yolo_core.model_names import known
 
 Size = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
 Factor = Annotated[float, Field(gt=0, le=16)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
@@ -192,6 +193,7 @@ class TrainSettings(Section):
     freeze: list[str]
     hyp: HypOverrides
     second_stage: SecondStage | None
+    repeat_factor: Fraction | None = None
 
     @model_validator(mode="after")
     def _second_stage_goes_further(self) -> "TrainSettings":
@@ -216,6 +218,7 @@ class ModelOverrides(Section):
     freeze: list[str] | None = None
     hyp: HypOverrides | None = None
     second_stage: SecondStage | None = None
+    repeat_factor: Fraction | None = None
 
 
 class Workers(Section):

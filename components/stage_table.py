@@ -149,6 +149,7 @@ STAGES = (
                     "batch",
                     "nominal_batch",
                     "multi_scale",
+                    "repeat_factor",
                     "hyp",
                     "device",
                     "amp",

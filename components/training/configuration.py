@@ -56,6 +56,7 @@ def resolved(params: Params, model: str, evolved: Mapping[str, float] = {}) -> T
         checkpointing=settings.checkpointing,
         freeze=tuple(settings.freeze),
         multi_scale=settings.multi_scale,
+        repeat_factor=settings.repeat_factor,
         sync_bn=settings.sync_bn,
         ema_decay=params.train.ema_decay,
         ema_tau=params.train.ema_tau,

@@ -13,6 +13,7 @@ import numpy as np
 
 from yolo_core.data.cache import CacheSettings, ImageCache, disk_cache, ram_cache
 from yolo_core.data.image import fitted, load_image, resize
+from yolo_core.data.sampling import Repeats, repeats_by_class
 from yolo_core.errors import BadFile, advised
 from yolo_core.progress import Progress, silent
 
@@ -57,6 +58,9 @@ class DetectionDataset:
     advice: str = ""
     """How to fix bad files; appended to errors about them."""
 
+    repeats: Repeats | None = None
+    """How often training draws each image; None: all equally often."""
+
     _held: tuple[int, ImageCache | None] | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -65,9 +69,21 @@ class DetectionDataset:
     def subset(self, which: int | Sequence[int]) -> "DetectionDataset":
         """The first `which` images, or those at the given indices; classes and annotation file are unchanged."""
         indices = range(min(which, len(self))) if isinstance(which, int) else which
-        return dataclasses.replace(
-            self, images=[self.images[i] for i in indices], labels=[self.labels[i] for i in indices]
-        )
+        images, labels = [self.images[i] for i in indices], [self.labels[i] for i in indices]
+        return dataclasses.replace(self, images=images, labels=labels, repeats=None)
+
+    def repeated(self, threshold: float) -> "DetectionDataset":
+        """The same images, drawn more often where they hold a class that fewer than `threshold` of them hold; shares
+        an open cache."""
+        copy = dataclasses.replace(self, repeats=repeats_by_class(self.labels, threshold))
+        copy._held = self._held
+        return copy
+
+    def others(self, rng: np.random.Generator, count: int) -> list[int]:
+        """`count` random images to train on beside another one."""
+        if self.repeats:
+            return self.repeats.others(rng, count).tolist()
+        return rng.integers(len(self), size=count).tolist()
 
     def spread(self, count: int) -> "DetectionDataset":
         """Up to `count` images, evenly spaced over the dataset."""

@@ -104,7 +104,8 @@ def train_batches(
         any `world`.
     start_step: batches to skip, to resume within an epoch.
     workers: loader processes; 0 loads in a thread of this process.
-    The last incomplete batch is dropped; a dataset smaller than one batch is repeated to fill it.
+    The last incomplete batch is dropped; a dataset smaller than one batch is repeated to fill it. An epoch holds each
+    image once, or as often as `dataset.repeats` draws it.
     Raises UserError for an empty dataset or inconsistent arguments.
     """
     if not len(dataset):
@@ -114,7 +115,7 @@ def train_batches(
     if size % stride:
         raise UserError(f"training size {size} is not a multiple of the model's largest stride {stride}")
     part = slice(rank * batch // world, (rank + 1) * batch // world)
-    indices = epoch_order(len(dataset), batch, seed, epoch)[:, part]
+    indices = epoch_order(len(dataset), batch, seed, epoch, dataset.repeats)[:, part]
     return TrainBatches(dataset, hyp, size, seed, epoch, indices, start_step, workers, multi_scale, stride)
 
 

@@ -91,7 +91,7 @@ def training_sample(
         canvas, drawn, labels = _compose(dataset, *_mosaic(dataset, hyp, size, flip, rng, image), source, "canvas")
         if rng.random() < hyp.mixup:
             share = rng.beta(MIXUP_BETA, MIXUP_BETA)
-            second = int(rng.integers(len(dataset)))
+            (second,) = dataset.others(rng, 1)
             other, also, more = _compose(dataset, *_mosaic(dataset, hyp, size, flip, rng, second), source, "mixed in")
             cv2.addWeighted(canvas.view(np.uint8), share, other.view(np.uint8), 1 - share, 0, dst=canvas.view(np.uint8))
             drawn, labels = drawn.around(also), np.concatenate([labels, more])

@@ -56,7 +56,7 @@ def _candidates(dataset: DetectionDataset, size: int, rng: np.random.Generator) 
     tiles: list[Tile] = []
     objects = np.empty((0, 6), np.int64)
     for _ in range(OBJECTS):  # mosaics, at most: few objects may be labelled at all
-        mosaic = four(dataset, size, rng, int(rng.integers(len(dataset))))
+        mosaic = four(dataset, size, rng, *dataset.others(rng, 1))
         found = _on_plane(dataset, mosaic, 2 * size)
         found = found[rng.permutation(len(found))[: round(SHARE * len(found))]]
         found = found[(found[:, 4:] > found[:, 2:4]).all(axis=1)]

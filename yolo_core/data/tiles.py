@@ -79,5 +79,5 @@ def _drawn(
     dataset: DetectionDataset, size: int, rng: np.random.Generator, index: int, others: int
 ) -> list[tuple[int, int, int]]:
     """Image `index` and `others` random ones: (index, width, height) with longer side `size`."""
-    indices = [index, *(int(i) for i in rng.integers(len(dataset), size=others))]
+    indices = [index, *dataset.others(rng, others)]
     return [(i, *fitted(dataset.images[i].width, dataset.images[i].height, size)) for i in indices]

@@ -76,6 +76,8 @@ class TrainConfig:
     """
     freeze: tuple[str, ...] = ()
     """Dotted names of the modules that keep their weights."""
+    repeat_factor: float | None = None
+    """Images of classes that fewer than this fraction of the images hold are repeated; None for no repeats."""
     ema_decay: float = 0.9999
     """Decay of the average weights, per update."""
     ema_tau: float = 2000.0
@@ -109,6 +111,8 @@ class TrainConfig:
         values = dataclasses.asdict(self)
         for name in WITHOUT_EFFECT:
             del values[name]
+        if self.repeat_factor is None:
+            del values["repeat_factor"]
         if not self.head_rows:
             del values["head_rows"]
         for phase in values["phases"]:

@@ -108,6 +108,7 @@ def start(
 ) -> Run:
     """The state of step 0, with fresh weights or those of another detector."""
     _check_fit(config, train_set)
+    train_set = _repeated(config, train_set)
     model = build_model(config.model, len(train_set.classes), config.width, config.depth, config.anchors)
     model.body.checkpointing = config.checkpointing
     taken = _take_over(config, model, train_set.classes) if config.start_from else None
@@ -137,6 +138,18 @@ def _check_fit(config: TrainConfig, train_set: DetectionDataset) -> None:
         raise BadArgument(
             "batch", f"= {config.batch}: must be a multiple of the number of workers, {distributed.world()}"
         )
+
+
+def _repeated(config: TrainConfig, train_set: DetectionDataset) -> DetectionDataset:
+    """The training split with its repeat factors, if they are asked for."""
+    if config.repeat_factor is None:
+        return train_set
+    train_set.open_cache(config.size)  # before it is copied: trainings one after the other share it
+    train_set = train_set.repeated(config.repeat_factor)
+    if train_set.repeats and distributed.is_main():
+        samples, images = train_set.repeats.samples, len(train_set)
+        log.info("repeat_factor = %g: an epoch draws %d samples from %d images", config.repeat_factor, samples, images)
+    return train_set
 
 
 def _take_over(config: TrainConfig, model: Detector, classes: list[str]) -> Transfer:

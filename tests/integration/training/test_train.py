@@ -172,8 +172,8 @@ def test_only_what_determines_the_result_is_its_identity() -> None:
     same = config(loader_workers=2, checkpoint_every=7)
     assert checkpoint.digest(same.identity()) == checkpoint.digest(config().identity())
     pasted = tuple(replace(phase, hyp=phase.hyp.replace(paste_in=0.1)) for phase in config().phases)
-    phases = [{"phases": config().phases[:1]}, {"phases": pasted}]
-    for change in ({"seed": 1}, {"size": 96}, {"data": "x"}, {"precision": "fp32"}, *phases):
+    more = [{"phases": config().phases[:1]}, {"phases": pasted}, {"repeat_factor": 0.5}]
+    for change in ({"seed": 1}, {"size": 96}, {"data": "x"}, {"precision": "fp32"}, *more):
         assert checkpoint.digest(config(**change).identity()) != checkpoint.digest(config().identity())
 
 
@@ -181,6 +181,22 @@ def test_the_identity_is_that_of_earlier_versions_so_that_their_checkpoints_are_
     known = "58bce61943812a3d8b768d10e8cdc42379b69831a343ca15a5488a16ced063bb"
     settings = config(data="x", anchors=(((1.0, 2.0),),), freeze=("body.stem",))
     assert checkpoint.digest(settings.identity()) == known
+
+
+def test_repeats_lengthen_each_epoch_and_a_stop_changes_nothing(project: Path, tmp_path: Path) -> None:
+    """With threshold 1 an image counts 1 / sqrt(f) of its rarest class; batches of 8 from their sum are an epoch."""
+    held = [set(rows[:, 0]) for rows in load_split(project / "data", "train").labels]
+    factors = [max(len(held) / sum(c in other for other in held) for c in classes) ** 0.5 for classes in held]
+    steps = int(sum(factors)) // 8
+    assert steps > len(held) // 8
+    phases = (Phase(2, config().phases[0].hyp),)
+    settings = config(batch=8, width=0.125, repeat_factor=1.0, phases=phases, checkpoint_every=1)
+    whole = fitted(project, settings)
+    with pytest.raises(Stopped):
+        fitted(project, settings, work=tmp_path, progress=stop_at(steps + 1))
+    resumed = fitted(project, settings, work=tmp_path)
+    assert (resumed.resumed_at, resumed.steps, whole.steps) == (steps + 1, 2 * steps, 2 * steps)
+    assert equal(resumed.model, whole.model)
 
 
 def test_a_training_without_a_work_folder_stops_at_once(project: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from yolo_core.data.coco import DetectionDataset, load_split
 from yolo_core.data.letterbox import letterbox
 from yolo_core.data.loader import Batch, train_batches, val_batches
 from yolo_core.data.mosaic import training_sample
-from yolo_core.data.sampling import epoch_order, multi_scale_size
+from yolo_core.data.sampling import ONE, Repeats, epoch_order, multi_scale_size
 from yolo_core.errors import UserError
 from yolo_core.hyperparameters import Hyperparameters
 
@@ -78,6 +79,25 @@ def test_starting_inside_an_epoch_gives_its_remaining_batches(data):
     assert_equal(batches(data, batch=2, start_step=3), batches(data, batch=2)[3:])
     assert len(train_batches(data, HYP, size=64, batch=2, seed=1, epoch=2, start_step=5)) == 0
     assert batches(data, batch=2, start_step=5) == []
+
+
+def test_repeated_images_are_drawn_again_on_any_rank_and_after_any_start(data):
+    """Image 0 three times and image 1 one and a half times: 12.5 samples are three batches of four."""
+    factors = np.full(10, ONE)
+    factors[:2] = 3 * ONE, 3 * ONE // 2
+    rare = replace(data, repeats=Repeats(factors))
+    parts = [batches(rare, rank=rank, world=2) for rank in range(2)]
+    whole = batches(rare, workers=1)
+    assert len(whole) == 3
+    for one, *shares in zip(whole, *parts, strict=True):
+        assert torch.equal(one.images, torch.cat([share.images for share in shares]))
+    assert_equal(batches(rare, start_step=1), whole[1:])
+    single = {"hyp": Hyperparameters(mosaic=0), "size": 64, "batch": 4, "seed": 1, "epoch": 2}
+    drawn = [i for step in train_batches(rare, **single).indices for i in step]
+    images = torch.cat([batch.images for batch in train_batches(rare, **single)])
+    of_first = images[[i % 10 == 0 for i in drawn]]
+    assert len(of_first) >= 2  # one of 13 may be left out
+    assert len(of_first.flatten(1).unique(dim=0)) == len(of_first)  # with draws of their own
 
 
 def test_a_small_dataset_fills_a_batch(data):
