@@ -61,6 +61,16 @@ def test_a_whole_jpeg_is_kept_whatever_follows_it(whole: bytes, trailer: bytes):
     check_image(whole + trailer)
 
 
+@pytest.mark.parametrize(("width", "height", "seed"), [(33, 1, 0), (20, 6, 1), (18, 5, 2), (36, 6, 3), (25, 8, 4)])
+def test_a_low_image_has_lost_its_last_blocks(width: int, height: int, seed: int):
+    """Its colour is interpolated from block to block, so that what is missing is not quite grey."""
+    whole = encoded(Image.fromarray(pixels(width, height, seed)), quality=60, subsampling=2)
+    start = scan_starts(whole)
+    for tenth in range(1, 6):
+        with pytest.raises(BadImage, match=r"^truncated: "):
+            check_image(whole[: start + tenth * (len(whole) - start) // 10].rstrip(b"\xff") + END)
+
+
 @given(jpegs(), st.floats(0, 1))
 def test_a_cut_jpeg_is_refused_if_more_than_its_corner_is_lost(whole: bytes, where: float):
     start = scan_starts(whole)
