@@ -15,8 +15,8 @@ _REMEDIES = {
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit on open files (`ulimit -n 4096`)"),
     errno.EFBIG: "raise the limit on file sizes (`ulimit -f unlimited`)",
 }
-# User name and password in an address, which has lost a slash if a Path held it.
-_CREDENTIALS = re.compile(r"(?<=\w\w)(:/{1,2})[^/\s]*@")
+# User name and password in an address, which has lost a slash if a Path held it; models:/NAME@ALIAS has none.
+_CREDENTIALS = re.compile(r"(?<=\w\w)(?<!\bmodels)(:/{1,2})[^/\s]*@")
 
 
 def without_credentials(text: str) -> str:

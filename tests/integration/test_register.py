@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from components.serving.packaging import SERVING_PACKAGES
 from components.stages import register
 from components.tracking import connection
 from components.tracking import runs as tracking
+from yolo_core import Detector
 from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError
 from yolo_core.evaluate.predict import predict
@@ -175,6 +177,37 @@ def test_answers_as_evaluation_does(outputs: Outputs, served: PyFuncModel):
         assert box["score"] == pytest.approx(coco["score"], abs=2e-6)
         assert box["class_id"] == dataset.category_ids.index(coco["category_id"])
         assert box["class_name"] == dataset.classes[box["class_id"]]
+
+
+def test_a_version_is_opened_by_its_address_and_finds_what_the_served_model_finds(
+    outputs: Outputs, record: dict[str, Any], served: PyFuncModel
+):
+    connection.connect().set_registered_model_alias(NAME, "candidate", str(record["version"]))
+    image = load_split(outputs.data, "val").images[0].path
+    [wanted] = served.predict(image.read_bytes(), params=EVERYTHING)
+    for address in (f"models:/{NAME}/{record['version']}", f"models:/{NAME}@candidate"):
+        found = Detector.load(address, device="cpu").predict(image, **EVERYTHING)
+        assert found.labels == [box["class_name"] for box in wanted]
+        corners = [[box[edge] for edge in ("x1", "y1", "x2", "y2")] for box in wanted]
+        np.testing.assert_allclose(found.xyxy, np.reshape(corners, (-1, 4)), rtol=0, atol=0.006)  # served to 0.01 px
+    copy = Path(f"runs/models/{NAME}/{record['version']}/model.safetensors")
+    copy.write_bytes(b"damaged")
+    assert Detector.load(address, device="cpu").classes == tuple(served.unwrap_python_model().detector.classes)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (f"models:/{NAME}@nobody", f"models:/{NAME}@nobody: not found in MLflow at sqlite"),
+        (f"models:/{NAME}/999", f"models:/{NAME}/999: not found in MLflow at sqlite"),
+        ("models:/nothing@champion", "models:/nothing@champion: not found in MLflow at sqlite"),
+        (f"models:/{NAME}", "write models:/NAME@ALIAS or models:/NAME/VERSION"),
+    ],
+)
+def test_a_version_that_does_not_exist_is_refused_in_one_line(outputs: Outputs, address: str, message: str):
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        Detector.load(address)
+    assert "\n" not in str(raised.value)
 
 
 def test_every_form_of_an_image_gets_the_same_answer(outputs: Outputs, served: PyFuncModel):

@@ -44,6 +44,20 @@ def test_errors_travel_between_processes():
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:secret@host/file", "https://host/file"),
+        ("s3:/key:secret@bucket/file", "s3:/bucket/file"),  # a Path has dropped a slash
+        ("rtsp://user@camera: closed", "rtsp://camera: closed"),
+        ("models:/name@champion: not found", "models:/name@champion: not found"),
+        ("C:/some@folder", "C:/some@folder"),
+    ],
+)
+def test_messages_lose_credentials_and_nothing_else(text: str, shown: str):
+    assert str(UserError(text)) == shown
+
+
+@pytest.mark.parametrize(
     ("number", "fix"),
     [
         (errno.ENOSPC, "free some space, then the same command continues"),

@@ -2,6 +2,11 @@
 
 import io
 import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,6 +29,10 @@ from yolo_core.models.fuse import fuse
 from yolo_core.models.weights import load_detector
 
 CLASSES = ("one", "two")
+CONTRACTS = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["tool"]["importlinter"][
+    "contracts"
+]
+FORBIDDEN = next(one for one in CONTRACTS if one.get("source_modules") == ["yolo_core"])["forbidden_modules"]
 LOOSE = {"conf": 0.05, "iou": 0.6, "max_detections": 50}
 
 
@@ -262,3 +271,27 @@ def test_supervision_takes_the_detections(detector, photo):
     np.testing.assert_allclose(found.confidence, result.score, rtol=1e-6)
     assert found.class_id.tolist() == result.class_id.tolist()
     assert found.data["class_name"].tolist() == result.labels
+
+
+CORE_ALONE = """
+import sys
+for name in {extras}:
+    sys.modules[name] = None  # importing it fails, as where it is not installed
+from yolo_core import Detector, UserError
+print(len(Detector.load({weights!r}, device="cpu").predict({photo!r}, conf=0.3)))
+try:
+    Detector.load("models:/some@champion")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_the_core_package_is_enough(project, detector, photo):
+    """What the extras install is kept from being imported: the detector's own requirements suffice."""
+    extras = [*FORBIDDEN, "pandas", "PIL", "onnx", "onnxruntime", "openvino", "nncf", "kubernetes", "requests"]
+    code = CORE_ALONE.format(extras=extras, weights=str(project.weights), photo=str(photo))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    count, error = done.stdout.splitlines()
+    assert int(count) == len(detector.predict(photo, conf=0.3))
+    assert re.fullmatch(r"models:/some@champion: needs more than .*; pip install 'scaled-yolov4\[train\]'", error)

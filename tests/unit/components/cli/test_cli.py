@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, errors, exit codes."""
 
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ from components.stage_table import default_paths
 
 ROOT = Path(__file__).parents[4]
 STAGES = ["prepare", "anchors", "evolve", "train", "evaluate", "export", "benchmark", "register", "promote", "compare"]
-COMMANDS = [*STAGES, "models", "plan", "import-weights", "summary"]
+COMMANDS = [*STAGES, "predict", "models", "plan", "import-weights", "summary"]
 
 
 def command(*arguments: str) -> Result:
@@ -40,6 +41,18 @@ def test_docstrings_must_be_there(module: str, level: str, code: int):
     assert done.returncode == code
     lines = done.stderr.splitlines()
     assert [line.startswith("error: PYTHONOPTIMIZE=2") for line in lines] == [True] * (code == 2)
+
+
+def test_the_version_is_that_of_the_package():
+    done = command("--version")
+    assert done.exit_code == 0
+    assert done.stdout == f"scaled-yolov4 {importlib.metadata.version('scaled-yolov4')}\n"
+
+
+def test_a_shell_completes_commands():
+    words = {"_SCALED_YOLOV4_COMPLETE": "complete_bash", "COMP_WORDS": "scaled-yolov4 pre", "COMP_CWORD": "1"}
+    done = CliRunner().invoke(app, [], prog_name="scaled-yolov4", env=words)
+    assert sorted(done.stdout.split()) == ["predict", "prepare"]
 
 
 def test_help_lists_every_command_with_examples():
