@@ -63,6 +63,23 @@ def _known_and_in_range(values: dict[str, float]) -> dict[str, float]:
 HypOverrides = Annotated[dict[str, float], AfterValidator(_known_and_in_range)]
 
 
+def _class_weights(value: object) -> object:
+    if value is None or value == "balanced":
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("expected null, balanced, or weights such as {person: 2.0}")
+    for name, weight in value.items():
+        if type(name) not in (str, int):  # YAML reads a class such as 3 as a number that is written the same way
+            raise ValueError(f"the class {name!r} needs quotes around its name")
+        if type(weight) not in (int, float) or not 0 < weight <= MAX_WEIGHT:
+            raise ValueError(f"weight {weight!r} of the class {name}: expected a number above 0, up to {MAX_WEIGHT}")
+    return {str(name): float(weight) for name, weight in value.items()}
+
+
+MAX_WEIGHT = 1000
+ClassWeights = Annotated[Literal["balanced"] | dict[str, float], BeforeValidator(_class_weights)]
+
+
 class DigitsParams(Section):
     """The built-in dataset: handwritten digits pasted onto crops of photographs."""
 
@@ -194,6 +211,7 @@ class TrainSettings(Section):
     hyp: HypOverrides
     second_stage: SecondStage | None
     repeat_factor: Fraction | None = None
+    class_weights: ClassWeights | None = None
 
     @model_validator(mode="after")
     def _second_stage_goes_further(self) -> "TrainSettings":
@@ -219,6 +237,7 @@ class ModelOverrides(Section):
     hyp: HypOverrides | None = None
     second_stage: SecondStage | None = None
     repeat_factor: Fraction | None = None
+    class_weights: ClassWeights | None = None
 
 
 class Workers(Section):

@@ -150,6 +150,7 @@ STAGES = (
                     "nominal_batch",
                     "multi_scale",
                     "repeat_factor",
+                    "class_weights",
                     "hyp",
                     "device",
                     "amp",

@@ -263,9 +263,12 @@ def now_ms() -> int:
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """{"a": {"b": 1}} as {"a.b": 1}; lists stay values, empty sections disappear."""
+    """{"a": {"b": 1}} as {"a.b": 1}; lists and weights by class stay values, empty sections disappear."""
     flat: dict[str, object] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+        if isinstance(value, Mapping) and key != "class_weights":  # MLflow refuses some characters of class names
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
     return flat

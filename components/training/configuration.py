@@ -57,6 +57,7 @@ def resolved(params: Params, model: str, evolved: Mapping[str, float] = {}) -> T
         freeze=tuple(settings.freeze),
         multi_scale=settings.multi_scale,
         repeat_factor=settings.repeat_factor,
+        class_weights=settings.class_weights,
         sync_bn=settings.sync_bn,
         ema_decay=params.train.ema_decay,
         ema_tau=params.train.ema_tau,

@@ -126,7 +126,7 @@ def work(job: Job, context: WorkerContext, progress: Progress) -> None:
     for split in (train_set, val_set):
         split.open_cache(job.config.size, progress)
     with _recorded(job, context) as (run, on_log):
-        with known_as(batch="train.batch", freeze="train.freeze"):
+        with known_as(batch="train.batch", freeze="train.freeze", class_weights="train.class_weights"):
             result = fit(
                 job.config,
                 train_set,

@@ -13,11 +13,17 @@ __all__ = ["make_loss", "targets_per_image"]
 
 
 def make_loss(
-    model: Detector, hyp: Hyperparameters, *, size: int, worker_mean: Callable[[Tensor], Tensor] = alone
+    model: Detector,
+    hyp: Hyperparameters,
+    *,
+    size: int,
+    worker_mean: Callable[[Tensor], Tensor] = alone,
+    class_weights: Tensor | None = None,
 ) -> DetectionLoss:
     """The loss of the model's recipe, `model.spec.loss.kind`.
 
-    hyp: gains and largest anchor ratio; size: pixels, side of the training square; worker_mean: see `DetectionLoss`.
+    hyp: gains and largest anchor ratio; size: pixels, side of the training square; worker_mean, class_weights: see
+    `DetectionLoss`.
     Raises UserError where the loss and the model's heads do not go together.
     """
     kind = model.spec.loss.kind
@@ -28,6 +34,6 @@ def make_loss(
             "go together"
         )
     if kind == "anchor-ratio":
-        return DetectionLoss(model, hyp, worker_mean)
+        return DetectionLoss(model, hyp, worker_mean, class_weights)
     loss = LeadGuidedLoss if kind == "lead-guided" else SimOTALoss
-    return loss(model, hyp, size, worker_mean)
+    return loss(model, hyp, size, worker_mean, class_weights)

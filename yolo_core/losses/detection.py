@@ -40,14 +40,22 @@ class DetectionLoss:
     loss constants are read.
     worker_mean: the mean of a tensor over data-parallel workers. Each worker then divides by the candidates of all, so
     that the workers' losses average to the loss of their batches taken together.
+    class_weights: (K,) factors of the class loss of a target, by its class; None for 1.
     """
 
-    def __init__(self, model: Detector, hyp: Hyperparameters, worker_mean: Callable[[Tensor], Tensor] = alone):
+    def __init__(
+        self,
+        model: Detector,
+        hyp: Hyperparameters,
+        worker_mean: Callable[[Tensor], Tensor] = alone,
+        class_weights: Tensor | None = None,
+    ):
         levels = len(model.strides)
         share = _GAIN_LEVELS / levels
         self.model = model
         self.ratio = hyp.anchor_t
         self.worker_mean = worker_mean
+        self.class_weights = class_weights
         self.box_gain = hyp.box * share
         self.obj_gain = hyp.obj * share * model.spec.loss.obj_factor
         self.cls_gain = hyp.cls * share * model.num_classes / _GAIN_CLASSES
@@ -114,8 +122,10 @@ class DetectionLoss:
             return raw.new_zeros(())
         classes = torch.arange(self.model.num_classes, device=raw.device)
         goal = (class_index[..., None] == classes).to(raw.dtype).expand_as(raw)
-        entropy = F.binary_cross_entropy_with_logits(raw, goal, reduction="none").mean(-1).flatten(1)
-        return _mean_of_valid(entropy, valid, counts).sum()
+        entropy = F.binary_cross_entropy_with_logits(raw, goal, reduction="none").mean(-1)
+        if self.class_weights is not None:
+            entropy = entropy * self.class_weights[class_index.long()]
+        return _mean_of_valid(entropy.flatten(1), valid, counts).sum()
 
 
 class SimOTALoss(DetectionLoss):
@@ -125,9 +135,14 @@ class SimOTALoss(DetectionLoss):
     """
 
     def __init__(
-        self, model: Detector, hyp: Hyperparameters, size: int, worker_mean: Callable[[Tensor], Tensor] = alone
+        self,
+        model: Detector,
+        hyp: Hyperparameters,
+        size: int,
+        worker_mean: Callable[[Tensor], Tensor] = alone,
+        class_weights: Tensor | None = None,
     ):
-        super().__init__(model, hyp, worker_mean)
+        super().__init__(model, hyp, worker_mean, class_weights)
         self.obj_gain *= (size / _GAIN_SIZE) ** 2
 
     def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None) -> Parts:

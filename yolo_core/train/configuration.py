@@ -9,6 +9,7 @@ from yolo_core.device import pick_device
 from yolo_core.evaluate.coco_metrics import Judge
 from yolo_core.evaluate.suppression import Suppression
 from yolo_core.hyperparameters import Hyperparameters
+from yolo_core.losses.class_weights import ClassWeights
 from yolo_core.models.spec import Anchors
 from yolo_core.train.schedule import Phase
 
@@ -78,6 +79,8 @@ class TrainConfig:
     """Dotted names of the modules that keep their weights."""
     repeat_factor: float | None = None
     """Images of classes that fewer than this fraction of the images hold are repeated; None for no repeats."""
+    class_weights: ClassWeights | None = None
+    """Weights of the classes in the class loss, by name or "balanced"; None for equal ones."""
     ema_decay: float = 0.9999
     """Decay of the average weights, per update."""
     ema_tau: float = 2000.0
@@ -111,8 +114,9 @@ class TrainConfig:
         values = dataclasses.asdict(self)
         for name in WITHOUT_EFFECT:
             del values[name]
-        if self.repeat_factor is None:
-            del values["repeat_factor"]
+        for name in ("repeat_factor", "class_weights"):
+            if values[name] is None:
+                del values[name]
         if not self.head_rows:
             del values["head_rows"]
         for phase in values["phases"]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from yolo_core.data.coco import DetectionDataset
 from yolo_core.data.loader import TrainBatches, train_batches
 from yolo_core.device import autocast_dtype, describe
 from yolo_core.errors import BadArgument, UserError
+from yolo_core.losses.class_weights import class_weights
 from yolo_core.models import Detector, build_model, get_spec
 from yolo_core.models.weights import load_detector
 from yolo_core.train import distributed
@@ -122,6 +124,7 @@ def start(
         sync_bn=config.sync_bn,
         compile=config.compile,
         dynamic=config.multi_scale,
+        class_weights=_class_weights(config, train_set),
         ema_decay=config.ema_decay,
         ema_tau=config.ema_tau,
     )
@@ -150,6 +153,18 @@ def _repeated(config: TrainConfig, train_set: DetectionDataset) -> DetectionData
         samples, images = train_set.repeats.samples, len(train_set)
         log.info("repeat_factor = %g: an epoch draws %d samples from %d images", config.repeat_factor, samples, images)
     return train_set
+
+
+def _class_weights(config: TrainConfig, train_set: DetectionDataset) -> list[float] | None:
+    """The weight of each class, if weights are asked for."""
+    if config.class_weights is None:
+        return None
+    weights = class_weights(config.class_weights, train_set.classes, train_set.labels)
+    if distributed.is_main():
+        low, high = int(np.argmin(weights)), int(np.argmax(weights))
+        smallest, largest = (f"{weights[i]:.3g} ({train_set.classes[i]})" for i in (low, high))
+        log.info("class_weights: from %s to %s", smallest, largest)
+    return weights
 
 
 def _take_over(config: TrainConfig, model: Detector, classes: list[str]) -> Transfer:

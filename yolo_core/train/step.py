@@ -71,6 +71,8 @@ class StepConfig:
     """Whether the model runs through torch.compile; see `yolo_core.train.compiling`."""
     dynamic: bool = False
     """Whether it is compiled for any height and width at once."""
+    class_weights: Sequence[float] | None = None
+    """Weights of the classes in the loss, by index; None for equal ones."""
     ema_decay: float = 0.9999
     """Decay of the average weights, per update."""
     ema_tau: float = 2000.0
@@ -90,8 +92,11 @@ class Learner:
         self.ema = EMA(self.model)  # before the conversion, which keeps the tensors: the average has plain BatchNorm
         if config.sync_bn:
             distributed.synchronise_batch_norm(self.model, device)
+        weights = None if config.class_weights is None else torch.tensor(config.class_weights, device=device)
         self.losses = {
-            phase: make_loss(self.model, phase.hyp, size=config.size, worker_mean=distributed.mean)
+            phase: make_loss(
+                self.model, phase.hyp, size=config.size, worker_mean=distributed.mean, class_weights=weights
+            )
             for phase in config.phases
         }
         first = config.phases[0].hyp

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -172,7 +173,7 @@ def test_only_what_determines_the_result_is_its_identity() -> None:
     same = config(loader_workers=2, checkpoint_every=7)
     assert checkpoint.digest(same.identity()) == checkpoint.digest(config().identity())
     pasted = tuple(replace(phase, hyp=phase.hyp.replace(paste_in=0.1)) for phase in config().phases)
-    more = [{"phases": config().phases[:1]}, {"phases": pasted}, {"repeat_factor": 0.5}]
+    more = [{"phases": config().phases[:1]}, {"phases": pasted}, {"repeat_factor": 0.5}, {"class_weights": "balanced"}]
     for change in ({"seed": 1}, {"size": 96}, {"data": "x"}, {"precision": "fp32"}, *more):
         assert checkpoint.digest(config(**change).identity()) != checkpoint.digest(config().identity())
 
@@ -197,6 +198,23 @@ def test_repeats_lengthen_each_epoch_and_a_stop_changes_nothing(project: Path, t
     resumed = fitted(project, settings, work=tmp_path)
     assert (resumed.resumed_at, resumed.steps, whole.steps) == (steps + 1, 2 * steps, 2 * steps)
     assert equal(resumed.model, whole.model)
+
+
+def test_class_weights_act_on_the_class_loss_alone(project: Path) -> None:
+    """One step on all 16 images, from the same weights: with 3 for every class the class loss is 3 times as large."""
+    settings = config(batch=16, width=0.125, phases=(replace(config().phases[0], epochs=1),))
+    train_set = load_split(project / "data", "train")
+    plain = fitted(project, settings).rows[0]
+    tripled = fitted(project, replace(settings, class_weights=dict.fromkeys(train_set.classes, 3.0))).rows[0]
+    assert tripled["cls"] == pytest.approx(3 * plain["cls"], rel=1e-5)
+    assert (tripled["box"], tripled["obj"]) == (plain["box"], plain["obj"])
+
+    boxes = Counter(int(index) for rows in train_set.labels for index in rows[:, 0])
+    mean = sum(boxes.values()) / len(boxes)
+    by_hand = {train_set.classes[index]: mean / count for index, count in boxes.items()}
+    named, balanced = (fitted(project, replace(settings, class_weights=w)) for w in (by_hand, "balanced"))
+    assert balanced.rows[0]["cls"] == pytest.approx(named.rows[0]["cls"], rel=1e-6)
+    assert balanced.rows[0]["cls"] != plain["cls"]
 
 
 def test_a_training_without_a_work_folder_stops_at_once(project: Path) -> None:
@@ -309,6 +327,7 @@ def test_only_a_start_from_other_classes_changes_the_identity(project: Path, tmp
             r"convert it first: .* import-weights --model yolov4-tiny --from official/a.pt --out a.safetensors$",
         ),
         ("train.freeze=[body.stm]", r"train.freeze = \[body.stm\]: no part 'body.stm'; the model has body.stem"),
+        ("train.class_weights={eigth: 2}", r"train.class_weights names the unknown class 'eigth'; the data have 0, 1"),
         ("train.width=0", r"train.width = 0: .*greater than 0"),
     ],
 )

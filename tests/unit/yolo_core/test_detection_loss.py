@@ -38,6 +38,17 @@ def test_by_hand():
     assert loss.item() == pytest.approx(sum(p.item() for p in parts.values()))
 
 
+def test_class_weights_multiply_the_class_loss_of_their_targets():
+    """As above for two targets far apart, one of each class: both have ln 2, so the mean grows by (5 + 2) / 2."""
+    model = tiny(2, APART)
+    targets = torch.tensor([[0.0, 0, 24, 40, 16, 16], [0.0, 1, 40, 24, 16, 16]])
+    plain = DetectionLoss(model, HYP)(zero_maps(model), targets)[1]
+    weighted = DetectionLoss(model, HYP, class_weights=torch.tensor([5.0, 2.0]))(zero_maps(model), targets)[1]
+    assert plain["cls"].item() == pytest.approx(LN2 * 0.3 * 1.5 * 2 / 80)
+    assert weighted["cls"].item() == pytest.approx(LN2 * 0.3 * 1.5 * 2 / 80 * 3.5)
+    assert (weighted["box"], weighted["obj"]) == (plain["box"], plain["obj"])
+
+
 def test_the_objectness_target_is_the_detached_overlap():
     model = tiny(2, APART)
     maps = zero_maps(model)
