@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One process more than cores, up to eight, because some tests wait; one thread each, because more wait for each other.
 TESTERS = $(shell python3 -c 'import os; print(min(os.cpu_count() + 1, 8))')
+FULL = $(shell grep -rl --include='test_*.py' 'mark\.full' tests)
 PARALLEL = OMP_NUM_THREADS=1 pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 KUBERAY := https://raw.githubusercontent.com/ray-project/kuberay/master
@@ -53,7 +54,7 @@ test: setup  ## run the quick tests (minutes)
 	@$(PARALLEL) -m 'not full and not slow'
 
 test-full: setup  ## run the whole pipeline and every model of the zoo (minutes)
-	@$(PARALLEL) -m 'full and not slow'
+	@$(PARALLEL) -m 'full and not slow' $(FULL)
 
 test-slow: setup  ## run the slow tests: overfitting, several workers, serving
 	@pytest -m slow

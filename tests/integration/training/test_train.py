@@ -66,7 +66,10 @@ def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("changes", [{}, {"multi_scale": True, "precision": "fp32", "loader_workers": 1}])
+OTHER_WAY = {"multi_scale": True, "precision": "fp32", "loader_workers": 1}
+
+
+@pytest.mark.parametrize("changes", [{}, pytest.param(OTHER_WAY, marks=pytest.mark.full)])
 def test_a_training_stopped_anywhere_ends_as_if_it_had_not_been(
     project: Path, tmp_path: Path, undisturbed: Any, changes: dict[str, Any]
 ) -> None:
