@@ -9,11 +9,16 @@ Shapes: N boxes, A anchors in all. Boxes and anchors are (w, h) in pixels at the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from yolo_core.data.coco import DetectionDataset
+from yolo_core.errors import BadFile
+
+if TYPE_CHECKING:
+    from yolo_core.models.spec import ModelSpec
 
 Array = NDArray[np.floating]
 
@@ -88,6 +93,41 @@ def usable(boxes_wh: ArrayLike) -> Array:
     """The (N', 2) boxes large enough to fit anchors to: at least one side >= `MIN_SIDE_PX`, none 0."""
     boxes = np.asarray(boxes_wh, np.float64).reshape(-1, 2)
     return boxes[(boxes > 0).all(axis=1) & (boxes >= MIN_SIDE_PX).any(axis=1)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The better of the published anchors and those fitted to a dataset."""
+
+    levels: list[Array]
+    """Per level (A, 2) px at the training size, finest first."""
+    fitted: bool
+    """Whether they are the fitted ones."""
+    published_quality: Quality
+    """Of the published anchors, scaled to the training size."""
+    fitted_quality: Quality | None
+    """Of the fitted ones; None if there were too few different boxes to fit any."""
+    boxes: int
+    """Number of boxes they were compared on."""
+
+
+def choose(
+    spec: "ModelSpec", dataset: DetectionDataset, size: int, *, anchor_t: float, settings: FitSettings, seed: int
+) -> Choice:
+    """Fit anchors to the training boxes at `size` px, and keep the published ones unless the fitted are better.
+
+    Raises UserError when the dataset holds no usable box.
+    """
+    boxes = training_boxes(dataset, size)
+    if not len(boxes):
+        raise BadFile(f"{dataset.annotation_path}: no boxes to train on")
+    published = [np.array(level) * size / spec.native_size for level in spec.anchors]
+    fitted = fit(boxes, [len(level) for level in spec.anchors], anchor_t=anchor_t, settings=settings, seed=seed)
+    before = quality(boxes, np.concatenate(published), anchor_t)
+    after = quality(boxes, np.concatenate(fitted), anchor_t) if fitted else None
+    use_fitted = fitted is not None and after is not None and better(after, before)
+    levels = fitted if use_fitted and fitted else published
+    return Choice([level.round(2) for level in levels], use_fitted, before, after, len(boxes))
 
 
 def fit(

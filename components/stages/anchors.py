@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from components.datasets.prepared import load_prepared
 from components.files import MANIFEST, require
 from components.params import Params, hyperparameters
-from yolo_core.anchors import FitSettings, Quality, better, fit, quality, training_boxes
+from yolo_core.anchors import FitSettings, Quality, choose
 from yolo_core.atomic import write_json
 from yolo_core.data.coco import DetectionDataset
-from yolo_core.errors import UserError, known_as
+from yolo_core.errors import advised, known_as
 from yolo_core.models import get_spec
 from yolo_core.progress import Progress, silent
 
@@ -40,29 +38,24 @@ def fit_model(params: Params, model: str, train_set: DetectionDataset) -> dict[s
     with known_as(size="train.size"):
         spec.checked_size(settings.size)
     anchor_t = hyperparameters(spec.hyp, settings.hyp).anchor_t
-    boxes = training_boxes(train_set, settings.size)
-    if not len(boxes):
-        raise UserError(f"{train_set.annotation_path}: no boxes to train on; give `prepare` a labelled source")
-
-    default = [np.array(level) * settings.size / spec.native_size for level in spec.anchors]
-    fitted = fit(
-        boxes,
-        [len(level) for level in spec.anchors],
-        anchor_t=anchor_t,
-        settings=FitSettings(**params.anchors.model_dump()),
-        seed=params.seed,
-    )
-    before = quality(boxes, np.concatenate(default), anchor_t)
-    after = quality(boxes, np.concatenate(fitted), anchor_t) if fitted else None
-    use_fitted = fitted is not None and after is not None and better(after, before)
+    with advised("give `prepare` a labelled source"):
+        choice = choose(
+            spec,
+            train_set,
+            settings.size,
+            anchor_t=anchor_t,
+            settings=FitSettings(**params.anchors.model_dump()),
+            seed=params.seed,
+        )
+    before, after = choice.published_quality, choice.fitted_quality
     return {
         "model": model,
         "size": settings.size,
-        "anchors": [level.round(2).tolist() for level in (fitted if use_fitted and fitted else default)],
-        "chosen": "fitted" if use_fitted else "default",
+        "anchors": [level.tolist() for level in choice.levels],
+        "chosen": "fitted" if choice.fitted else "default",
         "fitness": _figures("fitness", before, after),
         "best_possible_recall": _figures("recall", before, after),
-        "boxes": len(boxes),
+        "boxes": choice.boxes,
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from components.params import Params, load
 from components.stages import anchors
+from yolo_core.anchors import training_boxes
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec
 
@@ -72,7 +73,7 @@ def test_boxes_are_measured_on_the_letterboxed_image(tmp_path):
     settings = params("train.size=320")
     prepared = dataset(tmp_path / "data", [(40 + 0.1 * i, 80 + 0.1 * i) for i in range(10)])
     split = anchors.load_prepared(prepared, "train")
-    boxes = anchors.training_boxes(split, settings.train_settings(MODEL).size)
+    boxes = training_boxes(split, settings.train_settings(MODEL).size)
     assert boxes[0].tolist() == pytest.approx([20, 40])
 
 
