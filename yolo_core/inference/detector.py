@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from numbers import Real
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack, overload
 
 import cv2
 import numpy as np
@@ -18,10 +18,11 @@ from yolo_core.ahead import ahead, batched_while
 from yolo_core.data.image import fitted, resize
 from yolo_core.data.letterbox import Letterbox, canvas, centred
 from yolo_core.device import pick_device
-from yolo_core.errors import BadArgument
+from yolo_core.errors import BadArgument, UserError
 from yolo_core.evaluate.nms import nms
 from yolo_core.evaluate.predict import to_device, to_image
 from yolo_core.evaluate.suppression import Suppression
+from yolo_core.evaluate.tta import Plain
 from yolo_core.inference.pixels import Image, rgb
 from yolo_core.inference.result import Result
 from yolo_core.inference.runtimes import Runtime, open_runtime
@@ -55,6 +56,9 @@ class Options(TypedDict, total=False):
     max_detections: int
     batch: int
 
+
+if TYPE_CHECKING:
+    from yolo_core.train import EpochReport
 
 P = TypeVar("P", bound="HasCanvas")
 
@@ -180,6 +184,88 @@ class Detector(ImageDetector[Prepared]):
     def size(self) -> int:
         """Longer side of the input, px."""
         return self.runtime.size
+
+    @classmethod
+    def train(
+        cls,
+        model: str,
+        data: str | Path,
+        out: str | Path,
+        *,
+        epochs: int,
+        size: int | None = None,
+        batch: int = 16,
+        width: float = 1.0,
+        depth: float = 1.0,
+        start_from: str | Path | None = None,
+        hyperparameters: Mapping[str, float] = {},
+        seed: int = 0,
+        device: str = "auto",
+        on_epoch: Callable[[EpochReport], None] | None = None,
+    ) -> Detector:
+        """Train a detector by the model's recipe, with one worker, and open it.
+
+        model: a name from `scaled-yolov4 models`; data: a dataset folder as `scaled-yolov4 prepare` writes it.
+        out: the .safetensors file to write. Checkpoints are beside it, in <name>.work: the same call continues an
+            interrupted training.
+        size: longer side of the input, px; None for the published size. batch: images per step.
+        width, depth: multipliers of the channels of every layer, and of the repeats of every block.
+        start_from: a detector's file or address to start from; rows of classes with the same name are taken over.
+        hyperparameters: fields of `yolo_core.hyperparameters.Hyperparameters` that differ from the recipe.
+        on_epoch: called with a report of each epoch.
+        Raises UserError for arguments or data that do not fit, Diverged when the loss is no longer finite.
+        """
+        from yolo_core.inference.training import train
+
+        train(
+            model,
+            Path(data),
+            Path(out),
+            epochs=epochs,
+            size=size,
+            batch=batch,
+            width=width,
+            depth=depth,
+            start_from=local_file(start_from) if start_from else None,
+            hyperparameters=hyperparameters,
+            seed=seed,
+            device=device,
+            on_epoch=on_epoch,
+        )
+        return cls.load(out, device=device)
+
+    def evaluate(
+        self,
+        data: str | Path,
+        split: str = "val",
+        *,
+        batch: int = 16,
+        conf: float = 0.001,
+        iou: float = 0.65,
+        max_detections: int = 300,
+    ) -> dict[str, float | None]:
+        """The 12 COCO figures by name, such as "AP" and "AP50" (0 to 1; None where there is no ground truth).
+
+        data: a dataset folder as `scaled-yolov4 prepare` writes it; the other arguments are those of `predict`.
+        Raises UserError for a folder that is none, or one of other classes.
+        """
+        from yolo_core.inference.scoring import evaluate
+
+        suppression = checked(conf, iou, max_detections)
+        return evaluate(self.runtime, Path(data), split, rect=self.rect, batch=batch, suppression=suppression)
+
+    def export(self, path: str | Path) -> Path:
+        """Write the detector as ONNX (.onnx) or for OpenVINO (.xml), and check what the file predicts.
+
+        Raises UserError for another suffix, a missing package, or a detector that is an exported file itself;
+        `yolo_core.inference.exporting.ExportError` if the file predicts something else.
+        """
+        from yolo_core.inference.exporting import export
+
+        if not isinstance(self.runtime.predictor, Plain):
+            raise UserError(f"{path}: exported from a {self.runtime.name} file; load the .safetensors of the training")
+        export(self.runtime.predictor.model, Path(path), classes=self.classes, size=self.size)
+        return Path(path)
 
     def tiled(self, size: int, overlap: float = 0.2, batch: int = 4) -> Tiled:
         """The same detector, looking at images in tiles as well.

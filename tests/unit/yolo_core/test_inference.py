@@ -17,15 +17,13 @@ from PIL import Image
 import yolo_core
 from yolo_core import Detector, UserError
 from yolo_core.data.coco import load_split
-from yolo_core.deploy import openvino
-from yolo_core.deploy.onnx import export_onnx
 from yolo_core.deploy.onnx_nms import add_nms
 from yolo_core.errors import BadFile
 from yolo_core.evaluate.predict import predict
 from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import Plain
+from yolo_core.inference import exporting
 from yolo_core.inference.video import frames, video_writer
-from yolo_core.models.fuse import fuse
 from yolo_core.models.weights import load_detector
 
 CLASSES = ("one", "two")
@@ -42,19 +40,17 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(project, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    loaded = load_detector(project.weights)
-    model = fuse(loaded.model)
-    export_onnx(model, folder / "model.onnx", classes=loaded.classes, size=loaded.size, opset=20)
-    add_nms(folder / "model.onnx", folder / "model_nms.onnx", Suppression(0.3, 0.5, 300))
-    openvino.convert(model, folder / "model.xml", classes=loaded.classes, size=loaded.size)
-    return folder
+def detector(project):
+    return Detector.load(project.weights, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def detector(project):
-    return Detector.load(project.weights, device="cpu")
+def exported(detector, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    assert detector.export(folder / "model.onnx") == folder / "model.onnx"
+    add_nms(folder / "model.onnx", folder / "model_nms.onnx", Suppression(0.3, 0.5, 300))
+    detector.export(folder / "model.xml")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +143,35 @@ def test_every_runtime_finds_the_same_boxes(project, exported, wide, photo, file
     assert (other.classes, other.size) == (CLASSES, small_detector.SIZE)
     for image in (photo, wide):
         same(other.predict(image, **LOOSE), reference.predict(image, **LOOSE))
+
+
+def test_what_cannot_be_exported_is_refused(detector, exported, tmp_path):
+    with pytest.raises(UserError, match=r"model\.tflite: cannot be written; give a file that ends in \.onnx or \.xml"):
+        detector.export(tmp_path / "model.tflite")
+    with pytest.raises(UserError, match=r"exported from a ONNX Runtime file; load the \.safetensors of the training"):
+        Detector.load(exported / "model.onnx", device="cpu").export(tmp_path / "model.xml")
+
+
+def test_an_export_that_predicts_something_else_is_removed(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "TOLERANCE", -1)
+    with pytest.raises(exporting.ExportError, match=r"its predictions differ by .* of their range; it was removed"):
+        detector.export(tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_training_in_one_call_gives_a_detector_and_is_not_repeated(project, photo, tmp_path):
+    epochs = []
+    wanted = {"epochs": 2, "size": 64, "batch": 3, "width": 0.125, "device": "cpu", "start_from": project.weights}
+    out = tmp_path / "mine.safetensors"
+    trained = Detector.train("yolov4-tiny", project.data, out, on_epoch=epochs.append, **wanted)
+    assert [report.row["epoch"] for report in epochs] == [1, 2]
+    assert (trained.classes, trained.size) == (CLASSES, 64)
+    assert len(trained.predict(photo, conf=0.0001))
+    content = out.read_bytes()
+    out.unlink()
+    Detector.train("yolov4-tiny", project.data, out, on_epoch=epochs.append, **wanted)
+    assert len(epochs) == 2
+    assert out.read_bytes() == content
 
 
 def test_canvases_are_only_as_large_as_needed_or_square(project, exported, wide):

@@ -9,6 +9,7 @@ import small_detector
 
 from components.params import TileParams
 from components.stages import evaluate
+from yolo_core import Detector
 from yolo_core.errors import UserError
 from yolo_core.evaluate.coco_metrics import FIGURES, score
 from yolo_core.evaluate.detections import Detections
@@ -44,6 +45,11 @@ def test_metrics_are_complete_and_those_of_the_detections(project, out):
             assert metrics[row] == again.figures
     assert metrics["plain"]["AP50"] > 0.2, "the ground truth is what the detector finds on a slightly smaller canvas"
     assert metrics["tta"] != metrics["plain"]
+
+
+def test_the_public_detector_scores_the_same(project, out):
+    figures = Detector.load(project.weights, device="cpu").evaluate(project.data)
+    assert figures == json.loads((out / "metrics.json").read_text())["plain"]
 
 
 @pytest.mark.parametrize(
