@@ -26,7 +26,11 @@ def backward(model: Detector, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["yolov4-tiny", "tinycd53s", "yolov4-csp", "yolov4-p6", "d53-panspp-leaky", "yolov7-w6"]
+    "name",
+    [
+        *("yolov4-tiny", "yolov4-csp", "yolov7-w6"),
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("tinycd53s", "yolov4-p6", "d53-panspp-leaky")),
+    ],
 )
 def test_gradients_and_statistics_are_those_without(name):
     model, again = pair(name)
@@ -84,7 +88,9 @@ def without_memory(name: str, width: float, size: int) -> tuple[Detector, Tensor
         return build_model(name, 2, width=width).train(), torch.empty(2, 3, size, size)
 
 
-@pytest.mark.parametrize("name", ["yolov4-csp", "yolov4-p7", "yolov7-e6e"])
+@pytest.mark.parametrize(
+    "name", ["yolov4-csp", *(pytest.param(name, marks=pytest.mark.full) for name in ("yolov4-p7", "yolov7-e6e"))]
+)
 def test_little_is_kept_between_the_passes(name):
     model, images = without_memory(name, width=0.25, size=256)
     _, plain = run_and_weigh(TrainingGraph(model), images)
@@ -93,6 +99,7 @@ def test_little_is_kept_between_the_passes(name):
     assert kept < plain / 5
 
 
+@pytest.mark.full
 def test_p7_at_its_size_takes_less_than_half_with_the_dearest_part_recomputed():
     model, images = without_memory("yolov4-p7", width=1, size=1536)
     _, plain = run_and_weigh(model, images)
