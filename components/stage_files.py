@@ -28,7 +28,8 @@ HEADER = """\
 #
 # Your own data (prepare.source other than digits): add its folder, or s3://bucket/prefix, to the deps of `prepare`, so
 # that DVC notices changes in it (a branch of source dvc moves unnoticed); likewise the file of train.weights to the
-# deps of `evolve` and `train`. Otherwise `dvc repro --force --single-item prepare` looks again.
+# deps of `evolve` and `train`, unless #sha256=HEX names its content. Otherwise
+# `dvc repro --force --single-item prepare` looks again.
 #
 # Experiments in separate folders (`dvc exp run --temp`, `--queue`) need MLFLOW_TRACKING_URI: without it each has
 # its own registry beside its copy of this file.

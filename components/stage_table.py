@@ -188,7 +188,10 @@ STAGES = (
             Option("width", float, "Width multiplier; sets train.width.", sets="train.per_model.{model}.width"),
             Option("depth", float, "Depth multiplier; sets train.depth.", sets="train.per_model.{model}.depth"),
             Option(
-                "start_from", Path, "Detector to fine-tune; sets train.weights.", sets="train.per_model.{model}.weights"
+                "start_from",
+                Path,
+                "Detector to fine-tune, also https://...#sha256=HEX; sets train.weights.",
+                sets="train.per_model.{model}.weights",
             ),
         ),
         logs_epochs=True,

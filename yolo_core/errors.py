@@ -17,11 +17,18 @@ _REMEDIES = {
 }
 # User name and password in an address, which has lost a slash if a Path held it; models:/NAME@ALIAS has none.
 _CREDENTIALS = re.compile(r"(?<=\w\w)(?<!\bmodels)(:/{1,2})[^/\s]*@")
+_WEB_ADDRESS = re.compile(r"https?:/\S+")
 
 
 def without_credentials(text: str) -> str:
-    """The text without user names and passwords in its addresses."""
-    return _CREDENTIALS.sub(r"\1", text)
+    """The text without user names and passwords in its addresses, and without the queries of web addresses."""
+    return _WEB_ADDRESS.sub(_without_query, _CREDENTIALS.sub(r"\1", text))
+
+
+def _without_query(found: re.Match[str]) -> str:
+    """A web address without its query, which may hold a signature or a token; punctuation after it stays."""
+    address, _, query = found[0].partition("?")
+    return address + query[len(query.rstrip(":;,.)")) :]
 
 
 class UserError(Exception):

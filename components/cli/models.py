@@ -72,14 +72,24 @@ def plan(
 def import_weights(
     *,
     model: Annotated[str, Option(help="A name from `scaled-yolov4 models`.")],
-    source: Annotated[Path, Option("--from", help="The authors' file: Darknet .weights or PyTorch .pt.")],
+    source: Annotated[
+        str,
+        Option(
+            "--from",
+            metavar="PATH|URL|S3",
+            help="The authors' file: Darknet .weights or PyTorch .pt; #sha256=HEX after it verifies it.",
+        ),
+    ],
     out: Annotated[Path, Option(help="The .safetensors file to write.")],
     names: Annotated[Path | None, Option(help="Class names, one per line; default: COCO's 80.")] = None,
     size: Annotated[int | None, Option(min=32, max=4096, help="Input pixels; default: as published.")] = None,
     force: Annotated[bool, Option("--force", help="Overwrite --out if it exists.")] = False,
 ) -> None:
-    """Convert published weights, running no code in them."""
+    """Convert published weights, running no code in them. A download is kept in runs/weights."""
+    from components.monitoring.progress import on_stderr
     from components.stages.import_weights import run
+    from components.storage.start_weights import local_weights
 
-    result = run(model=model, source=source, out=out, names=names, size=size, force=force)
+    file = local_weights(source, on_stderr())
+    result = run(model=model, source=file, out=out, names=names, size=size, force=force)
     print(f"import-weights: {facts(result)} -> {out}")

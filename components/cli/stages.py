@@ -79,14 +79,11 @@ def _check_out(stage: Stage, given: dict[str, Any]) -> None:
 def _run(stage: Stage, settings: Any, arguments: dict[str, Any], log_format: Format) -> None:
     from components.monitoring import metrics
     from components.monitoring.progress import on_stderr
-    from components.storage.start_weights import with_local_weights
     from components.tracking.journaled_run import check_delivered
 
     model, progress = arguments.get("model", ""), on_stderr()
     log = on_stdout(log_format, model)
     with metrics.stage(stage.name, model):
-        if stage.trains:
-            settings = with_local_weights(settings, model or settings.evolve.model, progress)
         run = partial(stage.load(), log=log) if stage.logs_epochs else stage.load()
         if any(":/" in str(value) for value in arguments.values()):
             from components.storage import stage_paths

@@ -16,6 +16,7 @@ from components.params import EvolveParams, Params
 from components.training.configuration import configure, image_cache
 from yolo_core.errors import UserError
 from yolo_core.hyperparameters import Hyperparameters
+from yolo_core.progress import Progress, silent
 from yolo_core.train import Phase, TrainConfig
 
 
@@ -124,13 +125,13 @@ class Search:
         return Resources(settings.concurrent, settings.cpus_per_trial, settings.gpus_per_trial)
 
 
-def trial_config(params: Params, data: Path, anchors: Path) -> TrainConfig:
+def trial_config(params: Params, data: Path, anchors: Path, progress: Progress = silent) -> TrainConfig:
     """The training of the starting point: as the stage `train` would run it, but shorter.
 
     The other trials differ only in their hyperparameters.
     """
     settings = params.evolve
-    full = configure(params, settings.model, data, anchors / f"{settings.model}.json", None)
+    full = configure(params, settings.model, data, anchors / f"{settings.model}.json", None, progress)
     return replace(
         full,
         phases=(Phase(settings.epochs, full.phases[0].hyp),),

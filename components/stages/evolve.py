@@ -31,7 +31,7 @@ def run(
     within the spread of the starting point (`components.evolution.adoption`).
     Raises UserError for missing inputs, a damaged ledger, and a machine without the requested resources.
     """
-    config = trial_config(params, data, anchors)
+    config = trial_config(params, data, anchors, progress)
     digest = search_digest(params, config)
     with opened(work / "evolve" / digest[:16] / LEDGER, digest) as ledger:
         search = Search(params, config, ledger, data, work.absolute(), time.time() - ledger.elapsed)

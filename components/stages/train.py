@@ -40,7 +40,7 @@ def run(
     Raises UserError for missing or invalid inputs, and when another process trains this model in `work`; TryAgain after
     SIGTERM, once a checkpoint is written, or when the cluster has no room for the workers.
     """
-    config = configure(params, model, data, anchors, hyp)
+    config = configure(params, model, data, anchors, hyp, progress)
     runs = work.absolute() / "train" / model
     busy = f"{runs}: another run is training {model} there; wait for it, or give --work another folder"
     with exclusive(runs / "lock", busy):

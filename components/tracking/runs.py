@@ -24,7 +24,7 @@ from components.datasets.digest import dataset_digest
 from components.params import Params
 from components.tracking.connection import PIPELINE_VARIABLE, connect, experiment_id, reaching
 from components.tracking.journal import Entry
-from yolo_core.errors import UserError
+from yolo_core.errors import UserError, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -154,7 +154,8 @@ class Recorder:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record parameters. One already recorded keeps its value: MLflow never changes a parameter."""
-        texts = {_NOT_IN_NAMES.sub("_", key): str(value)[:LONGEST_PARAM] for key, value in params.items()}
+        shown = {key: without_credentials(str(value)) for key, value in params.items()}
+        texts = {_NOT_IN_NAMES.sub("_", key): text[:LONGEST_PARAM] for key, text in shown.items()}
         self._send({"op": "params", "params": texts})
 
     def tag(self, **tags: str) -> None:

@@ -10,18 +10,25 @@ from components.datasets.digest import dataset_digest
 from components.datasets.prepared import class_names
 from components.files import MANIFEST, require, sha256
 from components.params import Params, hyperparameters
+from components.storage.start_weights import Source, local_weights
 from yolo_core.data.coco import CacheSettings
 from yolo_core.errors import UserError, known_as
 from yolo_core.models import get_spec
 from yolo_core.models.spec import Anchors
 from yolo_core.models.weights import read_classes
+from yolo_core.progress import Progress, silent
 from yolo_core.train import Evaluation, Phase, TrainConfig
 
 PUBLISHED = (".pt", ".weights")  # suffixes of the authors' formats
 
 
-def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path | None) -> TrainConfig:
-    """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones."""
+def configure(
+    params: Params, model: str, data: Path, anchors: Path, hyp: Path | None, progress: Progress = silent
+) -> TrainConfig:
+    """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones.
+
+    Weights to start from are downloaded if `train.weights` is an address.
+    """
     require(data / MANIFEST, "prepare")
     settings = params.train_settings(model)
     with known_as(size="train.size"):
@@ -31,7 +38,7 @@ def configure(params: Params, model: str, data: Path, anchors: Path, hyp: Path |
         anchors=_anchors(anchors, model, settings.size),
         data=dataset_digest(data),
     )
-    return _starting_from(config, Path(settings.weights), data) if settings.weights else config
+    return _starting_from(config, settings.weights, data, progress) if settings.weights else config
 
 
 def resolved(params: Params, model: str, evolved: Mapping[str, float] = {}) -> TrainConfig:
@@ -91,22 +98,24 @@ def _evolved(path: Path | None) -> dict[str, float]:
         raise UserError(f"{path}: not a file of hyperparameters; run `scaled-yolov4 evolve` again") from None
 
 
-def _starting_from(config: TrainConfig, weights: Path, data: Path) -> TrainConfig:
+def _starting_from(config: TrainConfig, weights: str, data: Path, progress: Progress) -> TrainConfig:
     """The configuration of a training that starts from a detector."""
-    if weights.suffix in PUBLISHED:
+    name = Path(Source.parse(weights).name)
+    if name.suffix in PUBLISHED:
         raise UserError(
             f"train.weights = {weights}: convert it first: scaled-yolov4 import-weights --model {config.model} "
-            f"--from {weights} --out {weights.with_suffix('.safetensors').name}"
+            f"--from {weights} --out {name.with_suffix('.safetensors')}"
         )
+    path = local_weights(weights, progress)
     try:
-        digest = sha256(weights)
+        digest = sha256(path)
     except OSError as error:
         raise UserError(f"train.weights = {weights}: cannot be read ({error.strerror or error})") from None
     return dataclasses.replace(
         config,
-        start_from=str(weights.absolute()),
+        start_from=str(path.absolute()),
         start_digest=digest,
-        head_rows=read_classes(weights) != class_names(data),
+        head_rows=read_classes(path) != class_names(data),
     )
 
 

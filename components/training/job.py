@@ -24,7 +24,7 @@ class Job:
     images: CacheSettings
     """How decoded images are cached."""
     addresses: dict[str, str] = dataclasses.field(default_factory=dict)
-    """The addresses in the object store of paths that are working copies."""
+    """Where other nodes fetch paths that are local copies."""
 
     @property
     def checkpoints(self) -> Path:

@@ -17,6 +17,8 @@ from components import telemetry
 from components.monitoring import metrics
 from components.monitoring.training_log import TrainingLog
 from components.params import Workers
+from components.storage.location import is_remote
+from components.storage.start_weights import Source
 from components.tracking import connection, journaled_run
 from components.training.job import Job, OpenRun, WorkerContext
 from components.training.nodes import store_address
@@ -89,8 +91,7 @@ def _launch_on_cluster(job: Job, open_run: OpenRun, stop: threading.Event, log: 
 
     from components.training import driver as driver_
 
-    addresses = {path: store_address(Path(path)) for path in (str(job.data), job.config.start_from) if path}
-    job = dataclasses.replace(job, addresses={path: address for path, address in addresses.items() if address})
+    job = dataclasses.replace(job, addresses=_addresses(job))
     node, workers = ray.get_runtime_context().get_node_id(), job.params.train.workers
     with driver_.started(job.folder, open_run, stop, log) as driver:
         try:
@@ -102,6 +103,16 @@ def _launch_on_cluster(job: Job, open_run: OpenRun, stop: threading.Event, log: 
             driver.end_run(failed=True)
             raise
         driver.end_run(failed=False)
+
+
+def _addresses(job: Job) -> dict[str, str]:
+    """Where other nodes fetch the paths that are local copies here."""
+    start, weights = job.config.start_from, job.params.train_settings(job.config.model).weights
+    found = {str(job.data): store_address(job.data)}
+    if start and weights:
+        given = Source.parse(weights)
+        found[start] = given.pinned(job.config.start_digest) if is_remote(weights) else store_address(Path(start))
+    return {path: address for path, address in found.items() if address}
 
 
 def _fit_while_it_progresses(job: Job, function: Callable[[], None], workers: Workers) -> None:

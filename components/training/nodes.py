@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from components.storage.stage_paths import local_copy
@@ -29,14 +30,14 @@ def store_address(path: Path) -> str | None:
     return f"s3://{bucket}/{'/'.join(key)}"
 
 
-def path_on_node(path: Path, address: str | None) -> Path:
-    """The path on this node of the driver's `path`: fetched from its address in the object store, else the same path.
+def path_on_node(path: Path, address: str | None, fetch: Callable[[str], str | Path] = local_copy) -> Path:
+    """The path on this node of the driver's `path`: fetched from its address, else the same path.
 
     Raises UserError where the node has no such path.
     """
     if address:
         with contextlib.chdir(node_folder()):
-            return Path(local_copy(address)).absolute()
+            return Path(fetch(address)).absolute()
     if not path.exists():
         import ray
 

@@ -18,6 +18,7 @@ import torch
 
 from components.datasets.prepared import load_prepared
 from components.monitoring import logs, metrics
+from components.storage.start_weights import local_weights
 from components.training import results
 from components.training.job import Job, RunRecord, WorkerContext
 from components.training.nodes import node_folder, path_on_node
@@ -101,7 +102,7 @@ def _on_this_node(job: Job, driver: Driver, node: str) -> tuple[Job, Callable[[P
         return job, None
     here = node_folder()
     data, start = job.data, job.config.start_from
-    start_from = str(path_on_node(Path(start), job.addresses.get(start))) if start else ""
+    start_from = str(path_on_node(Path(start), job.addresses.get(start), local_weights)) if start else ""
     job = dataclasses.replace(
         job,
         data=path_on_node(data, job.addresses.get(str(data))),

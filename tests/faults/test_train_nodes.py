@@ -1,5 +1,6 @@
 """Training on a Ray cluster of several nodes: data in the store; processes and nodes lost, nodes that join."""
 
+import hashlib
 import json
 import os
 import random
@@ -11,12 +12,15 @@ from pathlib import Path
 import pytest
 import small_training
 from faulty_proxy import FaultyProxy
+from range_server import RangeServer
 from ray_nodes import Nodes, checkpoint, driver, finish, train, until
 from waiting import LIMIT_S
 
 from components.storage import folder
 from components.storage.client import connect
 from components.storage.location import Location
+from yolo_core.models import build_model
+from yolo_core.models.weights import save_detector
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +85,20 @@ def test_two_nodes_train_from_the_store_to_the_store(nodes: Nodes, whole: Path, 
     assert (record["workers"], record["steps"]) == (2, small_training.STEPS)
     assert record["mlflow_run_id"]
     assert (project / "remote" / "curves.csv").read_bytes() == (whole / "curves.csv").read_bytes()
+
+
+def test_each_node_fetches_the_weights_to_start_from(nodes: Nodes, project: Path) -> None:
+    start = project / "start.safetensors"
+    digits = [str(digit) for digit in range(10)]
+    save_detector(start, build_model(small_training.MODEL, 10, width=0.25), classes=digits, size=small_training.SIZE)
+    digest = hashlib.sha256(start.read_bytes()).hexdigest()
+    nodes.complete()
+    with RangeServer({"/w.safetensors": start.read_bytes()}) as server:
+        weights = f"{server.url}/w.safetensors"  # the driver tells the nodes which content it has
+        train(project, "from-the-web", *TOGETHER, "train.workers=2", "train.epochs=1", f"train.weights={weights}")
+    assert len(server.requests) == 1 + len(nodes.living)
+    for _, files in nodes.living:
+        assert (files / "runs/weights" / digest / "w.safetensors").read_bytes() == start.read_bytes()
 
 
 def test_two_nodes_agree_with_one(whole: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,12 +75,11 @@ def test_messages_omit_the_credentials_of_an_address():
 
 @pytest.mark.parametrize("source", ["s3", "coco2017"])
 def test_an_unavailable_source(source: str, nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from components.datasets.sources import download
     from components.stages import prepare
-    from components.storage import client
+    from components.storage import client, web
 
     monkeypatch.setattr(client, "ATTEMPTS", 1)
-    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(web, "ATTEMPTS", 1)
     for name, value in variables(nobody, "").items():
         monkeypatch.setenv(name, value)
     location = {"s3": ["prepare.location=s3://bucket/data"], "coco2017": []}[source]

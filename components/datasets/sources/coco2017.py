@@ -8,8 +8,8 @@ from pathlib import Path
 from components.datasets.raw import RawDataset, Resolved
 from components.datasets.sources import coco_dir
 from components.datasets.sources.archive import extract
-from components.datasets.sources.download import Download, fetch
 from components.params import Params
+from components.storage.web import Download, fetch
 from yolo_core.atomic import write_json
 from yolo_core.errors import UserError
 from yolo_core.progress import Progress
@@ -73,6 +73,7 @@ def _provide(archive: Archive, base: str, folder: Path, progress: Progress) -> N
     except (OSError, ValueError):
         pass
     target = folder / archive.name
-    fetch(Download(f"{base}/{archive.path}", target, archive.size, archive.md5), progress)
+    more_room = "set prepare.location to a folder with more room"
+    fetch(Download(f"{base}/{archive.path}", target, archive.size, archive.md5, more_room=more_room), progress)
     extract(target, folder, archive.folders, progress)
     write_json(marker, content)

@@ -1,4 +1,4 @@
-"""The official archives: resumed, checked, unpacked safely, from a loopback server."""
+"""The official archives: downloaded from a loopback server, unpacked safely."""
 
 import hashlib
 import io
@@ -9,106 +9,19 @@ import pytest
 from coco_source import CocoFolder, parameters
 from range_server import RangeServer
 
-from components.datasets.sources import archive, coco2017, download
+from components.datasets.sources import archive, coco2017
 from components.datasets.sources.archive import extract
 from components.datasets.sources.coco2017 import Archive
-from components.datasets.sources.download import Download, fetch
 from components.stages import prepare
+from components.storage import web
 from yolo_core.errors import UserError
 from yolo_core.progress import silent
-
-DATA = bytes(range(256)) * 12_000  # 3.07 MB, three chunks
-MIB = download.CHUNK_BYTES
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(download, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(web, "BACKOFF_S", 0.001)
     monkeypatch.delenv("http_proxy", raising=False)
-
-
-def wanted(server: RangeServer, tmp_path, data: bytes = DATA) -> Download:
-    return Download(f"{server.url}/file", tmp_path / "file", len(data), hashlib.md5(data).hexdigest())
-
-
-def test_a_broken_connection_resumes_after_the_last_whole_chunk(tmp_path):
-    with RangeServer({"/file": DATA}, drop_after=1_100_000, drops=2) as server:
-        fetch(wanted(server, tmp_path), silent)
-    assert (tmp_path / "file").read_bytes() == DATA
-    assert server.requests == [("/file", None), ("/file", f"bytes={MIB}-"), ("/file", f"bytes={2 * MIB}-")]
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_an_earlier_run_is_resumed(tmp_path):
-    (tmp_path / "file.part").write_bytes(DATA[:1000])
-    with RangeServer({"/file": DATA}) as server:
-        fetch(wanted(server, tmp_path), silent)
-    assert (tmp_path / "file").read_bytes() == DATA
-    assert server.requests == [("/file", "bytes=1000-")]
-
-
-def test_a_server_without_ranges_starts_over(tmp_path):
-    (tmp_path / "file.part").write_bytes(b"x" * 1000)
-    with RangeServer({"/file": DATA}, whole=True) as server:
-        fetch(wanted(server, tmp_path), silent)
-    assert (tmp_path / "file").read_bytes() == DATA
-
-
-def test_a_file_that_changed_on_the_server_starts_over(tmp_path):
-    (tmp_path / "file.part").write_bytes(b"x" * 1000)
-    (tmp_path / "file.part.etag").write_text('"of another file"')
-    with RangeServer({"/file": DATA}) as server:
-        fetch(wanted(server, tmp_path), silent)
-    assert (tmp_path / "file").read_bytes() == DATA
-
-
-def test_busy_answers_are_retried(tmp_path):
-    with RangeServer({"/file": DATA}, refusals=[503, 429, 500]) as server:
-        fetch(wanted(server, tmp_path), silent)
-    assert len(server.requests) == 4
-
-
-def test_a_finished_file_is_not_requested_again(tmp_path):
-    with RangeServer({"/file": DATA}) as server:
-        fetch(wanted(server, tmp_path), silent)
-        fetch(wanted(server, tmp_path), silent)
-    assert len(server.requests) == 1
-
-
-def test_it_gives_up_with_one_line_and_keeps_what_came(tmp_path):
-    with RangeServer({"/file": DATA}, drop_after=0, drops=99) as server:
-        (tmp_path / "file.part").write_bytes(DATA[:2_000_000])
-        with pytest.raises(UserError, match=r"/file: the connection closed early; run again to resume from 2.0 MB$"):
-            fetch(wanted(server, tmp_path), silent)
-    assert len(server.requests) == download.ATTEMPTS
-    assert (tmp_path / "file.part").stat().st_size == 2_000_000
-
-
-def test_nothing_listening(tmp_path):
-    with RangeServer({}) as server:
-        gone = wanted(server, tmp_path)
-    with pytest.raises(UserError, match="refused"):
-        fetch(gone, silent)
-
-
-@pytest.mark.parametrize(
-    ("served", "message"),
-    [
-        ({}, "the server answered 404"),
-        ({"/file": DATA[:-1]}, "3071999 bytes on the server, 3072000 expected"),
-        ({"/file": DATA[:-1] + b"x"}, "MD5 is .*, .* expected; the file was removed, run again"),
-    ],
-)
-def test_a_wrong_file_is_refused(tmp_path, served, message):
-    with RangeServer(served) as server, pytest.raises(UserError, match=message):
-        fetch(wanted(server, tmp_path), silent)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_space(tmp_path):
-    huge = Download("http://127.0.0.1:9/file", tmp_path / "file", 10**18, "")
-    with pytest.raises(UserError, match=r"GB free, file needs 1000000000.0 GB; set prepare.location"):
-        fetch(huge, silent)
 
 
 def zipped(entries: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
