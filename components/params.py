@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from components import yaml_text
+from components.parameter_errors import describe
 from yolo_core.errors import UserError
 from yolo_core.evaluate.suppression import Suppression
 from yolo_core.hyperparameters import Hyperparameters, check
@@ -434,7 +435,7 @@ class ParameterFile:
         try:
             return Params.model_validate(data)
         except ValidationError as error:
-            raise UserError(f"{self.path}: {describe(error)}") from None
+            raise UserError(f"{self.path}: {describe(error, Params)}") from None
 
 
 @lru_cache(maxsize=8)  # parsing takes far longer than all else here, and many callers read the same file
@@ -444,21 +445,6 @@ def _sections(text: str, name: str) -> dict[str, object]:
         found = type(content).__name__
         raise UserError(f"{name}: expected sections such as 'prepare:' and 'train:', found {found}")
     return content
-
-
-def describe(error: ValidationError) -> str:
-    """The first problem of a validation error in one line: key, value and problem."""
-    first = error.errors()[0]
-    in_key = first["loc"][-1:] == ("[key]",)  # pydantic's mark of a wrong key of a free mapping, such as per_model
-    key = ".".join(str(part) for part in (first["loc"][:-2] if in_key else first["loc"])) or "(top)"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; remove it or check its spelling{more}"
-    if first["type"] == "missing":
-        return f"missing key {key!r}{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    value = "" if in_key or isinstance(first["input"], dict) else f" = {first['input']!r}"
-    return f"{key}{value}: {message[0].lower()}{message[1:]}{more}"
 
 
 def _set(data: dict[str, object], item: str) -> None:

@@ -45,8 +45,9 @@ def test_the_coco_file_holds_the_recipe_of_each_model(name: str):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.epoch=3", ["train.epoch", "unknown key"]),
-        ("colour=red", ["colour", "unknown key"]),
+        ("train.epoch=3", ["unknown key 'train.epoch'; did you mean train.epochs?"]),
+        ("colour=red", ["unknown key 'colour'; remove it or check its spelling"]),
+        ("confirm=null", ["unknown key 'confirm'; did you mean evolve.confirm?"]),
         ("train.epochs=many", ["train.epochs", "many", "integer"]),
         ("train.epochs=0", ["train.epochs", "0", "greater than or equal to 1"]),
         ("train.size=100", ["train.size", "100", "multiple of 32"]),
@@ -62,7 +63,10 @@ def test_the_coco_file_holds_the_recipe_of_each_model(name: str):
         ("models=[yolov7, yolov7-x, yolov7]", ["models", "'yolov7' stands twice"]),
         ("evolve.model=yolov8", ["evolve.model = 'yolov8'", "unknown model", "did you mean yolov7"]),
         ("train.per_model.yolov4-tinny.epochs=3", ["train.per_model: unknown model 'yolov4-tinny'", "yolov4-tiny,"]),
-        ("train.per_model.yolov4-tiny.epoch=3", ["train.per_model.yolov4-tiny.epoch", "unknown key"]),
+        (
+            "train.per_model.yolov4-tiny.epoch=3",
+            ["did you mean train.per_model.yolov4-tiny.epochs?"],
+        ),
         ("train.hyp={box: 0.1, cls: 0.3, box: 0.2}", ["-S train.hyp={", ":1: key 'box' stands twice"]),
         ("prepare.source=ftp", ["prepare.source", "ftp", "coco-dir"]),
         ("evaluate.tta.scales=[1]", ["evaluate.tta", "same length"]),
