@@ -1,6 +1,7 @@
 """`predict` as a user runs it: what it reads, what it writes, and how it continues."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import small_detector
 from processes import started
 from pycocotools.coco import COCO
+from range_server import RangeServer
 from typer.testing import CliRunner, Result
 from waiting import until
 
@@ -225,6 +227,15 @@ def test_mistakes_are_one_line(here: Path, words: list[str], message: str):
     assert done.exit_code == 2
     assert f"error: {message}" in done.output
     assert not Path("outputs").exists()
+
+
+def test_weights_are_fetched_from_an_address_once(here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("http_proxy", raising=False)
+    content = Path("model.safetensors").read_bytes()
+    with RangeServer({"/model.safetensors": content}) as server:
+        address = f"{server.url}/model.safetensors#sha256={hashlib.sha256(content).hexdigest()}"
+        assert predict("photos/1.png", weights=address).exit_code == 0
+    assert "done before 1" in predict("photos/1.png", weights=address).stdout  # the server is gone
 
 
 def test_without_weights_it_takes_the_newest_training(here: Path):
