@@ -26,6 +26,8 @@ from yolo_core.model_names import known
 Size = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
 Factor = Annotated[float, Field(gt=0, le=16)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Patience = Annotated[int, Field(ge=1, le=100_000)]
+Minutes = Annotated[float, Field(gt=0, le=10_000_000)]
 
 
 class Section(BaseModel):
@@ -213,6 +215,8 @@ class TrainSettings(Section):
     second_stage: SecondStage | None
     repeat_factor: Fraction | None = None
     class_weights: ClassWeights | None = None
+    patience: Patience | None = None
+    max_minutes: Minutes | None = None
 
     @model_validator(mode="after")
     def _second_stage_goes_further(self) -> "TrainSettings":
@@ -239,6 +243,8 @@ class ModelOverrides(Section):
     second_stage: SecondStage | None = None
     repeat_factor: Fraction | None = None
     class_weights: ClassWeights | None = None
+    patience: Patience | None = None
+    max_minutes: Minutes | None = None
 
 
 class Workers(Section):

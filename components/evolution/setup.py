@@ -136,6 +136,8 @@ def trial_config(params: Params, data: Path, anchors: Path, progress: Progress =
         full,
         phases=(Phase(settings.epochs, full.phases[0].hyp),),
         eval_every=math.gcd(settings.epochs, *(settings.halving.epochs if settings.halving else ())),
+        patience=None,
+        max_minutes=None,
         sync_bn=False,
         compile=False,
         device=full.device if settings.gpus_per_trial else "cpu",

@@ -90,7 +90,7 @@ def _training(params: Params, model: str) -> dict[str, object]:
 
     config = dataclasses.replace(resolved(params, model), device="cpu")
     requested = {"device": params.train.device, "weights": params.train_settings(model).weights}
-    return {**config.identity(), **requested}
+    return {**config.identity(), **config.limits, **requested}
 
 
 @functools.cache

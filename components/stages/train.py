@@ -53,4 +53,5 @@ def run(
         if not journaled_run.waiting("train", model):  # else keep it: the same command then finishes quickly
             shutil.rmtree(folder)
     record = read_json(out / TRAINING)
-    return {key: record[key] for key in ("epochs", "best_epoch", "AP", "AP50", "images_per_second", "seconds")}
+    how = ("ended_by", "last_epoch") if record["ended_by"] != "epochs" else ()
+    return {key: record[key] for key in ("epochs", *how, "best_epoch", "AP", "AP50", "images_per_second", "seconds")}

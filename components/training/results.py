@@ -48,6 +48,8 @@ def _summary(job: Job, result: TrainResult, run_id: str | None, seconds: float) 
         "size": config.size,
         "batch": config.batch,
         "epochs": config.phases[-1].epochs,
+        "ended_by": result.ended_by,
+        "last_epoch": result.rows[-1]["epoch"],
         "steps": result.steps,
         "best_epoch": best["epoch"],
         "fitness": best["fitness"],
@@ -60,7 +62,7 @@ def _summary(job: Job, result: TrainResult, run_id: str | None, seconds: float) 
         "precision": result.dtype,
         "workers": distributed.world(),
         "started_from": _taken_over(config, result.transfer),
-        "digest": checkpoint.digest(config.identity()),
+        "digest": checkpoint.digest({**config.identity(), **({"steps": result.steps} if result.ended_early else {})}),
         "mlflow_run_id": run_id,
         "versions": {
             "python": platform.python_version(),

@@ -21,7 +21,15 @@ def load(*overrides: str) -> params.Params:
 
 @pytest.mark.parametrize(
     "change",
-    ["seed=7", "train.epochs=99", f"train.per_model.{MODEL}.epochs=99", "evolve.trials=9", "anchors.generations=9"],
+    [
+        "seed=7",
+        "train.epochs=99",
+        "train.patience=9",
+        "train.max_minutes=9",
+        f"train.per_model.{MODEL}.epochs=99",
+        "evolve.trials=9",
+        "anchors.generations=9",
+    ],
 )
 def test_parameters_behind_the_weights_count(change: str) -> None:
     assert parameters_digest(load(change), MODEL) != parameters_digest(load(), MODEL)

@@ -24,6 +24,7 @@ WITHOUT_EFFECT = (  # on the result
 )
 # Hyperparameters of later versions: they enter the identity only where they are used.
 ADDED_HYPERPARAMETERS = ("paste_in",)
+LIMITS = ("patience", "max_minutes")  # decide where a training ends, and nothing until then
 COCO_SUPPRESSION = Suppression(conf=0.001, iou=0.65, max_detections=300)  # as COCO results are evaluated
 
 
@@ -87,6 +88,10 @@ class TrainConfig:
     """Updates over which that decay ramps up."""
     eval_every: int = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
+    patience: int | None = None
+    """Epochs without a better fitness, within a phase, after which the training ends; None for no limit."""
+    max_minutes: float | None = None
+    """Minutes of training, evaluations and earlier processes included, after which it ends; None for no limit."""
     evaluation: Evaluation = Evaluation()
     """How the average weights are scored."""
     judge: Judge = "hotcoco"
@@ -107,12 +112,13 @@ class TrainConfig:
     """Seconds without a step, or a batch of an evaluation, after which the process ends; None for no limit."""
 
     def identity(self) -> dict[str, object]:
-        """The part that determines the result, as JSON can hold it.
+        """The part that determines the weights at each step, as JSON can hold it.
 
         Its digest names folders of checkpoints: keys and values stay, or checkpoints of earlier versions are lost.
+        `limits` are not in it, so that a training continues with others.
         """
         values = dataclasses.asdict(self)
-        for name in WITHOUT_EFFECT:
+        for name in (*WITHOUT_EFFECT, *LIMITS):
             del values[name]
         for name in ("repeat_factor", "class_weights"):
             if values[name] is None:
@@ -125,3 +131,8 @@ class TrainConfig:
                     del phase["hyp"][name]
         evaluation = {"batch": self.evaluation.batch, **dataclasses.asdict(self.evaluation.suppression)}
         return {**values, "evaluation": evaluation, "device": pick_device(self.device).type}
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by name."""
+        return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}

@@ -36,7 +36,7 @@ from yolo_core.train.resume import resume, save
 from yolo_core.train.run import Run, epoch_batches, result, start
 from yolo_core.train.stall import watched
 from yolo_core.train.step import LOSSES, reproducible
-from yolo_core.train.validation import evaluate, keep_if_best
+from yolo_core.train.validation import epochs_without_gain, evaluate, keep_if_best
 
 CHECK_EVERY = 10  # steps between readings of the losses: each one waits for the device
 
@@ -59,7 +59,7 @@ def fit(
     work: folder of the checkpoints, None for none; only the main worker's is used.
     on_log(step, losses, pace), on_report(report) and on_save(path of the checkpoint) are called on the main worker,
     on_epoch(row) on every one; where that returns True on one worker after an evaluation, the training is finished
-    early.
+    early, as by `config.patience` and `config.max_minutes`: with the best weights so far.
     should_stop: called on every worker at each step and each batch of an evaluation; one True is enough. The
     training then ends at the next update of the weights, with a checkpoint; without a work folder it ends at once.
     Raises UserError for settings that do not fit the data or machine, Diverged when the loss is no longer finite,
@@ -78,19 +78,26 @@ def fit(
 
 
 def _train(run: Run, progress: Progress) -> None:
-    """Train to the last step, or to the epoch where `on_epoch` ends it. Raises TryAgain when stopped."""
-    if run.epoch_to_close:  # the process before this one ended in its evaluation
+    """Train to the last step, or to where `on_epoch` or a limit ends it. Raises TryAgain when stopped."""
+    run.time_is_up = _time_is_up(run)
+    if run.epoch_to_close or run.cut_short:  # the process before this one ended in its evaluation
         if _close_epoch(run):
             return
         if run.stop_requested:
             raise _stopped(run)
+    elif run.rows and run.rows[-1]["AP"] is not None and _limit_reached(run):  # it ended after that
+        return
     for batch in _reported(run, _batches(run), progress):
         run.alive()
         _step(run, batch)
         if run.step % CHECK_EVERY == 0:
             _check(run)
         run.stop_requested = run.stop_requested or _stop_requested(run)
-        if run.epoch_to_close and not run.can_stop:
+        run.time_is_up = run.time_is_up or _time_is_up(run)
+        if run.cut_short:  # with more time it would continue from here
+            run.checkpoint_due = True
+            _save_if_possible(run)
+        if (run.epoch_to_close or run.cut_short) and not run.can_stop:
             if _close_epoch(run):
                 return
             run.checkpoint_due = True
@@ -172,35 +179,72 @@ def _stop_requested(run: Run) -> bool:
     return distributed.any_of(run.callbacks.should_stop())
 
 
+def _time_is_up(run: Run) -> bool:
+    """The same answer on all workers, as rarely as `_stop_requested` on a GPU."""
+    limit = run.config.max_minutes
+    if limit is None or (run.learner.device.type != "cpu" and run.step % CHECK_EVERY):
+        return False
+    return distributed.any_of(run.seconds >= 60 * limit)
+
+
 def _close_epoch(run: Run) -> bool:
-    """Evaluate when it is time and add the epoch's row to the curves; whether `on_epoch` ends the training here.
+    """Evaluate when it is time and add the epoch's row to the curves; whether the training ends here.
 
     When a stop is requested during the evaluation nothing else changes, and the epoch is still to be closed.
     """
     _check(run)
     ap = ap50 = None
-    if run.epoch % run.config.eval_every == 0 or run.step == run.schedule.steps:
+    is_due = run.epoch % run.config.eval_every == 0 or run.step == run.schedule.steps or run.cut_short
+    if is_due:
         figures = evaluate(run)
         if figures is None:
             run.stop_requested = True
             return False
         ap, ap50 = figures
-        keep_if_best(run, run.epoch, ap, ap50)
+        keep_if_best(run, run.epoch_of_row, ap, ap50)
     row = _row(run, ap, ap50)
     _report(run, row)
     run.sums = [0.0] * len(run.sums)
     run.epoch_pace = Pace()
     run.rows.append(row)
-    if not run.callbacks.on_epoch:
+    if run.callbacks.on_epoch:
+        ends_here = bool(run.callbacks.on_epoch(row))
+        if ap is not None and distributed.any_of(ends_here) and run.step < run.schedule.steps:
+            run.ended_by = "caller"
+            return True
+    return is_due and _limit_reached(run)
+
+
+def _limit_reached(run: Run) -> bool:
+    """Whether a limit ends the training with the latest row, which was evaluated; if so, its state is kept."""
+    if not run.is_closed or run.step == run.schedule.steps:
         return False
-    ends_here = bool(run.callbacks.on_epoch(row))
-    return ap is not None and distributed.any_of(ends_here)
+    run.time_is_up = run.time_is_up or _time_is_up(run)
+    if run.time_is_up:
+        run.ended_by = "max_minutes"
+    elif run.config.patience is not None and _epochs_without_gain(run) >= run.config.patience:
+        run.ended_by = "patience"
+    else:
+        return False
+    if run.step % run.schedule.steps_per_epoch == 0 and run.step > run.first_step:
+        run.checkpoint_due = True
+        _save_if_possible(run)
+    return True
+
+
+def _epochs_without_gain(run: Run) -> int:
+    """Since the best evaluation, or since the current phase began."""
+    ends = [phase.epochs for phase in run.config.phases if phase.epochs < run.rows[-1]["epoch"]]
+    return epochs_without_gain(run.rows, since=max(ends, default=0))
 
 
 def _row(run: Run, ap: float | None, ap50: float | None) -> EpochRow:
-    box, obj, cls, loss = (total / run.schedule.steps_per_epoch for total in run.sums)
+    steps = run.step % run.schedule.steps_per_epoch or run.schedule.steps_per_epoch
+    box, obj, cls, loss = (total / steps for total in run.sums)
     lr = run.schedule.at(run.step - 1).lr
-    return EpochRow(epoch=run.epoch, step=run.step, lr=lr, box=box, obj=obj, cls=cls, loss=loss, AP=ap, AP50=ap50)
+    return EpochRow(
+        epoch=run.epoch_of_row, step=run.step, lr=lr, box=box, obj=obj, cls=cls, loss=loss, AP=ap, AP50=ap50
+    )
 
 
 def _report(run: Run, row: EpochRow) -> None:
@@ -208,7 +252,9 @@ def _report(run: Run, row: EpochRow) -> None:
     if not (run.callbacks.on_report and distributed.is_main()):
         return
     done, pace = run.step - run.first_step, run.epoch_pace
-    seconds_per_step = (time.monotonic() - run.began) / done if done else None
+    seconds_left = (time.monotonic() - run.began) / done * (run.schedule.steps - run.step) if done else None
+    if seconds_left is not None and run.config.max_minutes is not None:
+        seconds_left = max(0.0, min(seconds_left, 60 * run.config.max_minutes - run.seconds))
     run.callbacks.on_report(
         EpochReport(
             row=row,
@@ -217,7 +263,7 @@ def _report(run: Run, row: EpochRow) -> None:
             best=run.best,
             before=next((earlier for earlier in reversed(run.rows) if earlier["AP"] is not None), None),
             images_per_second=pace.images / pace.seconds if pace.seconds else None,
-            seconds_left=None if seconds_per_step is None else seconds_per_step * (run.schedule.steps - run.step),
+            seconds_left=seconds_left,
             memory_bytes=peak_memory(run.learner.device),
         )
     )

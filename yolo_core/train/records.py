@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from yolo_core.models import Detector
 from yolo_core.train.transfer import Transfer
@@ -63,11 +63,13 @@ class EpochReport:
     images_per_second: float | None
     """Training speed in this epoch over all workers, evaluations left out; None if this process made no step in it."""
     seconds_left: float | None
-    """At the pace of this process so far, evaluations included; None before its first step."""
+    """At the pace of this process so far, evaluations included, or to the time limit; None before its first step."""
     memory_bytes: int
     """Peak memory of the main worker: on the GPU if it has one, else of its process."""
 
 
+EndedBy = Literal["epochs", "patience", "max_minutes", "caller"]
+"""Why a training ended: after all its epochs, by a limit of its configuration, or because `on_epoch` said so."""
 OnLog = Callable[[int, dict[str, float], Pace], None]
 OnEpoch = Callable[[EpochRow], bool | None]
 OnReport = Callable[[EpochReport], None]
@@ -98,8 +100,7 @@ class TrainResult:
     """The epoch that `model` comes from."""
     steps: int
     """Steps done in all, by every process that worked on it."""
-    ended_early: bool
-    """Whether `on_epoch` ended it before its last epoch."""
+    ended_by: EndedBy
     images_per_second: float
     """Training speed over all workers, evaluations left out."""
     seconds: float
@@ -112,3 +113,8 @@ class TrainResult:
     """Type of the forward pass, such as "float32"."""
     transfer: Transfer | None
     """What was taken over from other weights; None without any."""
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether it ended before its last epoch."""
+        return self.ended_by != "epochs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from torch import Tensor
 
@@ -35,6 +35,7 @@ class RunState(TypedDict):
     random: list[RandomState]
     images: int
     step_seconds: float
+    seconds: NotRequired[float]  # checkpoints of earlier versions lack it
 
 
 class _SavedState(RunState):
@@ -69,6 +70,7 @@ def _state(run: Run, random_states: list[RandomState]) -> RunState:
         "random": random_states,
         "images": run.images,
         "step_seconds": run.step_seconds,
+        "seconds": run.seconds,
     }
 
 
@@ -86,6 +88,7 @@ def resume(run: Run, work: Path) -> None:
     run.step, run.learner.updates = state["step"], state["updates"]
     run.sums, run.rows, run.best = state["sums"], state["rows"], cast(Best, state["best"]) or None
     run.images, run.step_seconds = state["images"], state["step_seconds"]
+    run.seconds_before = state.get("seconds", state["step_seconds"])
     random_states = state["random"]
     checkpoint.set_random_state(random_states[distributed.rank() % len(random_states)])
 

@@ -21,7 +21,7 @@ from yolo_core.models import Detector, build_model, get_spec
 from yolo_core.models.weights import load_detector
 from yolo_core.train import distributed
 from yolo_core.train.configuration import TrainConfig
-from yolo_core.train.records import Best, Callbacks, EpochRow, Pace, TrainResult
+from yolo_core.train.records import Best, Callbacks, EndedBy, EpochRow, Pace, TrainResult
 from yolo_core.train.schedule import Schedule
 from yolo_core.train.step import LOSSES, Learner, StepConfig
 from yolo_core.train.transfer import Transfer, freeze, take_over
@@ -61,6 +61,8 @@ class Run:
     """When this process began, on the monotonic clock."""
     first_step: int = 0
     """The step that it began with."""
+    seconds_before: float = 0.0
+    """What the processes before this one took until their checkpoints."""
     epoch_pace: Pace = field(default_factory=Pace)
     """Of this process since the last row."""
     unchecked: list[Tensor] = field(default_factory=list)
@@ -71,12 +73,36 @@ class Run:
     """Whether the latest step updated the weights: between updates a checkpoint would lack the gradients."""
     stop_requested: bool = False
     """Whether any worker received a request to stop: the training ends as soon as it can be resumed from there."""
+    time_is_up: bool = False
+    """Whether `max_minutes` have passed on any worker."""
     checkpoint_due: bool = False
     """Whether the next update of the weights is followed by a checkpoint."""
+    ended_by: EndedBy = "epochs"
 
     @property
     def epoch(self) -> int:
         return self.step // self.schedule.steps_per_epoch
+
+    @property
+    def epoch_of_row(self) -> int:
+        """The number of the epoch that the latest step belongs to, from 1."""
+        return -(-self.step // self.schedule.steps_per_epoch)
+
+    @property
+    def seconds(self) -> float:
+        """Time of this process and of those before it."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the row of the latest step is in the curves."""
+        return bool(self.rows) and self.rows[-1]["step"] == self.step
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the training ends with this step, before its last one, because the time is up."""
+        unfinished = 0 < self.step < self.schedule.steps
+        return self.time_is_up and self.at_update and unfinished and not self.is_closed
 
     @property
     def epoch_to_close(self) -> bool:
@@ -206,7 +232,7 @@ def result(run: Run, seconds: float) -> TrainResult:
         rows=run.rows,
         best=run.best,
         steps=run.step,
-        ended_early=run.step < run.schedule.steps,
+        ended_by=run.ended_by,
         images_per_second=run.images / run.step_seconds if run.step_seconds else 0.0,
         seconds=seconds,
         resumed_at=run.first_step,

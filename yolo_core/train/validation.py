@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from yolo_core.evaluate.predict import predict
 from yolo_core.evaluate.tta import Plain
 from yolo_core.progress import Progress
 from yolo_core.train import distributed
-from yolo_core.train.records import Best
+from yolo_core.train.records import Best, EpochRow
 from yolo_core.train.run import Run
 
 T = TypeVar("T")
@@ -23,6 +23,15 @@ T = TypeVar("T")
 def fitness(ap: float | None, ap50: float | None) -> float:
     """What chooses the best weights, and drives the evolution of hyperparameters; 0 without ground truth (None)."""
     return 0.1 * (ap50 or 0.0) + 0.9 * (ap or 0.0)
+
+
+def epochs_without_gain(rows: Sequence[EpochRow], since: int = 0) -> int:
+    """Epochs from the first evaluation with the best fitness to the last evaluation; counted from `since` at most."""
+    evaluated = [row for row in rows if row["AP"] is not None]
+    if not evaluated:
+        return 0
+    best = max(evaluated, key=lambda row: fitness(row["AP"], row["AP50"]))  # of equals the first
+    return evaluated[-1]["epoch"] - max(best["epoch"], since)
 
 
 def evaluate(run: Run) -> tuple[float | None, float | None] | None:

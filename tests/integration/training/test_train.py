@@ -30,7 +30,9 @@ from yolo_core.errors import TryAgain, UserError
 from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import build_model, get_spec
 from yolo_core.models.weights import load_detector, save_detector
-from yolo_core.train import EpochReport, Phase, checkpoint, fit
+from yolo_core.train import EpochReport, EpochRow, Phase, checkpoint, fit, loop
+from yolo_core.train.run import Run
+from yolo_core.train.validation import epochs_without_gain
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,79 @@ def test_every_epoch_is_reported(undisturbed: Any, reports: list[EpochReport]) -
         assert earlier.seconds_left
         assert earlier.images_per_second
         assert earlier.memory_bytes > 1 << 20
+
+
+@pytest.fixture
+def counted_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which each step takes a minute and everything else no time."""
+    monkeypatch.setattr(Run, "seconds", property(lambda run: 60.0 * run.step))
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, *figures: float) -> None:
+    """Let the evaluations find these AP and AP50, in order."""
+    found = iter(figures)
+    monkeypatch.setattr(loop, "evaluate", lambda run: (value := next(found), value))
+
+
+def test_patience_ends_a_training_with_its_best_weights(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The best AP comes in epoch 1 and again in epoch 2, which is no better; in epoch 3 two epochs have passed.
+    settings = config(phases=(*config().phases[:1], Phase(9, config().phases[1].hyp)), eval_every=1, patience=2)
+    scored(monkeypatch, 0.2, 0.2, 0.1)
+    whole = fitted(project, settings)
+    assert (whole.ended_by, whole.ended_early, whole.steps, len(whole.rows)) == ("patience", True, 12, 3)
+    assert (whole.best["epoch"], whole.best["AP"]) == (2, 0.2), "of equals the one that was trained longer"
+    scored(monkeypatch, 0.2, 0.2, 0.1)
+    with pytest.raises(Stopped):
+        fitted(project, settings, work=tmp_path, progress=stop_at(9))
+    resumed = fitted(project, settings, work=tmp_path)
+    assert (resumed.resumed_at, resumed.ended_by, resumed.rows) == (8, "patience", whole.rows)
+    assert equal(resumed.model, whole.model)
+    again = fitted(project, settings, work=tmp_path)  # without another step or evaluation
+    assert (again.resumed_at, again.ended_by, again.rows) == (12, "patience", whole.rows)
+    assert equal(again.model, whole.model)
+
+
+@pytest.mark.parametrize(
+    ("figures", "since", "expected"),
+    [
+        ([0.1, 0.3, 0.2, 0.3], 0, 2),
+        ([0.0, 0.0, 0.0], 0, 2),
+        ([0.1, None, None, 0.2], 0, 0),
+        ([0.5, None, None, 0.2], 0, 3),
+        ([0.5, 0.2, 0.2, 0.2], 2, 2),
+        ([None, None], 0, 0),
+        ([], 0, 0),
+    ],
+    ids=["equal is no gain", "0 is no gain", "better", "not evaluated", "phase from epoch 2", "no AP", "no row"],
+)
+def test_epochs_without_gain(figures: list[float | None], since: int, expected: int) -> None:
+    rows = [
+        EpochRow(epoch=number, step=number, lr=0, box=0, obj=0, cls=0, loss=0, AP=ap, AP50=ap)
+        for number, ap in enumerate(figures, 1)
+    ]
+    assert epochs_without_gain(rows, since) == expected
+
+
+def test_a_training_ends_where_its_time_is_up(
+    project: Path, tmp_path: Path, undisturbed: Any, counted_in_steps: None
+) -> None:
+    # Minute 5 comes at step 5 of epoch 2, the next update of the weights (every second step) at step 6.
+    settings = config(max_minutes=5)
+    calls = iter(range(1, 1000))
+    with pytest.raises(TryAgain):  # at call 7: a call for each of 6 steps, then one before the evaluation
+        fitted(project, settings, work=tmp_path, should_stop=lambda: next(calls) >= 7)
+    ended = fitted(project, settings, work=tmp_path)
+    assert (ended.resumed_at, ended.ended_by, ended.steps) == (6, "max_minutes", 6)
+    first, second = ended.rows
+    assert first == undisturbed.rows[0]
+    assert (second["epoch"], second["step"], ended.best["epoch"]) == (2, 6, 2)
+    assert second["AP"] is not None
+    assert second["box"] == pytest.approx(undisturbed.rows[1]["box"], rel=0.5), "a mean of 2 steps and one of 4"
+    longer = fitted(project, replace(settings, max_minutes=8), work=tmp_path)
+    assert (longer.resumed_at, longer.ended_by, longer.steps) == (6, "max_minutes", 8)
+    assert longer.rows == undisturbed.rows[:2], "as if nothing had been cut short"
 
 
 @pytest.mark.parametrize(("call", "rows"), [(5, 1), (9, 1)], ids=["at a step", "in the evaluation of epoch 2"])
@@ -177,6 +252,7 @@ def test_only_what_determines_the_result_is_its_identity() -> None:
     assert checkpoint.digest(same.identity()) == checkpoint.digest(config().identity())
     pasted = tuple(replace(phase, hyp=phase.hyp.replace(paste_in=0.1)) for phase in config().phases)
     more = [{"phases": config().phases[:1]}, {"phases": pasted}, {"repeat_factor": 0.5}, {"class_weights": "balanced"}]
+    assert checkpoint.digest(config(patience=3, max_minutes=1).identity()) == checkpoint.digest(config().identity())
     for change in ({"seed": 1}, {"size": 96}, {"data": "x"}, {"precision": "fp32"}, *more):
         assert checkpoint.digest(config(**change).identity()) != checkpoint.digest(config().identity())
 
@@ -270,6 +346,7 @@ def test_the_result_is_a_detector_with_curves_and_a_summary(
     assert lines[0] == "epoch,step,lr,box,obj,cls,loss,AP,AP50"
     assert [line.split(",")[:2] for line in lines[1:]] == [["1", "4"], ["2", "8"]]
     assert (record["epochs"], record["steps"], record["best_epoch"], record["precision"]) == (2, 8, 2, "float32")
+    assert (record["ended_by"], record["last_epoch"]) == ("epochs", 2)
     assert record["fitness"] == pytest.approx(0.9 * record["AP"] + 0.1 * record["AP50"])
     assert record["mlflow_run_id"]
     first, second, end = map(json.loads, said.out.splitlines())
@@ -284,15 +361,18 @@ def test_the_result_is_a_detector_with_curves_and_a_summary(
 
 
 def test_fine_tuning_takes_over_what_fits_and_leaves_the_frozen_parts(
-    project: Path, tmp_path: Path, tracking: None
+    project: Path, tmp_path: Path, tracking: None, counted_in_steps: None
 ) -> None:
     torch.manual_seed(3)
     source = build_model(MODEL, num_classes=2, width=0.25)
     start = tmp_path / "start.safetensors"
     save_detector(start, source, classes=["a", "7"], size=SIZE)
-    changes = ["train.epochs=1", "train.width=0.25", "train.freeze=[body.stem]", f"train.weights={start}"]
-    run(project, "tuned", *changes)
-    record = json.loads((project / "tuned" / "train.json").read_text())["started_from"]
+    changes = ["train.epochs=9", "train.width=0.25", "train.freeze=[body.stem]", f"train.weights={start}"]
+    summary = run(project, "tuned", *changes, "train.max_minutes=5")
+    whole = json.loads((project / "tuned" / "train.json").read_text())
+    assert (summary["ended_by"], summary["last_epoch"], summary["best_epoch"]) == ("max_minutes", 2, 2)
+    assert (whole["epochs"], whole["ended_by"], whole["steps"]) == (9, "max_minutes", 6), "the next update"
+    record = whole["started_from"]
     assert record["file"] == str(start)
     assert sorted({name.split(".")[0] for name in record["loaded"]}) == ["body"]
     assert record["fresh"] == []

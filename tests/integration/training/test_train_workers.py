@@ -62,9 +62,16 @@ def compute_in_double(patch: pytest.MonkeyPatch) -> list[Detections]:
     return scored
 
 
+def count_minutes_in_steps(patch: pytest.MonkeyPatch) -> None:
+    """A clock on which each step takes a minute and everything else no time."""
+    patch.setattr(training_run.Run, "seconds", property(lambda run: 60.0 * run.step))
+
+
 def one_of_the_workers(rank: int, project: Path, folder: Path, changes: dict[str, Any], world: int) -> None:
     torch.set_num_threads(1)
     scored = compute_in_double(pytest.MonkeyPatch())
+    if rank == 1:
+        count_minutes_in_steps(pytest.MonkeyPatch())
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     settings = config(**changes)
     if distributed.form_team(settings.batch):
@@ -78,7 +85,8 @@ def one_of_the_workers(rank: int, project: Path, folder: Path, changes: dict[str
 @pytest.mark.parametrize(
     ("changes", "steps", "world", "team"),
     [
-        pytest.param(TOGETHER, 20, 2, 2, id="plain"),
+        # One worker's time is up at step 17; the next update of the weights is at step 18.
+        pytest.param(TOGETHER | {"max_minutes": 17}, 18, 2, 2, id="plain"),
         pytest.param(WITH_AUXILIARY_HEADS, 4, 2, 2, id="auxiliary", marks=pytest.mark.slow),
         pytest.param(TOGETHER, 20, 4, 4, id="four", marks=pytest.mark.slow),
         pytest.param(TOGETHER, 20, 3, 2, id="three, one without a share in a batch of 4", marks=pytest.mark.slow),
@@ -94,6 +102,7 @@ def test_several_workers_agree_with_one(
     team: int,
 ) -> None:
     scored = compute_in_double(monkeypatch)
+    count_minutes_in_steps(monkeypatch)
     alone = fitted(project, config(**changes))
     arguments = project, tmp_path, changes, world
     mp.start_processes(one_of_the_workers, arguments, world, start_method=START_METHOD)

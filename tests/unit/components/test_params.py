@@ -50,6 +50,8 @@ def test_the_coco_file_holds_the_recipe_of_each_model(name: str):
         ("confirm=null", ["unknown key 'confirm'; did you mean evolve.confirm?"]),
         ("train.epochs=many", ["train.epochs", "many", "integer"]),
         ("train.epochs=0", ["train.epochs", "0", "greater than or equal to 1"]),
+        ("train.patience=0", ["train.patience", "0", "greater than or equal to 1"]),
+        ("train.max_minutes=0", ["train.max_minutes", "0", "greater than 0"]),
         ("train.size=100", ["train.size", "100", "multiple of 32"]),
         ("train.hyp.lr0=2", ["train.hyp", "lr0", "2", "0.1"]),
         ("train.hyp.lr=0.01", ["train.hyp", "unknown hyperparameter 'lr'"]),
