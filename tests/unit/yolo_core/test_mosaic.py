@@ -369,7 +369,7 @@ def test_a_pasted_object_is_what_its_label_says(tmp_path):
     two, seen = load_split(folder, "train"), set()
     for index in range(12):
         hyp = STILL.replace(paste_in=1.0, flip_lr=0.5)
-        image, labels = training_sample(two, hyp, 100, 0, 0, index)
+        image, labels = training_sample(two, hyp, 100, 0, 0, index, source_size=(100, 50)[index % 2])
         for class_, cx, cy, w, h in labels[1:]:
             kind = int(class_)
             if abs(w / h - shapes[kind][0] / shapes[kind][1]) > 0.25:
