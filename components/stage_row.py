@@ -53,6 +53,8 @@ class Input:
     """Help text of its option."""
     file: str = ""
     """Part of that stage's result; empty: all of it."""
+    default: str = ""
+    """What the stage uses, given None, if no path was given and the default one has no file; empty: it needs one."""
 
 
 @dataclass(frozen=True)

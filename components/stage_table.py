@@ -5,6 +5,7 @@ follow from these rows. A new stage is a module in `components/stages` with a `r
 section in `components/params.py`; CONTRIBUTING.md shows one.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from components import files
@@ -170,7 +171,11 @@ STAGES = (
         details="A plain PyTorch loop with EMA, mosaic, AMP and DDP; the same command resumes it after a kill.",
         title="Training of {model}",
         load=_train,
-        inputs={"data": DATASET, "anchors": ANCHORS, "hyp": HYP},
+        inputs={
+            "data": DATASET,
+            "anchors": replace(ANCHORS, default="the published anchors"),
+            "hyp": replace(HYP, default="the recipe's hyperparameters with train.hyp"),
+        },
         result=Result(
             "outputs/train/{model}",
             "detector",

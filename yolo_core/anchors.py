@@ -121,7 +121,7 @@ def choose(
     boxes = training_boxes(dataset, size)
     if not len(boxes):
         raise BadFile(f"{dataset.annotation_path}: no boxes to train on")
-    published = [np.array(level) * size / spec.native_size for level in spec.anchors]
+    published = [np.array(level) for level in spec.anchors_at(size)]
     fitted = fit(boxes, [len(level) for level in spec.anchors], anchor_t=anchor_t, settings=settings, seed=seed)
     before = quality(boxes, np.concatenate(published), anchor_t)
     after = quality(boxes, np.concatenate(fitted), anchor_t) if fitted else None

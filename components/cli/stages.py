@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from components.cli.app import app
 from components.cli.command import add_command, examples_of, option
 from components.cli.facts import facts
 from components.cli.options import LogFormat, Model, Overrides, StageParams, stage_path, typer
-from components.monitoring.training_log import Format, on_stdout
+from components.monitoring.training_log import Format, TrainingLog, on_stdout
 from components.stage_row import Option, Stage, dashed
 from components.stage_table import STAGES, default_paths, get_stage
 from components.workspace import PARAMS
@@ -29,7 +30,7 @@ def options(stage: Stage) -> list[inspect.Parameter]:
     return [
         *model,
         *(
-            option(name, Annotated[Path | None, stage_path(text, str(defaults[name]))], None)
+            option(name, Annotated[Path | None, stage_path(text, _default_text(stage, name, defaults[name]))], None)
             for name, text in paths.items()
         ),
         *(option(own.name, _annotation(own), own.default) for own in stage.options),
@@ -37,6 +38,11 @@ def options(stage: Stage) -> list[inspect.Parameter]:
         option("params", StageParams, PARAMS),
         option("overrides", Overrides, []),
     ]
+
+
+def _default_text(stage: Stage, option: str, path: Path) -> str:
+    instead = stage.inputs[option].default if option in stage.inputs else ""
+    return f"{path}, else {instead}" if instead else str(path)
 
 
 def _annotation(own: Option) -> object:
@@ -65,7 +71,21 @@ def run_stage(
     arguments = {key: value for key, value in arguments.items() if key not in setters}
     if stage.per_model:
         arguments["model"] = model
-    _run(stage, settings, arguments, log_format)
+    missing = {key: path for key, path in arguments.items() if key not in given and _is_replaced(stage, key, path)}
+    log = on_stdout(log_format, model)
+    if missing:
+        log.note(_defaults_line(stage, missing))
+    _run(stage, settings, {**arguments, **dict.fromkeys(missing)}, log)
+
+
+def _is_replaced(stage: Stage, option: str, path: Path) -> bool:
+    """Whether an input has a default that takes the place of its missing file."""
+    return option in stage.inputs and bool(stage.inputs[option].default) and not path.exists()
+
+
+def _defaults_line(stage: Stage, missing: Mapping[str, Path]) -> str:
+    paths = " and ".join(str(path) for path in missing.values())
+    return f"no {paths}: using {' and '.join(stage.inputs[option].default for option in missing)}"
 
 
 def _check_out(stage: Stage, given: dict[str, Any]) -> None:
@@ -76,13 +96,12 @@ def _check_out(stage: Stage, given: dict[str, Any]) -> None:
         raise UserError(f"{named}: give --out as well, so that the unmodified model's results are not overwritten")
 
 
-def _run(stage: Stage, settings: Any, arguments: dict[str, Any], log_format: Format) -> None:
+def _run(stage: Stage, settings: Any, arguments: dict[str, Any], log: TrainingLog) -> None:
     from components.monitoring import metrics
     from components.monitoring.progress import on_stderr
     from components.tracking.journaled_run import check_delivered
 
     model, progress = arguments.get("model", ""), on_stderr()
-    log = on_stdout(log_format, model)
     with metrics.stage(stage.name, model):
         run = partial(stage.load(), log=log) if stage.logs_epochs else stage.load()
         if any(":/" in str(value) for value in arguments.values()):

@@ -25,6 +25,10 @@ class TrainingLog(Protocol):
         """Tell of an epoch that has just ended."""
         ...
 
+    def note(self, message: str) -> None:
+        """Tell something else, in a line."""
+        ...
+
     def end(self, result: Mapping[str, object], line: str) -> None:
         """Tell the main figures of the finished training. line: the same in words."""
         ...
@@ -34,6 +38,8 @@ class Silent:
     """Tells nothing."""
 
     def epoch(self, report: EpochReport) -> None: ...
+
+    def note(self, message: str) -> None: ...
 
     def end(self, result: Mapping[str, object], line: str) -> None: ...
 
@@ -55,6 +61,9 @@ class _Text:
     def epoch(self, report: EpochReport) -> None:
         print(f"{self._model} {epoch_line(report)}", flush=True)
 
+    def note(self, message: str) -> None:
+        print(f"{self._model}: {message}", flush=True)
+
     def end(self, result: Mapping[str, object], line: str) -> None:
         print(line, flush=True)
 
@@ -67,6 +76,9 @@ class _Json:
 
     def epoch(self, report: EpochReport) -> None:
         self._write("epoch", epoch_record(report))
+
+    def note(self, message: str) -> None:
+        self._write("note", {"message": message})
 
     def end(self, result: Mapping[str, object], line: str) -> None:
         self._write("end", result)

@@ -27,7 +27,7 @@ def run(
     *,
     model: str,
     data: Path,
-    anchors: Path,
+    anchors: Path | None,
     hyp: Path | None,
     out: Path,
     work: Path = Path("runs"),
@@ -36,6 +36,7 @@ def run(
 ) -> dict[str, object]:
     """Train `model` and write model.safetensors, curves.csv and train.json to `out`; returns its main figures.
 
+    anchors, hyp: None for the published anchors and for the recipe's hyperparameters with `train.hyp`.
     log: told of each epoch.
     Raises UserError for missing or invalid inputs, and when another process trains this model in `work`; TryAgain after
     SIGTERM, once a checkpoint is written, or when the cluster has no room for the workers.

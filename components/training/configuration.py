@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from components import yaml_text
 from components.datasets.digest import dataset_digest
 from components.datasets.prepared import class_names
@@ -23,10 +25,11 @@ PUBLISHED = (".pt", ".weights")  # suffixes of the authors' formats
 
 
 def configure(
-    params: Params, model: str, data: Path, anchors: Path, hyp: Path | None, progress: Progress = silent
+    params: Params, model: str, data: Path, anchors: Path | None, hyp: Path | None, progress: Progress = silent
 ) -> TrainConfig:
     """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones.
 
+    anchors, hyp: files of the stages `anchors` and `evolve`; without them the published anchors, nothing evolved.
     Weights to start from are downloaded if `train.weights` is an address.
     """
     require(data / MANIFEST, "prepare")
@@ -121,8 +124,11 @@ def _starting_from(config: TrainConfig, weights: str, data: Path, progress: Prog
     )
 
 
-def _anchors(path: Path, model: str, size: int) -> Anchors:
-    """The anchors chosen for this model, in pixels at the training size."""
+def _anchors(path: Path | None, model: str, size: int) -> Anchors:
+    """The anchors for this model, in pixels at the training size."""
+    if path is None:  # rounded as in a file of them, so that the training is the same
+        levels = [np.array(level).round(2).tolist() for level in get_spec(model).anchors_at(size)]
+        return tuple(tuple((w, h) for w, h in level) for level in levels)
     try:
         # The stage makes them for the models of the parameters; this one may have been named on the command line.
         content = json.loads(require(path, f"anchors {_for_model(model, size)}").read_text(encoding="utf-8"))

@@ -130,6 +130,11 @@ class ModelSpec:
         """Both sides of an input must be multiples of this, in pixels."""
         return max(self.strides)
 
+    def anchors_at(self, size: int) -> Anchors:
+        """The published anchors in pixels at the input size `size`."""
+        native = self.native_size
+        return tuple(tuple((w * size / native, h * size / native) for w, h in level) for level in self.anchors)
+
     def checked_size(self, size: int) -> int:
         """`size`, in pixels, if it is a multiple of all strides; otherwise raises BadArgument `size`."""
         if size % self.input_stride:

@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import small_training
 import torch
@@ -331,10 +332,10 @@ def test_without_objects_to_validate_on_there_is_no_ap(project: Path) -> None:
 
 
 def test_the_result_is_a_detector_with_curves_and_a_summary(
-    project: Path, tracking: None, capsys: pytest.CaptureFixture[str]
+    project: Path, tracking: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {"data": project / "data", "anchors": project / "anchors.json", "hyp": project / "hyp.yaml"}
-    given |= {"out": project / "plain", "work": project / "plain-work"}
+    monkeypatch.chdir(project)  # where no outputs/ is
+    given = {"data": project / "data", "out": project / "plain", "work": project / "plain-work"}
     changes = [*small_training.SETTINGS, "train.epochs=2", "train.amp='off'"]
     run_stage("train", small_training.ROOT / "params.yaml", changes, MODEL, log_format="json", **given)
     said = capsys.readouterr()
@@ -349,7 +350,12 @@ def test_the_result_is_a_detector_with_curves_and_a_summary(
     assert (record["ended_by"], record["last_epoch"]) == ("epochs", 2)
     assert record["fitness"] == pytest.approx(0.9 * record["AP"] + 0.1 * record["AP50"])
     assert record["mlflow_run_id"]
-    first, second, end = map(json.loads, said.out.splitlines())
+    note, first, second, end = map(json.loads, said.out.splitlines())
+    assert (note["event"], note["message"]) == (
+        "note",
+        f"no outputs/anchors/{MODEL}.json and outputs/evolve/hyp.yaml: "
+        "using the published anchors and the recipe's hyperparameters with train.hyp",
+    )
     assert [(event["event"], event["epoch"], event["step"]) for event in (first, second)] == [
         ("epoch", 1, 4),
         ("epoch", 2, 8),
@@ -496,6 +502,25 @@ def test_wrong_anchors_are_named(project: Path, tmp_path: Path, content: str | N
     with pytest.raises(UserError, match=expected) as caught:
         train.configure(parameters(), MODEL, project / "data", path, None)
     assert str(path) in str(caught.value)
+
+
+def test_without_files_of_anchors_and_evolve_it_is_the_training_they_would_give_unchanged(project: Path) -> None:
+    """`anchors` that keeps the published ones and `evolve` that adopts nothing."""
+    spec = get_spec(MODEL)
+    levels = [
+        (np.array(level) * 96 / spec.native_size).round(2).tolist() for level in spec.anchors
+    ]  # as `anchors` does
+    (project / "kept.json").write_text(json.dumps({"model": MODEL, "size": 96, "anchors": levels}))
+    settings = parameters("train.size=96")
+    named = train.configure(settings, MODEL, project / "data", project / "kept.json", project / "hyp.yaml")
+    assert train.configure(settings, MODEL, project / "data", None, None) == named
+
+
+def test_a_file_that_was_named_must_exist(project: Path, tracking: None) -> None:
+    given = {"data": project / "data", "anchors": project / "anchors.json", "hyp": project / "none.yaml"}
+    given["work"] = project / "none-work"
+    with pytest.raises(UserError, match=r"none.yaml: not found; run `scaled-yolov4 evolve`"):
+        run_stage("train", small_training.ROOT / "params.yaml", small_training.SETTINGS, MODEL, **given)
 
 
 def test_hyperparameters_come_from_recipe_then_parameters_then_evolution(project: Path, tmp_path: Path) -> None:
