@@ -24,7 +24,15 @@ OPERATION = (
 )
 
 # Read to make the configuration of a trial, and replaced there by a trial's own.
-NOT_OF_A_TRIAL = ("train.compile", "train.eval_every", "train.second_stage", "train.sync_bn", "train.checkpointing")
+NOT_OF_A_TRIAL = (
+    "train.checkpointing",
+    "train.compile",
+    "train.eval_every",
+    "train.max_minutes",
+    "train.patience",
+    "train.second_stage",
+    "train.sync_bn",
+)
 
 
 def run(stage: ModuleType, params: Params, **given: Any) -> dict[str, Any]:
