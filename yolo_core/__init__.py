@@ -1,9 +1,9 @@
 """The detector: models, data, losses, training step, evaluation and export on torch, NumPy, OpenCV and hotcoco.
 
 >>> from yolo_core import Detector
->>> detector = Detector.load("outputs/train/yolov4-tiny/model.safetensors")  # doctest: +SKIP
->>> for found in detector.predict("photo.jpg", conf=0.25):  # doctest: +SKIP
-...     print(found.label, found.score, found.xyxy)
+>>> detector = Detector.load("model.safetensors")
+>>> for found in detector.predict("photo.jpg", conf=0.25):
+...     line = f"{found.label} {found.score:.0%} at {found.xyxy}"
 """
 
 import importlib

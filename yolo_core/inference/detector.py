@@ -145,9 +145,11 @@ class ImageDetector(ABC, Generic[P]):
 class Detector(ImageDetector[Prepared]):
     """A trained detector.
 
-    >>> detector = Detector.load("model.safetensors")  # doctest: +SKIP
-    >>> for found in detector.predict("photo.jpg"):  # doctest: +SKIP
-    ...     print(found.label, found.score, found.xyxy)
+    >>> detector = Detector.load("model.safetensors")
+    >>> result = detector.predict("photo.jpg")
+    >>> results = detector.predict(["photo.jpg", "photo.jpg"], conf=0.5, batch=2)
+    >>> [len(result.labels) == len(result.xyxy) for result in results]
+    [True, True]
     """
 
     def __init__(self, runtime: Runtime, rect: bool | None = None) -> None:
@@ -328,7 +330,8 @@ class PreparedTiles(NamedTuple):
 class Tiled(ImageDetector[PreparedTiles]):
     """A detector that looks at each image whole and in overlapping tiles; see `yolo_core.inference.tiling`.
 
-    >>> detector = Detector.load("model.safetensors").tiled(640)  # doctest: +SKIP
+    >>> detector = Detector.load("model.safetensors").tiled(640, overlap=0.2)
+    >>> result = detector.predict("photo.jpg")
     """
 
     def __init__(self, detector: Detector, tiling: Tiling, batch: int) -> None:

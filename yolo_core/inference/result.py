@@ -30,7 +30,16 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The N detections of one image, best first; iterating yields each as a `Detection`."""
+    """The N detections of one image, best first; iterating yields each as a `Detection`.
+
+    >>> image = np.zeros((80, 60, 3), np.uint8)
+    >>> boxes, scores, numbers = np.array([[5.0, 10, 25, 40], [0, 0, 9, 9]]), np.array([0.9, 0.4]), np.array([1, 0])
+    >>> result = Result(image, boxes, scores, numbers, classes=("cat", "dog"))
+    >>> result
+    <Result image 60x80 px: 1 cat, 1 dog>
+    >>> [(found.label, found.xyxy) for found in result.where(result.score > 0.5)]
+    [('dog', (5.0, 10.0, 25.0, 40.0))]
+    """
 
     image: np.ndarray
     """The image: RGB (H, W, 3) uint8."""
