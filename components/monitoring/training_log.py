@@ -29,6 +29,10 @@ class TrainingLog(Protocol):
         """Tell something else, in a line."""
         ...
 
+    def hint(self, message: str) -> None:
+        """Tell of a likely mistake, in a line."""
+        ...
+
     def end(self, result: Mapping[str, object], line: str) -> None:
         """Tell the main figures of the finished training. line: the same in words."""
         ...
@@ -40,6 +44,8 @@ class Silent:
     def epoch(self, report: EpochReport) -> None: ...
 
     def note(self, message: str) -> None: ...
+
+    def hint(self, message: str) -> None: ...
 
     def end(self, result: Mapping[str, object], line: str) -> None: ...
 
@@ -60,9 +66,14 @@ class _Text:
 
     def epoch(self, report: EpochReport) -> None:
         print(f"{self._model} {epoch_line(report)}", flush=True)
+        for message in report.hints:
+            self.hint(message)
 
     def note(self, message: str) -> None:
         print(f"{self._model}: {message}", flush=True)
+
+    def hint(self, message: str) -> None:
+        self.note(f"hint: {message}")
 
     def end(self, result: Mapping[str, object], line: str) -> None:
         print(line, flush=True)
@@ -76,9 +87,14 @@ class _Json:
 
     def epoch(self, report: EpochReport) -> None:
         self._write("epoch", epoch_record(report))
+        for message in report.hints:
+            self.hint(message)
 
     def note(self, message: str) -> None:
         self._write("note", {"message": message})
+
+    def hint(self, message: str) -> None:
+        self._write("hint", {"message": message})
 
     def end(self, result: Mapping[str, object], line: str) -> None:
         self._write("end", result)

@@ -8,6 +8,7 @@ folder is removed. All of it is on the driver's machine, whichever nodes the wor
 import shutil
 from pathlib import Path
 
+from components.datasets.digest import shared_images
 from components.files import TRAINING, read_json
 from components.monitoring.training_log import SILENT, TrainingLog
 from components.params import Params
@@ -20,6 +21,8 @@ from yolo_core import atomic
 from yolo_core.locks import exclusive
 from yolo_core.progress import Progress, silent
 from yolo_core.train import checkpoint
+
+COPIED = 0.1  # share of the validation images that are training images, from which AP misleads
 
 
 def run(
@@ -42,6 +45,8 @@ def run(
     SIGTERM, once a checkpoint is written, or when the cluster has no room for the workers.
     """
     config = configure(params, model, data, anchors, hyp, progress)
+    if hint := _copied_hint(data):
+        log.hint(hint)
     runs = work.absolute() / "train" / model
     busy = f"{runs}: another run is training {model} there; wait for it, or give --work another folder"
     with exclusive(runs / "lock", busy):
@@ -56,3 +61,12 @@ def run(
     record = read_json(out / TRAINING)
     how = ("ended_by", "last_epoch") if record["ended_by"] != "epochs" else ()
     return {key: record[key] for key in ("epochs", *how, "best_epoch", "AP", "AP50", "images_per_second", "seconds")}
+
+
+def _copied_hint(data: Path) -> str | None:
+    """The hint that AP is measured on training images."""
+    shared, images = shared_images(data)
+    if not shared or shared < COPIED * images:
+        return None
+    which = "val is a copy of train" if shared == images else f"{shared} of {images} validation images are in train"
+    return f"{which}: AP tells how well images are memorised; split off others with prepare.val_fraction"

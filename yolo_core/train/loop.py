@@ -20,6 +20,7 @@ from yolo_core.errors import Diverged, TryAgain
 from yolo_core.progress import Progress, silent
 from yolo_core.train import distributed
 from yolo_core.train.configuration import TrainConfig
+from yolo_core.train.hints import hints
 from yolo_core.train.records import (
     Callbacks,
     EpochReport,
@@ -265,6 +266,7 @@ def _report(run: Run, row: EpochRow) -> None:
             images_per_second=pace.images / pace.seconds if pace.seconds else None,
             seconds_left=seconds_left,
             memory_bytes=peak_memory(run.learner.device),
+            hints=tuple(hints([*run.rows, row], run.config, run.schedule)),
         )
     )
 

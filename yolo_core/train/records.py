@@ -66,6 +66,8 @@ class EpochReport:
     """At the pace of this process so far, evaluations included, or to the time limit; None before its first step."""
     memory_bytes: int
     """Peak memory of the main worker: on the GPU if it has one, else of its process."""
+    hints: tuple[str, ...] = ()
+    """What this epoch shows of a likely mistake, one line each; see `yolo_core.train.hints`."""
 
 
 EndedBy = Literal["epochs", "patience", "max_minutes", "caller"]

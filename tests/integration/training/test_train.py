@@ -25,6 +25,7 @@ from small_training import MODEL, SIZE, STEPS, command, config, fitted, paramete
 from waiting import LIMIT_S, until
 
 from components.cli.stages import run_stage
+from components.monitoring import training_log
 from components.stages import train
 from yolo_core.data.coco import load_split
 from yolo_core.errors import TryAgain, UserError
@@ -482,6 +483,50 @@ def test_a_second_run_on_the_same_work_is_refused(project: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another run is training yolov4-tiny there"):
             run(project, "locked")
+
+
+class Hints(training_log.Silent):
+    """Keeps the hints."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def hint(self, message: str) -> None:
+        self.kept.append(message)
+
+
+@pytest.mark.parametrize(
+    ("val", "hint"),
+    [
+        ("ab", "val is a copy of train"),
+        ("xxxxxxxxxa", "1 of 10 validation images are in train"),
+        ("xxxxxxxxxxa", None),
+        ("x", None),
+        ("", None),
+    ],
+)
+def test_a_validation_split_of_training_images_is_told_before_training(
+    project: Path, tmp_path: Path, val: str, hint: str | None
+) -> None:
+    images = {f"images/train/{number}.jpg": digest for number, digest in enumerate("abcd")}
+    images |= {f"images/val/{number}.jpg": digest for number, digest in enumerate(val)}
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": {**images, "annotations/instances_val.json": "a"}}))
+    work, log = tmp_path / "train" / MODEL, Hints()
+    work.mkdir(parents=True)
+    with (work / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # so that it goes no further
+        with pytest.raises(UserError, match="another run is training"):
+            train.run(
+                parameters(),
+                model=MODEL,
+                data=tmp_path,
+                anchors=None,
+                hyp=None,
+                out=tmp_path / "out",
+                work=tmp_path,
+                log=log,
+            )
+    assert [line.partition(":")[0] for line in log.kept] == ([hint] if hint else [])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def test_a_json_line_has_the_same_unrounded(capsys: pytest.CaptureFixture):
         "memory_bytes": 2 << 30,
         "seconds_left": 3723.4,
     }
+
+
+def test_hints_follow_their_epoch(capsys: pytest.CaptureFixture):
+    hinting = replace(report(row(1)), hints=("the loss stands",))
+    assert told("text", hinting, capsys=capsys)[1:] == ["yolov4-tiny: hint: the loss stands"]
+    lines = [json.loads(line) for line in told("json", hinting, capsys=capsys)]
+    assert lines[1:] == [{"event": "hint", "model": "yolov4-tiny", "message": "the loss stands"}]
 
 
 def test_an_epoch_that_restarted_workers_repeat_is_told_once(tmp_path: Path):
