@@ -31,7 +31,7 @@ class Boundary:
 
 
 BOUNDARIES = (
-    Boundary("", "components.monitoring", "progress passes each item on unchanged, metrics are only sent"),
+    Boundary("", "components.monitoring", "progress passes each item on unchanged, metrics and the log are only sent"),
     Boundary("", "components.telemetry", "it only turns usage statistics off"),
     Boundary("", "components.storage", "it moves bytes and verifies their SHA-256"),
     Boundary("components.training", "components.tracking", "a training records its curves and reads nothing back"),

@@ -1,6 +1,6 @@
-"""What a training tells on standard output while it runs: a line per epoch, as text or as JSON.
+"""The log of a training on standard output: a line per epoch, as text or as JSON.
 
-The command that was started prints the lines, wherever the workers are.
+The command itself prints it, wherever the workers run.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ GIB = 1 << 30
 
 
 class TrainingLog(Protocol):
-    """Takes what a training has to tell."""
+    """Receives what a training reports."""
 
     def epoch(self, report: EpochReport) -> None:
-        """Tell of an epoch that has just ended."""
+        """Report an epoch that has just ended."""
         ...
 
     def note(self, message: str) -> None:
-        """Tell something else, in a line."""
+        """Report something else, in one line."""
         ...
 
     def hint(self, message: str) -> None:
-        """Tell of a likely mistake, in a line."""
+        """Report a likely mistake, in one line."""
         ...
 
     def end(self, result: Mapping[str, object], line: str) -> None:
-        """Tell the main figures of the finished training. line: the same in words."""
+        """Report the main figures of the finished training. line: the same as text."""
         ...
 
 
 class Silent:
-    """Tells nothing."""
+    """Discards everything."""
 
     def epoch(self, report: EpochReport) -> None: ...
 
@@ -59,7 +59,7 @@ def on_stdout(form: Format, model: str) -> TrainingLog:
 
 
 class _Text:
-    """Lines for people."""
+    """Text for people."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -105,7 +105,7 @@ class _Json:
 
 
 def epoch_line(report: EpochReport) -> str:
-    """An epoch in one line; the parts of one training stand below each other."""
+    """An epoch in one line; figures of the same training align."""
     row, best = report.row, report.best
     parts = [
         f"{row['epoch']:>{len(str(report.epochs))}}/{report.epochs}",
@@ -123,7 +123,7 @@ def epoch_line(report: EpochReport) -> str:
 
 
 def epoch_record(report: EpochReport) -> dict[str, object]:
-    """An epoch for machines: the row of the curves and everything else that `epoch_line` tells, unrounded."""
+    """An epoch for machines: the row of the curves and all else in `epoch_line`, unrounded."""
     best = report.best
     return {
         **report.row,

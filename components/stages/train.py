@@ -40,7 +40,7 @@ def run(
     """Train `model` and write model.safetensors, curves.csv and train.json to `out`; returns its main figures.
 
     anchors, hyp: None for the published anchors and for the recipe's hyperparameters with `train.hyp`.
-    log: told of each epoch.
+    log: receives a report on each epoch.
     Raises UserError for missing or invalid inputs, and when another process trains this model in `work`; TryAgain after
     SIGTERM, once a checkpoint is written, or when the cluster has no room for the workers.
     """
@@ -64,7 +64,7 @@ def run(
 
 
 def _copied_hint(data: Path) -> str | None:
-    """The hint that AP is measured on training images."""
+    """The hint that AP is measured on training images; None if hardly any are shared."""
     shared, images = shared_images(data)
     if not shared or shared < COPIED * images:
         return None

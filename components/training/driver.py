@@ -107,7 +107,7 @@ class DriverActor:
         self._run.log(metrics, step)
 
     def report(self, report: EpochReport) -> None:
-        """Keep a report for the driver; epochs that restarted workers repeat are left out."""
+        """Keep a report for the driver; epochs repeated by restarted workers are dropped."""
         if report.row["epoch"] > self._epochs_reported:
             self._epochs_reported = report.row["epoch"]
             self._reports.append(report)
@@ -234,7 +234,7 @@ class Driver:
 def started(folder: Path, open_run: OpenRun, stop: threading.Event, log: TrainingLog) -> Iterator[Driver]:
     """An actor on this process's node while the block runs; the workers are told to stop when `stop` is set.
 
-    log: told of each epoch, in this process.
+    log: receives a report on each epoch, in this process.
     """
     options = {
         "num_cpus": 0,
@@ -245,19 +245,19 @@ def started(folder: Path, open_run: OpenRun, stop: threading.Event, log: Trainin
     actor = cast("ActorHandle", ray.remote(DriverActor).options(**options).remote(folder, open_run))
     driver = Driver(actor)
 
-    def tell() -> None:
+    def pass_reports_on() -> None:
         for report in driver.take_reports():
             log.epoch(report)
 
     def exchange() -> None:
         if stop.is_set():
             driver.request_stop()
-        tell()
+        pass_reports_on()
 
     try:
         with periodically(exchange, POLL_S, "driver"):
             yield driver
     finally:
         with suppress(RayError):
-            tell()
+            pass_reports_on()
         ray.kill(actor)

@@ -71,7 +71,7 @@ def _stop_signal() -> Iterator[threading.Event]:
 def launch(job: Job, progress: Progress, log: TrainingLog) -> None:
     """Run the job: in this process for one worker, with Ray Train on a cluster for more or when RAY_ADDRESS is set.
 
-    log: told of each epoch in this process.
+    log: receives a report on each epoch, in this process.
     """
     open_run = partial(journaled_run.journaled_run, job.params, job.data, stage="train", model=job.config.model)
     most = job.params.train.workers.max

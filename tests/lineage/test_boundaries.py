@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from components import telemetry
 from components.lineage.source_code import BOUNDARIES, ROOT, closure
-from components.monitoring import metrics, periodic, progress
+from components.monitoring import metrics, periodic, progress, training_log
 from components.storage.stage_paths import local_copy
 from components.tracking import journaled_run
 from components.training import launch
@@ -114,7 +114,7 @@ def test_a_training_is_the_same_without_all_that_is_behind_its_boundaries(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database(tmp_path))
     small_training.prepared(tmp_path)
-    small_training.run(tmp_path, "usual", "train.epochs=2")
+    small_training.run(tmp_path, "usual", "train.epochs=2", log=training_log.on_stdout("json", small_training.MODEL))
     called = request.getfixturevalue("silenced")
     small_training.run(tmp_path, "silenced", "train.epochs=2")
     assert set(called) == {"tracking", "metrics"}

@@ -1,4 +1,4 @@
-"""Hints while a training runs: what its curves show of a likely mistake, at the first epoch that shows it."""
+"""Hints during a training: likely mistakes, each at the first epoch whose curves reveal it."""
 
 from collections.abc import Callable, Sequence
 

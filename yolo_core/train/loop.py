@@ -249,7 +249,7 @@ def _row(run: Run, ap: float | None, ap50: float | None) -> EpochRow:
 
 
 def _report(run: Run, row: EpochRow) -> None:
-    """Tell the main worker's caller of the epoch that this row, the next of the curves, is about."""
+    """Call `on_report` on the main worker, with the row that comes next in the curves."""
     if not (run.callbacks.on_report and distributed.is_main()):
         return
     done, pace = run.step - run.first_step, run.epoch_pace

@@ -49,7 +49,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """An epoch that has just ended, for those who follow the training. Times and memory do not repeat on a resume."""
+    """An epoch that has just ended, as reported to whoever watches. Times and memory differ from run to run."""
 
     row: EpochRow
     epochs: int
@@ -67,7 +67,7 @@ class EpochReport:
     memory_bytes: int
     """Peak memory of the main worker: on the GPU if it has one, else of its process."""
     hints: tuple[str, ...] = ()
-    """What this epoch shows of a likely mistake, one line each; see `yolo_core.train.hints`."""
+    """Likely mistakes that this epoch reveals, one line each; see `yolo_core.train.hints`."""
 
 
 EndedBy = Literal["epochs", "patience", "max_minutes", "caller"]
