@@ -21,7 +21,7 @@ from tests.drills.report import Found, Lost, Skipped
 BITS = ("model.safetensors", "curves.csv")
 KILL_AT = 9  # steps; the newest checkpoint is then a few steps old
 BETWEEN_SAVES = 4  # maximum steps: every third step, with weight updates every second, and at the end of an epoch
-DISK_MB = 170  # space for one checkpoint but not for two
+DISK = 6  # times the weights: a checkpoint holds them four times, so there is space for one but not for two
 
 
 def steps_done(project: Path, name: str) -> int:
@@ -126,7 +126,8 @@ def disk_full(grounds: Grounds) -> Found:
     whole, project, name = grounds.whole, grounds.project, "full"
     work = project / f"{name}-work"
     work.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", work], check=False).returncode:
+    size = DISK * (whole / "model.safetensors").stat().st_size
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", work], check=False).returncode:
         raise Skipped("only root can mount a small disk")
     try:
         with ray_nodes.driver(project, name) as process:
@@ -145,7 +146,9 @@ def disk_full(grounds: Grounds) -> Found:
 def two_at_once(grounds: Grounds) -> Found:
     whole, project, name = grounds.whole, grounds.project, "both"
     with until_step(project, name, step=4) as first:
+        first.send_signal(signal.SIGSTOP)  # it could end before the second has begun
         second = subprocess.run(command(project, name), capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        first.send_signal(signal.SIGCONT)
         if second.returncode != 2 or "another run is training" not in second.stderr:
             raise Lost(f"the second ended with {second.returncode}: {second.stderr[-2000:]}")
         ray_nodes.finish(first, project, name)
