@@ -63,9 +63,13 @@ class Crops:
 
 
 class DrawnVideo(AbstractContextManager):
-    """videos/<name>.mp4: the frames of a video with their boxes; in place once it is finished, else not at all."""
+    """videos/<name>.mp4: the frames of a video with their boxes; in place once it is finished, else not at all.
 
-    def __init__(self, folder: Path, name: str) -> None:
+    is_live: of a camera or a stream, which Ctrl-C ends: then it is in place, too.
+    """
+
+    def __init__(self, folder: Path, name: str, is_live: bool) -> None:
+        self._is_live = is_live
         self._path = folder / VIDEOS / f"{name}.mp4"
         self._open = ExitStack()
         self._writer: VideoWriter | None = None
@@ -81,6 +85,8 @@ class DrawnVideo(AbstractContextManager):
         self._open.close()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._is_live and isinstance(error, KeyboardInterrupt):
+            self.finish()
         unfinished = Stopped() if error is None else error
         self._open.__exit__(type(unfinished), unfinished, unfinished.__traceback__)
 

@@ -56,16 +56,16 @@ class Folder:
                         yield json.loads(line)
 
     def keep(self, wanted: Mapping[str, Source]) -> tuple[set[str], dict[str, str]]:
-        """Drop the lines of unfinished videos and of `wanted` sources whose file has changed since, and a torn line.
+        """Drop a torn line, and the lines of `wanted` sources that have to be looked at again.
 
+        These are unfinished videos, files that could not be read, and files that have changed since.
         wanted: sources by address. Returns the addresses that are done, and the names of all sources by address.
         """
         done, names = set[str](), dict[str, str]()
         for record in self.read():
             address = record["source"]
             names[address] = record["name"]
-            state = record["state"]
-            if state is None or (_ends(record) and (address not in wanted or state == wanted[address].state())):
+            if address not in wanted or record["state"] is None or _is_current(record, wanted[address]):
                 done.add(address)
         if self.records.exists():
             with replaced(self.records) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -108,8 +108,10 @@ def _head(source: Source, name: str) -> Record:
     return {"source": without_credentials(source.address), "name": name, "state": source.state()}
 
 
-def _ends(record: Record) -> bool:
-    return "frames" in record or "error" in record or record.get("frame") is None
+def _is_current(record: Record, source: Source) -> bool:
+    """Whether this line says that a source is done: an image, or the end of a video, of the file as it is now."""
+    ends = "frames" in record or ("error" not in record and record["frame"] is None)
+    return ends and record["state"] == source.state()
 
 
 def _line(record: Record) -> str:

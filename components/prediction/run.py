@@ -98,9 +98,9 @@ def free_folder(first: Path, detector: ImageDetector[Any], weights: Path, settin
 
 
 def identity(detector: ImageDetector[Any], weights: Path, settings: Settings) -> dict[str, object]:
-    """Everything that the results depend on, as run.json holds it."""
+    """Everything that the results depend on, as run.json holds it. The weights of OpenVINO's .xml are in its .bin."""
     return {
-        "weights_sha256": sha256(weights),
+        "weights_sha256": [sha256(path) for path in (weights, weights.with_suffix(".bin")) if path.exists()],
         "classes": list(detector.classes),
         "input": detector.describe(),
         **asdict(settings.suppression),
@@ -177,7 +177,7 @@ class _Writer:
         files = outputs.of_each_image(self.folder.path, self.settings.save)
         for source, part in itertools.groupby(ahead(results, WRITE_AHEAD), lambda pair: pair[0].source):
             name = self.names.of(source)
-            with outputs.DrawnVideo(self.folder.path, name) as video:
+            with outputs.DrawnVideo(self.folder.path, name, source.is_live) as video:
                 for frame, result in part:
                     if result is not None:
                         self._write_files(files, name, frame, result, video)

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from waiting import until
 
 from components.cli.main import app
+from components.prediction.outputs import DrawnVideo
 from yolo_core import Detector
 from yolo_core.inference.video import video_writer
 
@@ -90,6 +91,10 @@ def test_nothing_readable_is_an_error(here: Path):
     done = predict("bad.jpg")
     assert done.exit_code == 2
     assert "error: nothing could be read; bad.jpg: cannot be decoded" in done.output
+    assert predict("bad.jpg").exit_code == 2  # not done, as it has no result
+    shutil.copy("photos/1.png", "bad.jpg")
+    assert predict("bad.jpg").exit_code == 0
+    assert ["error" in record for record in records()] == [False]
 
 
 def test_the_same_command_does_what_is_left(here: Path):
@@ -135,6 +140,21 @@ def test_a_video_is_drawn_at_its_own_rate(here: Path):
     assert last["frames"] == 6
     assert all(record["detections"] for record in frames)
     assert video_facts("outputs/predict/videos/clip.mp4") == (6, 12.0)
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_ctrl_c_ends_the_video_of_a_camera_and_drops_an_unfinished_one(tmp_path: Path, is_live: bool):
+    def drawn() -> None:
+        with DrawnVideo(tmp_path, "clip", is_live) as video:
+            for _ in range(3):
+                video.add(np.zeros((64, 64, 3), np.uint8), 5)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drawn()
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["clip.mp4"] * is_live
+    if is_live:
+        assert video_facts(str(tmp_path / "videos/clip.mp4")) == (3, 5.0)
 
 
 def test_an_unfinished_video_is_read_again(here: Path):
@@ -189,6 +209,16 @@ def test_other_settings_go_to_a_folder_of_their_own(here: Path):
     assert refused.exit_code == 2
     assert "outputs/predict: holds results of another detector or other settings; give another --out" in refused.output
     assert len(records()) == 1
+
+
+def test_other_weights_of_openvino_are_another_detector(here: Path):
+    """Its .xml is the graph, the same for all trainings of a model."""
+    Detector.load("model.safetensors", device="cpu").export("model.xml")
+    assert predict("photos/1.png", weights="model.xml").stdout.endswith("-> outputs/predict\n")
+    weights = np.fromfile("model.bin", np.uint8)
+    weights[len(weights) // 2] ^= 1
+    weights.tofile("model.bin")
+    assert predict("photos/1.png", weights="model.xml").stdout.endswith("-> outputs/predict-2\n")
 
 
 def test_equal_names_keep_their_own_files(here: Path):
