@@ -8,7 +8,10 @@ import sys
 
 from components import telemetry
 
-ROWS = ("loader", "train_step", "evaluate", "nms", "scoring", "anchors", "inference", "startup", "growth", "profile")
+ROWS = (
+    *("loader", "train_step", "evaluate", "nms", "scoring", "anchors", "inference", "predict"),
+    *("startup", "growth", "profile"),
+)
 
 
 def main() -> None:
