@@ -35,7 +35,7 @@ SETTINGS = [
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        pytest.param("yolov7-w6", {}, marks=pytest.mark.full),
+        pytest.param("yolov7-w6", {}, marks=pytest.mark.slow),
         pytest.param("yolov4-p6", {"drop_levels": 1}, marks=pytest.mark.slow),
     ],
 )

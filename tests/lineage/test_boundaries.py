@@ -61,7 +61,7 @@ print(*(name for name in sys.modules if name.partition(".")[0] in ("components",
 """
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_what_a_training_really_imports_is_in_its_closure_or_behind_a_boundary(
     tmp_path: Path, mlflow_database: Callable[[Path], str]
 ) -> None:

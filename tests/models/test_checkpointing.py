@@ -29,7 +29,7 @@ def backward(model: Detector, images: Tensor) -> None:
     "name",
     [
         *("yolov4-tiny", "yolov4-csp", "yolov7-w6"),
-        *(pytest.param(name, marks=pytest.mark.full) for name in ("tinycd53s", "yolov4-p6", "d53-panspp-leaky")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("tinycd53s", "yolov4-p6", "d53-panspp-leaky")),
     ],
 )
 def test_gradients_and_statistics_are_those_without(name):
@@ -89,7 +89,7 @@ def without_memory(name: str, width: float, size: int) -> tuple[Detector, Tensor
 
 
 @pytest.mark.parametrize(
-    "name", ["yolov4-csp", *(pytest.param(name, marks=pytest.mark.full) for name in ("yolov4-p7", "yolov7-e6e"))]
+    "name", ["yolov4-csp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("yolov4-p7", "yolov7-e6e"))]
 )
 def test_little_is_kept_between_the_passes(name):
     model, images = without_memory(name, width=0.25, size=256)
@@ -99,7 +99,7 @@ def test_little_is_kept_between_the_passes(name):
     assert kept < plain / 5
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_p7_at_its_size_takes_less_than_half_with_the_dearest_part_recomputed():
     model, images = without_memory("yolov4-p7", width=1, size=1536)
     _, plain = run_and_weigh(model, images)

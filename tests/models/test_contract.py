@@ -61,7 +61,7 @@ ROUNDING = 1e-3  # of the largest prediction, in float32, where it grows with th
 
 # One of each family, head and loss.
 QUICK = {"yolov4-tiny", "yolov4-csp", "yolov7-tiny", "yolov7", "yolov7-w6"}
-MODELS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in model_names()]
+MODELS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in model_names()]
 
 pytestmark = pytest.mark.parametrize("name", MODELS, scope="module")  # all tests of a model in a row
 

@@ -158,7 +158,7 @@ def test_activations():
     assert mish()(x).tolist() == pytest.approx([-0.30340, 0, 1.94396], abs=1e-5)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from Linux's /proc")
 def test_building_p7_takes_little_more_memory_than_its_parameters():
     code = """

@@ -118,7 +118,7 @@ def test_depth_lengthens_every_block_alike(name, depth, layers):
 
 
 @pytest.mark.parametrize(
-    "name", ["yolov7-tiny", *(pytest.param(name, marks=pytest.mark.full) for name in NAMES if name != "yolov7-tiny")]
+    "name", ["yolov7-tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != "yolov7-tiny")]
 )
 @torch.no_grad()
 def test_every_scale_can_be_narrowed_and_deepened(name):

@@ -130,7 +130,7 @@ def test_nothing_new_ends_after_the_decision(tmp_path: Path, monkeypatch: pytest
     assert here.outcome() == ("unchanged", "yolov4-tiny: unchanged")
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_run_that_fails_is_recorded_with_its_reason(tmp_path: Path, mlflow_database: Callable[[Path], str]) -> None:
     mlflow_database(tmp_path)
     here = Here(tmp_path, MODELS[:1])

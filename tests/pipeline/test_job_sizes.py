@@ -13,7 +13,7 @@ from yolo_core.models.planner import count, count_training
 
 RECIPES = params.load(Path(__file__).parents[2] / "params" / "coco.yaml")
 GIB = 2**30
-QUICK = ("yolov7-tiny-silu", "yolov4-p7")  # counting takes a second each
+QUICK = ("yolov7-tiny-silu",)  # counting takes a second each
 USABLE = 0.9  # of a GPU's memory: CUDA itself, cuDNN's workspaces and fragmentation take the rest
 
 

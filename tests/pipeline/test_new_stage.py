@@ -93,7 +93,7 @@ def test_the_new_stage_is_a_command_a_line_in_the_docs_and_a_step_of_the_pipelin
     assert "exec-count-boxes" in (project / "compiled.yaml").read_text()
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_dvc_and_kfp_run_the_new_stage_to_the_same_result(project: Path) -> None:
     text = (project / "params.yaml").read_text()
     for key, value in (one.split("=") for one in SMALL):

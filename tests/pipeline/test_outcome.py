@@ -156,6 +156,7 @@ def test_a_cluster_that_refuses_does_not_keep_the_outcome_from_being_recorded(
     assert recorded() == ("failed", "cancelled", "FAILED")
 
 
+@pytest.mark.slow
 def test_an_unavailable_service_is_waited_for(
     params: dsl.Artifact, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ TINY = {
     "anchors": {"kmeans_iterations": 5, "generations": 20},
     "evolve": {"trials": 0},
     "train": {"size": 64, "epochs": 1, "batch": 8, "nominal_batch": 8, "device": "cpu", "hyp": {"warmup_epochs": 0}},
-    "export": {"check_images": 4},
+    "export": {"check_images": 4, "openvino": ["fp32", "int8"]},
     "benchmark": {"batches": [1], "warmup": 0, "runs": 2, "threads": 1},
     "promote": {"bootstrap_samples": 100},
 }

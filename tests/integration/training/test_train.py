@@ -73,7 +73,7 @@ def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 OTHER_WAY = {"multi_scale": True, "precision": "fp32", "loader_workers": 1}
 
 
-@pytest.mark.parametrize("changes", [{}, pytest.param(OTHER_WAY, marks=pytest.mark.full)])
+@pytest.mark.parametrize("changes", [{}, pytest.param(OTHER_WAY, marks=pytest.mark.slow)])
 def test_a_training_stopped_anywhere_ends_as_if_it_had_not_been(
     project: Path, tmp_path: Path, undisturbed: Any, changes: dict[str, Any]
 ) -> None:

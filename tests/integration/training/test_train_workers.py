@@ -123,7 +123,7 @@ def cluster() -> Iterator[None]:
     """Ray on this machine, once for the tests that need it."""
     import ray
 
-    ray.init("local", num_cpus=WORKERS)
+    ray.init("local", include_dashboard=False, num_cpus=WORKERS)
     yield
     ray.shutdown()
 

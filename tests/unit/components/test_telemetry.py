@@ -6,6 +6,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from components import telemetry
 
 HOSTED = ("CI", "GITHUB_ACTIONS", "JENKINS_URL", "PYTEST_CURRENT_TEST")  # where MLflow would send nothing anyway
@@ -48,6 +50,7 @@ def test_the_image_says_the_same():
     assert [name for name, value in telemetry.OFF.items() if f" {name}={value}" not in dockerfile] == []
 
 
+@pytest.mark.slow
 def test_onnx_runtime_is_silent_as_a_library(tmp_path: Path):
     """At import it would write an identity below ~/.cache/Microsoft and look up a host."""
     script = """
@@ -67,6 +70,7 @@ def test_onnx_runtime_is_silent_as_a_library(tmp_path: Path):
     assert _run(script, cwd=tmp_path, **given) == "1 []\n"
 
 
+@pytest.mark.slow
 def test_mlflow_is_silent_without_the_command_line(tmp_path):
     script = """
         from components.tracking import connection
@@ -77,6 +81,7 @@ def test_mlflow_is_silent_without_the_command_line(tmp_path):
     assert _run(script, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db") == "None\n"
 
 
+@pytest.mark.slow
 def test_ray_is_silent_without_the_command_line_and_keeps_to_loopback():
     """Ray's reporter is a process that asks the metadata services of clouds even when it reports nothing."""
     script = """

@@ -110,7 +110,7 @@ def test_a_wrong_fold_is_told_from_rounding(wrong: Callable[[nn.BatchNorm2d], No
         fuse(trained_looking())
 
 
-@pytest.mark.parametrize("name", ["yolov4-p7", "yolov7-e6e"])
+@pytest.mark.parametrize("name", [pytest.param("yolov4-p7", marks=pytest.mark.slow), "yolov7-e6e"])
 def test_depth_does_not_matter(name: str):
     torch.manual_seed(0)
     model = build_model(name, 2, width=0.125)

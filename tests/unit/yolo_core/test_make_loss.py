@@ -249,7 +249,7 @@ def test_extreme_maps_give_finite_gradients(name, extreme):
     assert all(torch.isfinite(gradient).all() for gradient in gradients(maps))
 
 
-@pytest.mark.parametrize("name", ["yolov7", "yolov7-w6"])
+@pytest.mark.parametrize("name", ["yolov7", pytest.param("yolov7-w6", marks=pytest.mark.slow)])
 def test_repeats_bit_for_bit_with_several_threads(name):
     model = detector(name, 20)
     targets = random_targets(model, 150)

@@ -101,6 +101,7 @@ def test_boxes_too_large_for_a_number_are_left_out():
     assert found[:, 4].tolist() == pytest.approx([0.72, 0.63])
 
 
+@pytest.mark.slow
 def test_the_command_line_does_not_pay_for_the_compiler():
     modules = "components.cli.main, components.stages.evaluate, yolo_core.evaluate.predict"
     code = f"import sys, {modules}; assert 'numba' not in sys.modules"

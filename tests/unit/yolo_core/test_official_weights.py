@@ -123,7 +123,10 @@ def test_a_damaged_darknet_file_is_one_line(change, message: str, tmp_path: Path
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["yolov4-tiny", "yolov4-csp", "yolov4-p7", "yolov7-tiny", "yolov7-x", "yolov7-e6e"])
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("yolov4-p7", "yolov7-x", "yolov7-e6e")]
+
+
+@pytest.mark.parametrize("name", ["yolov4-tiny", "yolov4-csp", "yolov7-tiny", *LARGE])
 def test_pytorch_weights_give_the_same_outputs(name: str, tmp_path: Path):
     source, model = trained(name), trained(name, seed=1)
     names = PYTORCH_NAMES[name](source)

@@ -56,6 +56,7 @@ def test_bfloat16_is_near(fused, folder):
     assert gap.mean() < 0.01
 
 
+@pytest.mark.slow
 def test_int8_is_near(fused, folder):
     pytest.importorskip("nncf")
     images = [torch.rand(1, 3, SIZE, SIZE) for _ in range(8)]

@@ -117,6 +117,7 @@ def test_steps_are_those_of_pytorch_to_the_last_bit(scaled: bool) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_training_step_does_not_import_the_compiler() -> None:
     """It takes longer to import than a short training."""
     script = """

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import os, sys
 from pathlib import Path
@@ -17,6 +19,7 @@ print(os.environ["MPLBACKEND"])
 """
 
 
+@pytest.mark.slow
 def test_a_notebooks_backend_is_not_used(tmp_path: Path):
     backend = "module://matplotlib_inline.backend_inline"  # what Jupyter sets; the module is not installed here
     path = os.pathsep.join(path for path in sys.path if path)

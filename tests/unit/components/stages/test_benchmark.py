@@ -97,7 +97,7 @@ def test_without_an_export_the_stage_is_named(project, tmp_path):
         )
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "model_openvino.xml"])
+@pytest.mark.parametrize("file", ["model.onnx", pytest.param("model_openvino.xml", marks=pytest.mark.slow)])
 def test_a_damaged_export_is_one_line_with_the_stage(project, tmp_path, file):
     if file.endswith(".xml") and (torch.cuda.is_available() or openvino.why_not("fp32")):
         pytest.skip("OpenVINO is not timed here")
