@@ -50,10 +50,10 @@ retrain: setup  ## prepare the data again and act on what changed
 	@dvc repro --force --single-item prepare
 	@scaled-yolov4 retrain
 
-test: setup  ## run the quick tests (minutes)
+test: setup  ## run the quick tests (a few minutes)
 	@$(PARALLEL) -m 'not full and not slow'
 
-test-full: setup  ## run the quick tests and the whole pipeline, by DVC and by KFP (minutes)
+test-full: setup  ## run these, whole stages and the whole pipeline: what CI runs
 	@$(PARALLEL) -m 'not slow'
 
 test-slow: setup  ## run the slow tests: every model of the zoo, overfitting, several workers, serving
