@@ -139,11 +139,11 @@ def load(images: int, folder: Path) -> Callable[[], object]:
 
 def prepare(images: int, folder: Path, again: bool = False) -> Callable[[], object]:
     """The whole stage; again: when no image has changed."""
-    from components import params
+    from components import parameter_file
     from components.stages import prepare as stage
 
     root, target = _pictures(folder, images), folder / f"prepared-{images}"
-    settings = params.load(Path("params.yaml"), ["prepare.source=coco-dir", f"prepare.location={root}"])
+    settings = parameter_file.load(Path("params.yaml"), ["prepare.source=coco-dir", f"prepare.location={root}"])
 
     def once() -> object:
         return stage.run(settings, out=target / "out", work=target / "work")

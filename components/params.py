@@ -3,21 +3,14 @@
 Every stage takes one `Params`. Units and meanings are documented in the comments of `params.yaml`.
 """
 
-import copy
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from components import yaml_text
-from components.parameter_errors import describe
 from yolo_core.errors import UserError
 from yolo_core.evaluate.suppression import Suppression
 from yolo_core.hyperparameters import Hyperparameters, check
@@ -342,7 +335,7 @@ class BenchmarkParams(Section):
 
 
 class RegisterParams(Section):
-    experiment: str = Field(min_length=1)
+    experiment: str | None = Field(default=None, min_length=1)
 
 
 class PromoteParams(Section):
@@ -372,6 +365,7 @@ class RetrainParams(Section):
 class Params(Section):
     """All of `params.yaml`."""
 
+    project: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     seed: int = Field(ge=0, lt=2**63)
     models: Annotated[list[ModelName], AfterValidator(_once)] = Field(min_length=1)
     prepare: PrepareParams
@@ -385,12 +379,25 @@ class Params(Section):
     promote: PromoteParams
     retrain: RetrainParams
 
+    @property
+    def experiment(self) -> str:
+        """The MLflow experiment."""
+        return self.register_.experiment or self.project
+
+    def registered_name(self, model: str) -> str:
+        """The name of a model in the MLflow registry."""
+        return f"{self.project}-{model}"
+
     def train_settings(self, model: str) -> TrainSettings:
         """Training settings of one model: the common ones, overridden by its `per_model` entry."""
         common = self.train.model_dump(include=set(TrainSettings.model_fields))
         own = self.train.per_model.get(model, ModelOverrides()).model_dump(exclude_unset=True)
         hyp = {**common["hyp"], **own.get("hyp", {})}
         return TrainSettings.model_validate({**common, **own, "hyp": hyp})
+
+    def document(self) -> dict[str, object]:
+        """All parameters as plain values."""
+        return self.model_dump(mode="json", by_alias=True)
 
     def digest(self, *sections: str) -> str:
         """SHA-256 (hex) of the given sections, by default of all parameters."""
@@ -403,64 +410,3 @@ def hyperparameters(base: Hyperparameters, *overrides: dict[str, float]) -> Hype
     for override in overrides:
         base = base.replace(**override)
     return base
-
-
-def load(path: Path, overrides: Sequence[str] = ()) -> Params:
-    """Read a parameter file and apply `section.key=value` overrides.
-
-    Raises UserError naming the file, the key, the value and what is allowed.
-    """
-    return ParameterFile.read(path).load(overrides)
-
-
-@dataclass(frozen=True)
-class ParameterFile:
-    """A parameter file that was read, and may be loaded with several lists of overrides."""
-
-    path: Path
-    content: dict[str, object]
-    """Its sections, unchecked."""
-
-    @classmethod
-    def read(cls, path: Path) -> "ParameterFile":
-        """Raises UserError if it cannot be read, or has no sections."""
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            remedy = "run from the project folder or give --params FILE"
-            raise UserError(f"{path}: no such parameter file; {remedy}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read ({error})") from None
-        return cls(path, _sections(text, str(path)))
-
-    def load(self, overrides: Sequence[str]) -> Params:
-        """The parameters. Raises UserError for a wrong key, value or override."""
-        data = copy.deepcopy(self.content)
-        for item in overrides:
-            _set(data, item)
-        try:
-            return Params.model_validate(data)
-        except ValidationError as error:
-            raise UserError(f"{self.path}: {describe(error, Params)}") from None
-
-
-@lru_cache(maxsize=8)  # parsing takes far longer than all else here, and many callers read the same file
-def _sections(text: str, name: str) -> dict[str, object]:
-    content = yaml_text.parse(text, name)
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise UserError(f"{name}: expected sections such as 'prepare:' and 'train:', found {found}")
-    return content
-
-
-def _set(data: dict[str, object], item: str) -> None:
-    key, equals, text = item.partition("=")
-    if not equals or not key:
-        raise UserError(f"-S {item}: expected key=value, for example -S train.epochs=3")
-    *parents, last = key.split(".")
-    for part in parents:
-        section = data.setdefault(part, {})
-        if not isinstance(section, dict):
-            raise UserError(f"-S {item}: {part!r} is a value, not a section")
-        data = section
-    data[last] = yaml_text.parse(text, f"-S {item}")

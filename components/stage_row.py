@@ -129,6 +129,11 @@ class Stage:
         return dashed(self.name)
 
     @property
+    def modules(self) -> list[str]:
+        """Its module, and those of the stages that it records."""
+        return [f"components.stages.{name}" for name in (self.name, *self.records)]
+
+    @property
     def trains(self) -> bool:
         """Whether it trains: it starts from `train.weights` and is sized by its model."""
         return self.resources is None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import params
+from components import parameter_file
 from infra.checks.terraform_config import Config, load, unquoted
 from pipelines.rayjob.sizes import JOB_SIZES, JobSize
 from yolo_core.models import get_spec
@@ -15,7 +15,7 @@ from yolo_core.models.published import PEAK_TFLOPS
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / "infra" / "terraform" / "envs"
-RECIPES = params.load(ROOT / "params" / "coco.yaml")
+RECIPES = parameter_file.load(ROOT / "params" / "coco.yaml")
 MODELS = ("yolov4-tiny", "yolov4-csp", "yolov4-p5", "yolov4-p6", "yolov4-p7", "yolov7", "yolov7-w6", "yolov7-e6e")
 
 # Assumed list prices in US dollars, us-east-1, on demand, recalled from 2025 and not looked up.

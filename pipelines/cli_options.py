@@ -114,7 +114,7 @@ class Given:
 
     def parameters(self) -> dict[str, Any]:
         """The run's parameters: the parameter file as text and its overrides, checked before they are sent."""
-        from components.params import load
+        from components.parameter_file import load
         from pipelines.rayjob.sizes import job_size
 
         changes = [*self.overrides, *([f"models={json.dumps(self.models)}"] if self.models else [])]

@@ -8,6 +8,7 @@ from components.cli import stages  # noqa: F401
 from components.cli import predict  # noqa: F401
 from components.cli import models  # noqa: F401
 from components.cli import runs  # noqa: F401
+from components.cli import project  # noqa: F401
 
 # isort: on
 from components import telemetry

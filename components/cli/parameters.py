@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from components.params import ParameterFile, Params
+    from components.parameter_file import ParameterFile
+    from components.params import Params
     from components.stage_row import Stage
 
 
 def read(path: Path | str) -> ParameterFile:
-    """Read the parameter file."""
-    from components import params
+    """Read the parameter file; a project without one uses the defaults, which a line says."""
+    from components.parameter_file import of_project
 
     if ":/" in str(path):
         from components.storage.stage_paths import local_copy
 
         path = Path(local_copy(str(path)))
-    return params.ParameterFile.read(Path(path))
+    file = of_project(Path(path))
+    if file.is_missing:
+        print(f"no {path}: using the defaults; `scaled-yolov4 parameters` shows them", file=sys.stderr)
+    return file
 
 
 def load(path: Path | str, overrides: list[str]) -> Params:

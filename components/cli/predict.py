@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
+from components.cli import parameters
 from components.cli.app import app
 from components.cli.command import command
 from components.cli.facts import facts
-from components.cli.options import typer
-from components.workspace import OUTPUTS
+from components.cli.options import ParamsFile, typer
+from components.workspace import OUTPUTS, PARAMS
 from yolo_core.errors import UserError, known_as
+from yolo_core.model_names import known
 
 Option = typer.Option
 OUT = OUTPUTS / "predict"
@@ -31,7 +33,7 @@ def predict(
         str,
         Option(metavar="FILE|ADDRESS", help="A .safetensors, .onnx, .xml or .engine; default: newest training."),
     ] = "",
-    champion: Annotated[str, Option(metavar="MODEL", help="Use the champion of this model in the registry.")] = "",
+    champion: Annotated[str, Option(metavar="MODEL", help="Use the project's champion of this model.")] = "",
     conf: Annotated[float, Option(help="Lowest score, 0 to 1.")] = 0.25,
     iou: Annotated[float, Option(help="IoU threshold for NMS, per class.")] = 0.65,
     max_detections: Annotated[int, Option(help="Detections per image, at most.")] = 300,
@@ -45,6 +47,7 @@ def predict(
     ] = ["images"],
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[Path | None, Option(show_default=str(OUT), help="Folder of the results.")] = None,
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Detect objects in images and videos.
 
@@ -63,7 +66,8 @@ def predict(
         raise UserError(f"--save {unknown[0]}: give {', '.join(SAVED)} or none")
     with known_as(conf="--conf", iou="--iou", max_detections="--max-detections", size="--size", overlap="--overlap"):
         settings = Settings(checked(conf, iou, max_detections), batch, max_frames, kinds)
-        file = detector_file(weights, champion, default_paths("train", "*")["out"] / WEIGHTS)
+        named = champion and parameters.load(params, []).registered_name(known(champion))
+        file = detector_file(weights, named, default_paths("train", "*")["out"] / WEIGHTS)
         opened = Detector.load(file, device=device, size=size)
         detector = opened if tile is None else opened.tiled(tile, overlap, max(batch, TILES))
     folder = out or free_folder(OUT, detector, file, settings)

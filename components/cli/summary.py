@@ -39,7 +39,7 @@ def show(params: Params) -> None:
     locations = Table(title="Where everything is", show_header=False, box=SIMPLE)
     locations.add_column(no_wrap=True)
     locations.add_column(overflow="fold")
-    for what, where in _locations(params.models[0]):
+    for what, where in _locations(params, params.models[0]):
         locations.add_row(what, where)
     console = Console()
     console.print(figures)
@@ -60,7 +60,7 @@ def _text(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _locations(model: str) -> list[tuple[str, str]]:
+def _locations(params: Params, model: str) -> list[tuple[str, str]]:
     def out(stage: str) -> Path:
         return default_paths(stage, model)["out"]
 
@@ -74,5 +74,5 @@ def _locations(model: str) -> list[tuple[str, str]]:
         ("registry decision", f"{out('promote')}"),
         ("all models side by side", f"{out('compare')}/comparison.png"),
         ("MLflow", shown_uri() if os.environ.get("MLFLOW_TRACKING_URI") else "mlflow.db; look at it with `make ui`"),
-        ("champion", f"models:/scaled-yolov4-{model}@champion"),
+        ("champion", f"models:/{params.registered_name(model)}@champion"),
     ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from components import params as parameters
+from components import parameter_file as parameters
 from components import telemetry
 from components.doctor.checks import Check, Finding
 from components.training.ray_cluster import REMEDY, check_address

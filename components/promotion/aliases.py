@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from components.promotion.decision import Decision
 from components.tracking.connection import connect, reaching
-from components.tracking.model_versions import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, registered_name
+from components.tracking.model_versions import CHALLENGER, CHAMPION, PREVIOUS, aliases_of
 from yolo_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ def publish_champion(client: "MlflowClient", name: str, number: int | None, loca
         champions.publish(client, name, number, location)
 
 
-def roll_back(model: str, location: str | None = None) -> Decision:
-    """Make the previous champion the champion again, and tag the one it replaces as rolled back.
+def roll_back(model: str, name: str, location: str | None = None) -> Decision:
+    """Make the previous champion of a model the champion again, and tag the one it replaces as rolled back.
 
+    name: of the registered model.
     location: where champions are published; None for where they were published last.
     """
     from mlflow.exceptions import MlflowException
 
-    name = registered_name(model)
     client = connect()
     with reaching():
         try:

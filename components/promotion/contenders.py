@@ -12,7 +12,7 @@ from components.datasets import manifest
 from components.files import MANIFEST, read_json, require
 from components.promotion.aliases import ROLLED_BACK_TAG, decision_on
 from components.tracking.connection import shown_uri
-from components.tracking.model_versions import CHAMPION, CLASSES_TAG, VALIDATION_TAG, evidence_of, registered_name
+from components.tracking.model_versions import CHAMPION, CLASSES_TAG, VALIDATION_TAG, evidence_of
 from components.tracking.runs import INPUTS_TAG
 from yolo_core.errors import UserError
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 FORCE = "`scaled-yolov4 promote --force` makes the registered version the champion without a comparison"
 
 
-def registered_version(client: "MlflowClient", model: str, registered: Path) -> "ModelVersion":
-    """The version in the file written by `register`; UserError unless it is that version which MLflow has.
+def registered_version(client: "MlflowClient", name: str, registered: Path) -> "ModelVersion":
+    """The version of a registered model in the file written by `register`; UserError unless MLflow has that one.
 
     Two registries number their versions alike, so the digest of the inputs is compared as well.
     """
@@ -33,8 +33,8 @@ def registered_version(client: "MlflowClient", model: str, registered: Path) -> 
     named = read_json(require(registered, "register"))
     if not isinstance(named, Mapping) or not {"registered_model", "version", "inputs_sha256"} <= named.keys():
         raise UserError(f"{registered}: not written by `scaled-yolov4 register`; run it again")
-    if named["registered_model"] != registered_name(model):
-        raise UserError(f"{registered}: is about {named['registered_model']}; give --model or --registered to match")
+    if named["registered_model"] != name:
+        raise UserError(f"{registered}: is about {named['registered_model']}, not {name}; give --model or --registered")
     what = f"version {named['version']} of {named['registered_model']}"
     try:
         version = client.get_model_version(named["registered_model"], str(named["version"]))

@@ -50,7 +50,8 @@ def _unchanged(params: Params, fingerprint: str) -> dict[str, str]:
     reasons = {}
     with reaching():
         for model in params.models:
-            judged = {alias: version_of(client, model, alias) for alias in (CHAMPION, CHALLENGER)}
+            name = params.registered_name(model)
+            judged = {alias: version_of(client, name, alias) for alias in (CHAMPION, CHALLENGER)}
             reasons[model] = judged_alike(judged, lineage(params, model, ""), fingerprint)
     return {model: reason for model, reason in reasons.items() if reason}
 

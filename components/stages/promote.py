@@ -48,7 +48,7 @@ def run(
     if rollback and force:
         raise UserError("--rollback and --force: give one of them")
     if rollback:
-        decision = roll_back(model, params.promote.champions)
+        decision = roll_back(model, params.registered_name(model), params.promote.champions)
     else:
         decision = _judge(params, model, registered, data, force, progress)
     document = decision.document()
@@ -62,7 +62,7 @@ def _judge(
     """Decide about the version, unless that is settled, and record it in the registry."""
     client = connect()
     with reaching():
-        version = registered_version(client, model, registered)
+        version = registered_version(client, params.registered_name(model), registered)
         aliases = aliases_of(client, version.name)
         judgement = Judgement(params, client, model, version, aliases.get(CHAMPION), data, progress)
         settled = _settled(judgement, force)

@@ -1,4 +1,4 @@
-"""The stage `register`: log one model's whole lineage to MLflow and register it as `scaled-yolov4-<model>`.
+"""The stage `register`: log one model's whole lineage to MLflow and register it as `<project>-<model>`.
 
 A version is identified by a digest of everything that went into it: registering the same results again finds it.
 What a later promotion needs from a version (its detections, its speed) is stored in the version's own run, whose files
@@ -34,7 +34,6 @@ from components.tracking.model_versions import (
     VALIDATION_TAG,
     WEIGHTS_TAG,
     RegisteredVersion,
-    registered_name,
     version_of_inputs,
 )
 from components.tracking.runs import INPUTS_TAG, MODEL_TAG, PIPELINE_TAG, StageRun, flatten, stage_run
@@ -121,7 +120,7 @@ def run(
     inputs = results.digest()
     client = connect()
     with reaching():
-        version = version_of_inputs(client, model, inputs)
+        version = version_of_inputs(client, params.registered_name(model), inputs)
         known = version is not None
         if version is None:
             _log_earlier_stages(params, results, inputs, progress)
@@ -197,7 +196,8 @@ def _log_version(params: Params, results: Results, inputs: str, client: "MlflowC
         run.artifact(require(results.train / files.TRAINING, "train"), EVIDENCE)
         suppression = read_json(results.evaluate / files.METRICS).get("suppression")
         model_uri = log_model(run.run_id, results.weights, _example(results), suppression)
-        return _register(client, run, results, inputs, _lineage(params, results), model_uri)
+        name = params.registered_name(results.model)
+        return _register(client, name, run, results, inputs, _lineage(params, results), model_uri)
 
 
 def _lineage(params: Params, results: Results) -> str:
@@ -261,12 +261,11 @@ def _example(results: Results) -> Path:
 
 
 def _register(
-    client: "MlflowClient", run: StageRun, results: Results, inputs: str, made_of: str, model_uri: str
+    client: "MlflowClient", name: str, run: StageRun, results: Results, inputs: str, made_of: str, model_uri: str
 ) -> "ModelVersion":
-    """Create the version along with its tags, so that a later run never finds it without them."""
+    """Create the version of a registered model along with its tags, so that a later run never finds it without them."""
     from mlflow.exceptions import MlflowException
 
-    name = registered_name(results.model)
     try:
         client.create_registered_model(name, description=f"Object detector {results.model}: image in, boxes out.")
     except MlflowException as error:

@@ -28,7 +28,7 @@ from components.retraining.cost import estimate
 from components.retraining.decision import TRAINING, Action, Decision, decide
 from components.retraining.page import page
 from components.tracking.connection import connect, reaching
-from components.tracking.model_versions import CHALLENGER, CHAMPION, registered_name, version_of
+from components.tracking.model_versions import CHALLENGER, CHAMPION, version_of
 from components.tracking.runs import stage_run
 from components.workspace import DATA, OUTPUTS
 from yolo_core import progress as progress_
@@ -70,11 +70,11 @@ def _decide(params: Params, model: str, data: Path, out: Path, force: bool) -> D
     """The decision for one model, written to `out` and recorded in MLflow."""
     after = manifest.read(require(data / MANIFEST, "prepare"))
     now = lineage(params, model, after["sha256"])
-    client = connect()
+    client, name = connect(), params.registered_name(model)
     with tempfile.TemporaryDirectory() as folder:
         with reaching():
-            judged = {alias: version_of(client, model, alias) for alias in (CHAMPION, CHALLENGER)}
-            champion = _champion(client, model, judged[CHAMPION], Path(folder), force)
+            judged = {alias: version_of(client, name, alias) for alias in (CHAMPION, CHALLENGER)}
+            champion = _champion(client, name, judged[CHAMPION], Path(folder), force)
         found = champions.compared(champion, params, model, data, after, now) if champion else None
         action, reason = _action(params, found)
         if force:
@@ -107,13 +107,13 @@ def _decide(params: Params, model: str, data: Path, out: Path, force: bool) -> D
 
 
 def _champion(
-    client: "MlflowClient", model: str, version: "ModelVersion | None", folder: Path, force: bool
+    client: "MlflowClient", name: str, version: "ModelVersion | None", folder: Path, force: bool
 ) -> champions.Champion | None:
     """The champion; None when there never was one, or with `force` when it cannot be read."""
     try:
         if version:
             return champions.load(client, version, folder)
-        check_never_championed(client, registered_name(model))
+        check_never_championed(client, name)
     except UserError:
         if not force:
             raise

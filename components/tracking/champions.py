@@ -3,6 +3,7 @@
     <location>/<model>/<version>/model.safetensors
     <location>/<model>/champion.json       version, weights and SHA-256 of the one in service; written last
 
+<model> is the registered model's name, without the prefix of the default project.
 Former champions stay, so that a rollback finds its version.
 """
 
@@ -18,7 +19,7 @@ from components.storage.download import download
 from components.storage.location import Location, parse, path_or_location
 from components.storage.objects import head
 from components.storage.upload import upload
-from components.tracking.model_versions import MODEL_NAME_PREFIX, version_weights
+from components.tracking.model_versions import version_weights
 from yolo_core.atomic import replaced
 from yolo_core.errors import UserError
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 LOCATION_TAG = "scaled_yolov4.champions"  # of the registered model: where its champions were published last
 POINTER = "champion.json"
+PREFIX = "scaled-yolov4-"  # of the default project's models, whose folders are without it
 
 
 def location_of(client: "MlflowClient", name: str) -> str | None:
@@ -41,7 +43,7 @@ def publish(client: "MlflowClient", name: str, number: int, location: str) -> No
     TryAgain while the store is unavailable.
     """
     root = parse(location) if location.startswith("s3:") else path_or_location(location)
-    model, version = name.removeprefix(MODEL_NAME_PREFIX), client.get_model_version(name, str(number))
+    model, version = name.removeprefix(PREFIX), client.get_model_version(name, str(number))
     with tempfile.TemporaryDirectory() as folder:
         if _pointer(root, model, Path(folder)).get("version") != number:
             weights = version_weights(version, Path(folder, WEIGHTS))

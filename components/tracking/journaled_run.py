@@ -86,7 +86,7 @@ def journaled_run(params: Params, data: Path, stage: str, model: str) -> Iterato
     """
     header = {
         "tracking_uri": shown_uri(),
-        "experiment": params.register_.experiment,
+        "experiment": params.experiment,
         "pipeline": pipeline_id(params, data),
         "stage": stage,
         "model": model,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-MODEL_NAME_PREFIX = "scaled-yolov4-"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"  # aliases
 
 # Tags of a version; what it was made of is under `INPUTS_TAG` of `components.tracking.runs`.
@@ -84,14 +83,9 @@ class RegisteredVersion:
         )
 
 
-def registered_name(model: str) -> str:
-    """The name of a model in the registry."""
-    return f"{MODEL_NAME_PREFIX}{model}"
-
-
-def version_of_inputs(client: "MlflowClient", model: str, inputs: str) -> "ModelVersion | None":
-    """The first version made from these inputs (a digest) whose run still exists; None while there is none."""
-    query = f"name = '{registered_name(model)}' and tags.`{INPUTS_TAG}` = '{inputs}'"
+def version_of_inputs(client: "MlflowClient", name: str, inputs: str) -> "ModelVersion | None":
+    """The first version of a registered model made from these inputs (a digest) whose run still exists, if any."""
+    query = f"name = '{name}' and tags.`{INPUTS_TAG}` = '{inputs}'"
     found = sorted(client.search_model_versions(query), key=lambda version: int(version.version))
     return next((version for version in found if _has_run(client, version)), None)
 
@@ -113,12 +107,12 @@ def aliases_of(client: "MlflowClient", name: str) -> dict[str, int]:
     return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
 
 
-def version_of(client: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
-    """The version of a model that carries this alias, None while there is none."""
+def version_of(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    """The version of a registered model that carries this alias, None while there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version_by_alias(registered_name(model), alias)
+        return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise

@@ -62,7 +62,7 @@ def pipeline_run(params: Params, data: Path) -> str:
     """The id of the root run of this pass, found or created."""
     client = connect()
     with reaching():
-        experiment = experiment_id(client, params.register_.experiment)
+        experiment = experiment_id(client, params.experiment)
         return root_run(client, experiment, pipeline_id(params, data)).info.run_id
 
 
@@ -247,7 +247,7 @@ def stage_run(
 def _open_stage(
     client: MlflowClient, params: Params, pipeline: str, stage: str, model: str, inputs: str | None
 ) -> StageRun:
-    experiment = experiment_id(client, params.register_.experiment)
+    experiment = experiment_id(client, params.experiment)
     root = root_run(client, experiment, pipeline)
     tags = {PIPELINE_TAG: pipeline, STAGE_TAG: stage, MODEL_TAG: model, PARENT_TAG: root.info.run_id}
     if inputs:

@@ -92,6 +92,19 @@ def image_cache(params: Params, data: Path, work: Path) -> CacheSettings:
     return CacheSettings(params.train.cache, limit, work.absolute() / "cache", dataset_digest(data))
 
 
+def refuse_published(named: str, weights: str, model: str) -> None:
+    """Raise UserError, with the command that converts it, if `weights` is a file of the authors.
+
+    named: how the error starts. model: the name of its model.
+    """
+    name = Path(Source.parse(weights).name)
+    if name.suffix in PUBLISHED:
+        raise UserError(
+            f"{named}: convert it first: scaled-yolov4 import-weights --model {model} "
+            f"--from {weights} --out {name.with_suffix('.safetensors')}"
+        )
+
+
 def _evolved(path: Path | None) -> dict[str, float]:
     """The hyperparameters that evolution found; none without a file of them."""
     if path is None:
@@ -105,12 +118,7 @@ def _evolved(path: Path | None) -> dict[str, float]:
 
 def _starting_from(config: TrainConfig, weights: str, data: Path, progress: Progress) -> TrainConfig:
     """The configuration of a training that starts from a detector."""
-    name = Path(Source.parse(weights).name)
-    if name.suffix in PUBLISHED:
-        raise UserError(
-            f"train.weights = {weights}: convert it first: scaled-yolov4 import-weights --model {config.model} "
-            f"--from {weights} --out {name.with_suffix('.safetensors')}"
-        )
+    refuse_published(f"train.weights = {weights}", weights, config.model)
     path = local_weights(weights, progress)
     try:
         digest = sha256(path)

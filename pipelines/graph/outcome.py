@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kfp import dsl
 
-from components.params import load
+from components.parameter_file import load
 from components.tracking import connection, runs
 from pipelines.graph.parameters import parsed, variables
 from yolo_core.errors import UserError
@@ -23,7 +23,7 @@ def note_failure(params: dsl.Artifact, step: str, reason: str) -> None:
         return
     os.environ.update(params.metadata)
     with contextlib.suppress(Exception):
-        experiment = load(Path(params.path)).register_.experiment
+        experiment = load(Path(params.path)).experiment
         client = connection.connect()
         root = runs.root_run(client, connection.experiment_id(client, experiment), pipeline)
         client.set_tag(root.info.run_id, FAILURE_TAG, f"{step}: {reason}")
@@ -62,7 +62,7 @@ def _record(run: str, status: dsl.PipelineTaskFinalStatus, params_yaml: str, ove
     """Tag the root run with the outcome and its reason, and end it."""
     unread, experiment = "", UNREAD
     try:
-        experiment = parsed(params_yaml, overrides).register_.experiment
+        experiment = parsed(params_yaml, overrides).experiment
     except UserError as error:
         unread = str(error)
     succeeded = status.state == "SUCCEEDED"

@@ -9,7 +9,8 @@ from kfp import dsl
 from components import yaml_text
 from components.files import DECISION, DECISION_PAGE, read_json
 from components.lineage.record import IMAGE_VARIABLE, REQUESTED_VARIABLE, SOURCE_VARIABLE, parameters_digest
-from components.params import Params, load
+from components.parameter_file import load
+from components.params import Params
 from components.retraining.decision import TRAINING
 from components.tracking.connection import PIPELINE_VARIABLE
 from components.workspace import PARAMS

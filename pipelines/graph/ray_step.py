@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kfp import dsl
 
-from components.params import load
+from components.parameter_file import load
 from components.stage_row import Stage
 from components.stage_table import get_stage
 from components.storage.stage_paths import local_copy

@@ -14,7 +14,7 @@ from hostile import SHARES, damaged_bytes, damaged_json, damaged_tree, fuzz, out
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.params import load
+from components.parameter_file import load
 from components.stages import prepare
 from yolo_core.data.coco import load_split
 from yolo_core.errors import UserError

@@ -18,7 +18,8 @@ from components.datasets.folder import building
 from components.datasets.sources.archive import extract
 from components.datasets.split_check import CheckedSplit
 from components.evolution.ledger import Ledger, Record, opened
-from components.params import Params, load
+from components.parameter_file import load
+from components.params import Params
 from yolo_core.errors import UserError
 from yolo_core.evolution import Individual, Mutation, propose
 from yolo_core.progress import silent

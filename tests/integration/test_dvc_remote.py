@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from waiting import LIMIT_S
 
-from components import params as parameters
+from components import parameter_file as parameters
 from components.stages import prepare
 
 ROOT = Path(__file__).parents[2]

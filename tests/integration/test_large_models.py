@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from parameter_reads import run
 
-from components import params as params_
+from components import parameter_file as params_
 from components.stages import anchors, benchmark, evaluate, export, prepare, train
 from yolo_core.models.weights import load_detector
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components import params
+from components import parameter_file
 from components.stages import prepare
 from yolo_core.data.coco import load_split
 from yolo_core.hyperparameters import Hyperparameters
@@ -22,7 +22,7 @@ MILD = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "translate": 0.1, "scale": 0.2
 @pytest.mark.skipif(not COCO128.exists(), reason="needs ../shared/data/coco128")
 def test_sixteen_photographs_are_memorised(tmp_path: Path) -> None:
     changes = ["prepare.source=coco-dir", f"prepare.location={COCO128}"]
-    prepare.run(params.load(ROOT / "params.yaml", changes), out=tmp_path / "data")
+    prepare.run(parameter_file.load(ROOT / "params.yaml", changes), out=tmp_path / "data")
     photographs = load_split(tmp_path / "data", "train").subset(16)
     hyp = Hyperparameters(lrf=0.1, warmup_epochs=10, warmup_iterations=0, weight_decay=0.0, **MILD)
     spec = get_spec("yolov4-tiny")

@@ -162,7 +162,7 @@ def test_rollback_goes_back_step_by_step_and_sticks(registry: Registry):
 
 def test_rollback_without_a_registry_is_one_line(registry: Registry):
     with pytest.raises(UserError, match="no previous champion"):
-        roll_back("yolov4-p5")
+        roll_back("scaled-yolov4-yolov4-p5")
 
 
 def test_the_champion_is_where_serving_looks(registry: Registry, tmp_path: Path):
@@ -277,7 +277,7 @@ def test_a_version_of_other_inputs_is_not_promoted(registry: Registry, tmp_path:
 
 def test_a_file_of_another_model_or_kind_is_one_line(registry: Registry, tmp_path: Path):
     path = rewritten(registry.first, tmp_path / "registered.json", registered_model="scaled-yolov4-yolov4-p5")
-    refused(registry.first, path, "is about scaled-yolov4-yolov4-p5; give --model or --registered to match")
+    refused(registry.first, path, f"is about scaled-yolov4-yolov4-p5, not {NAME}; give --model or --registered")
     path.write_text("[1]")
     refused(registry.first, path, "not written by `scaled-yolov4 register`; run it again")
 

@@ -12,8 +12,9 @@ from faulty_proxy import FaultyProxy
 from typer.testing import CliRunner, Result
 from waiting import LIMIT_S
 
-from components import params as parameters
+from components import parameter_file as parameters
 from components.cli.main import app
+from components.params import Params
 from components.stages import prepare
 from components.storage import client as storage_client
 from components.storage import folder, stage_paths
@@ -181,7 +182,7 @@ def test_unfinished_work_is_kept_in_step_with_the_store(remote: Location, monkey
     monkeypatch.setattr(stage_paths, "MIRROR_EVERY_S", 0.1)
     params, seen = parameters.load(Path("params.yaml")), []
 
-    def stage(params: parameters.Params, *, work: Path, progress: Any) -> dict[str, Any]:
+    def stage(params: Params, *, work: Path, progress: Any) -> dict[str, Any]:
         seen.append(sorted(path.name for path in work.glob("step-*")))
         (work / f"step-{len(seen)}").mkdir(parents=True)
         (work / f"step-{len(seen)}" / "state.json").write_text("{}")

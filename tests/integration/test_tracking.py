@@ -129,7 +129,7 @@ def test_over_a_server_and_without_it(server: subprocess.Popen, tmp_path: Path, 
             register.run(params, model=MODEL, **outputs.paths)
             judged = promote.run(params, model=MODEL, registered=outputs.registered, data=data, out=outputs.promoted)
             assert (judged["decision"], judged["champion_after"]) == ("promote", number)
-    assert roll_back(MODEL).champion_after == 1
+    assert roll_back(MODEL, f"scaled-yolov4-{MODEL}").champion_after == 1
 
     stop(server)
     with pytest.raises(TryAgain, match="cannot be reached"), tracking.stage_run(params, data, "x", "lost"):

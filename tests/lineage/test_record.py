@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from components import params
+from components import parameter_file
 from components.lineage.record import IMAGE_VARIABLE, REQUESTED_VARIABLE, lineage, parameters_digest
+from components.params import Params
 from components.training import configuration
 from yolo_core.models import get_spec
 
@@ -15,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 MODEL = "yolov4-tiny"
 
 
-def load(*overrides: str) -> params.Params:
-    return params.load(ROOT / "params.yaml", list(overrides))
+def load(*overrides: str) -> Params:
+    return parameter_file.load(ROOT / "params.yaml", list(overrides))
 
 
 @pytest.mark.parametrize(

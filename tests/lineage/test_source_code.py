@@ -10,9 +10,9 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from components.dvc_file import compressed
 from components.lineage.record import BEHIND_DATA, BEHIND_WEIGHTS
 from components.lineage.source_code import ROOT, closure, digest
-from components.stage_files import compressed
 from components.stage_table import STAGES, get_stage
 
 TYPING = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"

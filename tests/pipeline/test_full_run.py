@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from stage_outputs import make_outputs
 from waiting import LIMIT_S
 
-from components import params as parameters
+from components import parameter_file as parameters
 from components.lineage.record import IMAGE_VARIABLE
 from components.stages import prepare, promote, register
 from pipelines.graph.target import IMAGE

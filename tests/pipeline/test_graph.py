@@ -9,7 +9,7 @@ import yaml
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
-from components import params, stage_files
+from components import dvc_file, parameter_file, stage_files
 from components.stage_table import default_paths
 from pipelines.graph import compile as pipeline_compile
 from pipelines.graph.resources import resources
@@ -94,7 +94,7 @@ def test_with_ray_jobs_it_is_the_same_graph() -> None:
 
 
 def test_every_model_has_its_own_stages(dvc_repo: Repo) -> None:
-    models = params.load(ROOT / "params.yaml").models
+    models = parameter_file.load(ROOT / "params.yaml").models
     names = {stage.name for stage in dvc_stages(dvc_repo)}
     for stage in PER_MODEL:
         assert {f"{stage}@{model}" for model in models} <= names
@@ -116,7 +116,7 @@ def test_dvc_declares_the_paths_that_the_stages_use(dvc_repo: Repo) -> None:
 
 
 def test_data_that_the_user_made_a_dependency_stay_one(tmp_path: Path) -> None:
-    text = stage_files.dvc_yaml()
+    text = dvc_file.of_checkout()
     assert text == (ROOT / "dvc.yaml").read_text()
     for folder in ("components", "yolo_core"):
         (tmp_path / folder).symlink_to(ROOT / folder)
@@ -124,7 +124,7 @@ def test_data_that_the_user_made_a_dependency_stay_one(tmp_path: Path) -> None:
         "    params:\n      - seed\n      - prepare\n", "      - /photos\n    params:\n      - seed\n      - prepare\n"
     )
     (tmp_path / "dvc.yaml").write_text(own)
-    assert stage_files.dvc_yaml(root=tmp_path) == own != text
+    assert dvc_file.of_checkout(root=tmp_path) == own != text
 
 
 def test_the_files_that_follow_from_the_table_are_current() -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from components import params
+from components import parameter_file
 from pipelines.rayjob.sizes import JOB_SIZES, job_size, training_workers, with_gpus
 from yolo_core.errors import UserError
 from yolo_core.models import get_spec, model_names
 from yolo_core.models.planner import count, count_training
 
-RECIPES = params.load(Path(__file__).parents[2] / "params" / "coco.yaml")
+RECIPES = parameter_file.load(Path(__file__).parents[2] / "params" / "coco.yaml")
 GIB = 2**30
 QUICK = ("yolov7-tiny-silu",)  # counting takes a second each
 USABLE = 0.9  # of a GPU's memory: CUDA itself, cuDNN's workspaces and fragmentation take the rest

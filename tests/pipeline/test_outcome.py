@@ -12,7 +12,7 @@ from kfp import dsl
 from kubernetes_server import KubernetesServer
 from mlflow import MlflowClient
 
-from components import params as parameters
+from components import parameter_file as parameters
 from components.tracking import runs as tracking
 from pipelines.graph import step as stage
 from pipelines.graph.outcome import note_failure

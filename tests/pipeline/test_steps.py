@@ -8,7 +8,7 @@ import pytest
 import yaml
 from kfp import dsl
 
-from components import params
+from components import parameter_file
 from pipelines.graph import run_local
 from pipelines.graph.page import numbers, page, show
 from pipelines.graph.parameters import write_params
@@ -66,8 +66,8 @@ def test_the_written_parameters_are_those_given(tmp_path: Path) -> None:
     out = tmp_path / "params"
     models = write_params(TEXT, ["train.epochs=3"], ["yolov4-tiny", "yolov7-x"], artifact(out))
     assert models == ["yolov4-tiny", "yolov7-x"]
-    expected = params.load(ROOT / "params.yaml", ["train.epochs=3", "models=[yolov4-tiny, yolov7-x]"])
-    assert params.load(out).digest() == expected.digest()
+    expected = parameter_file.load(ROOT / "params.yaml", ["train.epochs=3", "models=[yolov4-tiny, yolov7-x]"])
+    assert parameter_file.load(out).digest() == expected.digest()
 
 
 def test_without_a_text_the_parameters_of_the_working_folder_count(
@@ -76,7 +76,7 @@ def test_without_a_text_the_parameters_of_the_working_folder_count(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**yaml.safe_load(TEXT), "seed": 7}))
     monkeypatch.chdir(tmp_path)
     write_params("", [], [], artifact(tmp_path / "out"))
-    assert params.load(tmp_path / "out").seed == 7
+    assert parameter_file.load(tmp_path / "out").seed == 7
 
 
 def test_a_wrong_parameter_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

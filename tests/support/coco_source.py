@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.params import Params, load
+from components.parameter_file import load
+from components.params import Params
 
 PROJECT = Path(__file__).parents[2]
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]  # not contiguous, not sorted

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import torch
 
-from components.params import Params, load
+from components.parameter_file import load
+from components.params import Params
 from yolo_core.data.coco import load_split
 from yolo_core.evaluate.predict import predict
 from yolo_core.evaluate.suppression import Suppression

@@ -9,7 +9,8 @@ from small_training import ROOT
 from waiting import until
 
 from components.evolution.ledger import Record
-from components.params import Params, load
+from components.parameter_file import load
+from components.params import Params
 from components.stages import anchors, evolve, prepare
 
 MODEL = "yolov4-tiny"

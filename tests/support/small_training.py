@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components import params as params_
+from components import parameter_file as params_
 from components.monitoring.training_log import SILENT, TrainingLog
+from components.params import Params
 from components.stages import prepare, train
 from yolo_core.data.coco import load_split
 from yolo_core.hyperparameters import Hyperparameters
@@ -41,7 +42,7 @@ cli.main()
 """
 
 
-def parameters(*changes: str) -> params_.Params:
+def parameters(*changes: str) -> Params:
     return params_.load(ROOT / "params.yaml", [*SETTINGS, *changes])
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from components import params as parameters
+from components import parameter_file as parameters
 from components.datasets import manifest
 from components.datasets.box_check import CheckedBoxes
 from components.datasets.split_check import CheckedSplit

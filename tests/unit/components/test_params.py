@@ -1,12 +1,15 @@
 """The parameter files, and how wrong ones are refused."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import params as parameters
+from components import parameter_file as parameters
+from components.parameter_file import DEFAULTS
+from components.params import Params, Section, hyperparameters
 from yolo_core.errors import UserError
 from yolo_core.hyperparameters import RANGES, Hyperparameters
 from yolo_core.models import get_spec
@@ -23,7 +26,7 @@ def refusal(*overrides: str, path: Path = QUICKSTART) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params/photos.yaml", "params/coco.yaml"])
+@pytest.mark.parametrize("name", ["components/defaults.yaml", "params.yaml", "params/coco.yaml"])
 def test_the_committed_files_are_valid(name: str):
     parameters.load(ROOT / name)
 
@@ -99,7 +102,6 @@ def test_a_wrong_value_is_refused_by_name(override: str, words: list[str] | None
         ("- a\n- b\n", ["bad.yaml", "sections"]),
         ("", ["bad.yaml", "sections"]),
         ("seed: 0\ntrain:\n  size: 64\n  amp: true\n  size: 96\n", ["bad.yaml:5: key 'size' stands twice"]),
-        ("seed: 0\n", ["bad.yaml", "missing key"]),
         ("a: !!python/object/apply:os.system ['true']", ["bad.yaml", "YAML"]),
     ],
 )
@@ -108,6 +110,35 @@ def test_a_broken_file_is_one_line(tmp_path: Path, text: str, words: list[str]):
     bad.write_text(text)
     message = refusal(path=bad)
     assert all(word in message for word in words), message
+
+
+def keys(section: type[Section]) -> dict[str, object]:
+    """The keys of a section, with those of its fixed subsections."""
+    found: dict[str, object] = {}
+    for name, field in section.model_fields.items():
+        kinds = (field.annotation, *get_args(field.annotation))
+        below = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+        found[field.alias or name] = keys(below) if below and field.default is not None else None
+    return found
+
+
+def test_the_defaults_name_every_parameter():
+    given, expected = parameters.defaults(), keys(Params)
+    assert set(given) == set(expected)
+    for name, below in expected.items():
+        assert below is None or set(given[name]) == set(below), name
+
+
+def test_a_file_holds_what_differs_from_the_defaults(tmp_path: Path):
+    """Given `train.epochs`, the other keys of `train` stay; a list is replaced as a whole."""
+    path = tmp_path / "params.yaml"
+    path.write_text("models: [yolov7]\ntrain:\n  epochs: 7\nevaluate:\n  tta: {scales: [1], flips: [none]}\n")
+    given, defaults = parameters.load(path), parameters.load(DEFAULTS)
+    assert given.models == ["yolov7"]
+    assert given.train == defaults.train.model_copy(update={"epochs": 7})
+    assert given.evaluate.tta.scales == [1]
+    assert given.digest("anchors", "prepare") == defaults.digest("anchors", "prepare")
+    assert parameters.defaults()["models"] == ["yolov4-tiny"], "reading a file leaves the defaults as they are"
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path):
@@ -140,7 +171,7 @@ def test_digest_follows_values_only():
 
 
 def test_hyperparameters_take_overrides_in_order():
-    hyp = parameters.hyperparameters(Hyperparameters(), {"lr0": 0.02}, {"lr0": 0.03})
+    hyp = hyperparameters(Hyperparameters(), {"lr0": 0.02}, {"lr0": 0.03})
     assert (hyp.lr0, hyp.box) == (0.03, 0.05)
 
 

@@ -8,7 +8,7 @@ from dvc.utils.serialize import load_yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from components import params as parameters
+from components import parameter_file as parameters
 from components import yaml_text
 from yolo_core.errors import UserError
 
@@ -45,7 +45,7 @@ def test_overrides_are_read_like_the_file():
         parameters.load(ROOT / "params.yaml", ["train.amp=maybe"])
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params/photos.yaml", "params/coco.yaml", "dvc.yaml"])
+@pytest.mark.parametrize("name", ["params.yaml", "components/defaults.yaml", "params/coco.yaml", "dvc.yaml"])
 def test_the_files_of_the_project_are_what_dvc_reads(name: str):
     assert yaml_text.parse((ROOT / name).read_text(), name) == load_yaml(ROOT / name)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components import params as parameters
+from components import parameter_file as parameters
 from components.cli import summary
 
 ROOT = Path(__file__).parents[4]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.params import Params, load
+from components.parameter_file import load
+from components.params import Params
 from components.stages import anchors
 from yolo_core.anchors import training_boxes
 from yolo_core.errors import UserError

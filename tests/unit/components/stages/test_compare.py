@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import pytest
 
-from components import params
+from components import parameter_file
 from components.stages import compare
 from yolo_core.errors import UserError
 
@@ -49,7 +49,7 @@ def made(folder: Path, models: dict[str, tuple[float | None, float]]) -> dict[st
 
 def test_a_row_and_a_point_for_each_model(tmp_path: Path) -> None:
     paths = made(tmp_path, {**MODELS, "another-run's": (0.9, 1.0), "yolov4-p5": (None, 5.0)})
-    chosen = params.load(PARAMS, [f"models=[{', '.join(MODELS)}, yolov4-p5]"])
+    chosen = parameter_file.load(PARAMS, [f"models=[{', '.join(MODELS)}, yolov4-p5]"])
     assert compare.run(chosen, **paths) == {"models": 5, "best for their time": "yolov4-tiny, yolov7"}
     written = json.loads((tmp_path / "out/comparison.json").read_text())
     assert written["devices"] == ["a CPU"]
@@ -70,4 +70,4 @@ def test_a_model_without_results_is_named_with_its_stage(tmp_path: Path) -> None
     paths = made(tmp_path, {"yolov7": MODELS["yolov7"]})
     (tmp_path / "promote/0").unlink()
     with pytest.raises(UserError, match="promote: nothing of yolov7; run `scaled-yolov4 promote`"):
-        compare.run(params.load(PARAMS, ["models=[yolov7]"]), **paths)
+        compare.run(parameter_file.load(PARAMS, ["models=[yolov7]"]), **paths)

@@ -9,7 +9,7 @@ import torch
 
 from components.deployment.export_report import refuse_if_off, reject_int8_if_worse
 from components.deployment.graph_check import differences
-from components.params import load
+from components.parameter_file import load
 from components.stages import export
 from yolo_core.deploy import openvino
 from yolo_core.deploy.onnx import OnnxPredictor

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from components.cli.main import app
 from components.files import MANIFEST
-from components.params import load
+from components.parameter_file import load
 from components.storage import web
 from components.storage.start_weights import Source, local_weights
 from components.training.configuration import configure
