@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,40 @@ from components.cli.app import app
 from components.cli.command import command
 from components.cli.options import Overrides, ParamsFile, typer
 from components.workspace import PARAMS
+from yolo_core.errors import UserError
+
+
+@command(
+    app,
+    "init",
+    "scaled-yolov4 init ../photos",
+    "scaled-yolov4 init ../photos/data.yaml birds --weights yolov7.safetensors --hours 8 --yes",
+)
+def init(
+    *,
+    data: Annotated[Path, typer.Argument(help="Folder of labelled images, or its data.yaml.")],
+    name: Annotated[str, typer.Argument(help="Name of the project; default: that of this folder.")] = "",
+    weights: Annotated[str, typer.Option(metavar="FILE|ADDRESS", help="Detector to fine-tune.")] = "",
+    hours: Annotated[float, typer.Option(min=0.01, help="Length of the training to plan for.")] = 1.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Write the files without asking.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files of a project that is here.")] = False,
+) -> None:
+    """Look at a dataset and this machine, and write a project.
+
+    Writes params.yaml, dvc.yaml, .gitignore and README.md to this folder. Then `dvc repro` trains the detector.
+    """
+    from components.monitoring.progress import on_stderr
+    from components.project.init import Request, run
+
+    if not yes and not sys.stdin.isatty():
+        raise UserError("init: nobody can be asked here; give --yes")
+    request = Request(data, name, weights, hours, force)
+
+    def agreed() -> bool:
+        return yes or typer.confirm("Write this?", default=True)
+
+    if run(request, say=print, agreed=agreed, progress=on_stderr()):
+        print("init: -> params.yaml, dvc.yaml; next: dvc repro")
 
 
 @command(app, "parameters", "scaled-yolov4 parameters", "scaled-yolov4 parameters -S train.epochs=30 | grep epochs")

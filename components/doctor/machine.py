@@ -5,22 +5,32 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from components import parameter_file as parameters
 from components import telemetry
 from components.doctor.checks import Check, Finding
+from components.files import MANIFEST
+from components.params import Params
 from components.training.ray_cluster import REMEDY, check_address
+from components.workspace import DATA
 from yolo_core.errors import UserError
 
 MIN_DISK_GB = 5.0
 MIN_SHARED_MEMORY_GB = 1.0
+SECONDS_PER_HOUR = 3600
 
 
 def of_machine(params_file: Path) -> Iterator[Check]:
     """The checks of this machine."""
     yield "parameters", lambda: check_params(params_file)
+    with suppress(UserError):
+        params = parameters.of_project(params_file).load([])
+        yield "data", lambda: check_data(params)
+        yield "weights", lambda: check_weights(params)
+        yield "training time", lambda: check_time(params)
     yield "torch", check_torch
     yield "shared memory", lambda: check_space(Path("/dev/shm"), MIN_SHARED_MEMORY_GB, "docker run --shm-size=2g")
     yield "disk", lambda: check_space(Path.cwd(), MIN_DISK_GB, "free some space or work in another folder")
@@ -35,10 +45,61 @@ def of_machine(params_file: Path) -> Iterator[Check]:
 def check_params(path: Path) -> Finding:
     """Are the parameters valid, and do all models exist?"""
     try:
-        params = parameters.load(path)
+        file = parameters.of_project(path)
+        params = file.load([])
     except UserError as error:
         return Finding(False, str(error), "fix the file")
-    return Finding(True, f"{path} is valid, models {', '.join(params.models)}")
+    state = "is missing, so the defaults are used" if file.is_missing else "is valid"
+    return Finding(True, f"{path} {state}, models {', '.join(params.models)}")
+
+
+def check_data(params: Params) -> Finding:
+    """Can the source of the data be read? Nothing is downloaded."""
+    from components.datasets import sources
+
+    settings = params.prepare
+    try:
+        sources.module(settings.source).resolve(params)
+    except UserError as error:
+        return Finding(False, str(error), "change `prepare` in the parameters")
+    return Finding(True, f"{settings.source} {settings.location or ''}".strip())
+
+
+def check_weights(params: Params) -> Finding:
+    """Can the detectors to start from be read? Those at an address are downloaded by the training."""
+    from components.storage.location import is_remote
+    from components.storage.start_weights import Source
+    from yolo_core.models.weights import read_classes
+
+    named = {model: params.train_settings(model).weights for model in params.models}
+    found = []
+    for model, weights in named.items():
+        if not weights:
+            continue
+        try:
+            source = Source.parse(weights)
+            classes = None if is_remote(source.place) else read_classes(Path(source.place))
+        except UserError as error:
+            return Finding(False, str(error), "change train.weights in the parameters")
+        found.append(f"{model} from {source}" + ("" if classes is None else f" of {len(classes)} classes"))
+    return Finding(True, ", ".join(found) or "none: trained from random weights")
+
+
+def check_time(params: Params) -> Finding:
+    """How long will the training take here? Measured, with the prepared data."""
+    if not (DATA / MANIFEST).exists():
+        return Finding(True, "measured here once `prepare` has run")
+    from components.datasets.prepared import load_prepared
+    from components.project.machine import measure
+    from components.project.report import duration
+
+    images = len(load_prepared(DATA, "train"))
+    plans = []
+    for model in params.models:
+        epochs, speed = params.train_settings(model).epochs, measure(params, model, DATA)
+        hours = epochs * images / speed.images_per_second / SECONDS_PER_HOUR
+        plans.append(f"{model} {duration(hours)} ({epochs} epochs at {speed.images_per_second:.1f} images/s)")
+    return Finding(True, ", ".join(plans))
 
 
 def check_torch() -> Finding:

@@ -1,5 +1,6 @@
 """The checks of the machine: what passes, what fails, and that each failure names its fix."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,10 @@ import pytest
 
 from components.doctor import machine as doctor
 from components.doctor.checks import run
+from components.parameter_file import load
+from components.stages import prepare
+from yolo_core.models import build_model
+from yolo_core.models.weights import save_detector
 
 ROOT = Path(__file__).parents[4]
 
@@ -21,6 +26,39 @@ def test_an_unknown_model_is_found(tmp_path: Path):
     finding = doctor.check_params(wrong)
     assert not finding.ok
     assert "yolov4-tinny" in finding.message
+
+
+def test_a_missing_folder_is_found_before_prepare(tmp_path: Path):
+    params = load(ROOT / "params.yaml", ["prepare.source=auto", f"prepare.location={tmp_path}/none"])
+    finding = doctor.check_data(params)
+    assert not finding.ok
+    assert f"{tmp_path}/none: no such folder" in finding.message
+    assert doctor.check_data(load(ROOT / "params.yaml")).ok
+
+
+def test_weights_are_looked_at_and_addresses_left_to_the_training(tmp_path: Path):
+    def checked(weights: str) -> doctor.Finding:
+        return doctor.check_weights(load(ROOT / "params.yaml", [f"train.weights={weights}"]))
+
+    assert checked("null").ok
+    assert checked("https://localhost/model.safetensors").ok
+    missing = checked(f"{tmp_path}/none.safetensors")
+    assert not missing.ok
+    assert "no such file" in missing.message
+    path = tmp_path / "start.safetensors"
+    save_detector(path, build_model("yolov4-tiny", 2, width=0.125), classes=["cat", "dog"], size=64)
+    assert checked(str(path)).message == f"yolov4-tiny from {path} of 2 classes"
+
+
+def test_the_time_of_the_training_is_measured_once_there_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    changes = ["prepare.digits.train_images=4", "prepare.digits.val_images=2", "prepare.digits.image_size=64"]
+    params = load(ROOT / "params.yaml", [*changes, "train.size=64", "train.width=0.25", "train.batch=2"])
+    assert doctor.check_time(params).message == "measured here once `prepare` has run"
+    prepare.run(params, out=tmp_path / "data/prepared")
+    finding = doctor.check_time(params)
+    assert finding.ok
+    assert re.fullmatch(r"yolov4-tiny about \d+ (min|h) \(11 epochs at [0-9.]+ images/s\)", finding.message)
 
 
 def test_space_is_compared_with_what_is_needed(tmp_path: Path):
