@@ -5,12 +5,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from components import made_of
 from components.deployment.accuracy import ap_of, fastest
 from components.deployment.backends import open_backends
 from components.deployment.timing import BenchmarkReport, Timing, machine, torch_threads
 from components.deployment.versions import versions
 from components.evaluation.inputs import load_inputs
-from components.files import SPEED
+from components.files import EXPORT, MANIFEST, SPEED
 from components.params import Params
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
@@ -38,6 +39,8 @@ def run(
     measured too, because promotion compares the latency of what was judged. drop_levels, size: see `load_inputs`.
     """
     device, settings = pick_device(params.train.device), params.benchmark
+    inputs = {"weights": weights, "manifest": data / MANIFEST}
+    made_of.check(export / EXPORT, f"scaled-yolov4 export --model {model}", **inputs)
     loaded, dataset = load_inputs(model, data, weights, device=params.train.device, drop_levels=drop_levels, size=size)
     fused = for_inference(loaded.model)
     suppression = replace(params.evaluate.suppression, conf=params.export.nms_conf)
@@ -72,6 +75,7 @@ def run(
         "rows": rows,
     }
     write_json(out / SPEED, report)
+    made_of.record(out / SPEED, **inputs)
     return {
         "ms at batch 1": report["latency_ms_b1"],
         "images/s": best and best["images_per_second"],

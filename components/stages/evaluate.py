@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from components import made_of
 from components.evaluation import measurement
 from components.evaluation.inputs import load_inputs
+from components.files import MANIFEST, METRICS
 from components.params import Params
 from yolo_core import progress as progress_
 
@@ -26,4 +28,5 @@ def run(
     loaded, dataset = load_inputs(model, data, weights, device=params.train.device, drop_levels=drop_levels, size=size)
     measured = measurement.measure(loaded, dataset, params, progress)
     measurement.write(measured, out)
+    made_of.record(out / METRICS, weights=weights, manifest=data / MANIFEST)
     return measured.summary()

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from components import made_of
 from components.deployment.export_report import ExportReport, refuse_if_off, reject_int8_if_worse
 from components.deployment.graph_check import GraphCheck
 from components.deployment.openvino_files import build_openvino
 from components.deployment.tensorrt_engines import build_engines
 from components.deployment.versions import versions
 from components.evaluation.inputs import load_inputs
-from components.files import EXPORT, GRAPH, GRAPH_WITH_NMS
+from components.files import EXPORT, GRAPH, GRAPH_WITH_NMS, MANIFEST
 from components.params import Params
 from yolo_core import progress as progress_
 from yolo_core.atomic import write_json
@@ -73,6 +74,7 @@ def run(
         report["openvino"]["int8"] = int8
     report["bytes"] = {path.name: path.stat().st_size for path in sorted(out.glob("model*"))}
     write_json(out / EXPORT, report)
+    made_of.record(out / EXPORT, weights=weights, manifest=data / MANIFEST)
     refuse_if_off(report, settings)
     return {
         "relative error": report["onnx"]["relative_error"],

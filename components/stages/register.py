@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import files
+from components import files, made_of
 from components.datasets import manifest
 from components.datasets.digest import dataset_digest
 from components.evolution.search_record import search_record
@@ -118,6 +118,7 @@ def run(
     """
     results = Results(model, data, anchors, hyp, train, evaluate, export, benchmark)
     inputs = results.digest()
+    _check_made_of(results)
     client = connect()
     with reaching():
         version = version_of_inputs(client, params.registered_name(model), inputs)
@@ -134,6 +135,19 @@ def run(
         "version": described.version,
         "state": "known" if known else "new",
     }
+
+
+def _check_made_of(results: Results) -> None:
+    """Raise UserError if the results do not belong together, such as figures of an earlier training."""
+    given = results.needed()
+    training = {"manifest": given["manifest"], "anchors": given["anchors"], "hyp": given.get("hyp")}
+    made_of.check(results.train / files.TRAINING, _again("train", results), **training)
+    for stage, name in (("evaluate", "metrics"), ("export", "export"), ("benchmark", "benchmark")):
+        made_of.check(given[name], _again(stage, results), weights=given["weights"], manifest=given["manifest"])
+
+
+def _again(stage: str, results: Results) -> str:
+    return f"scaled-yolov4 {stage} --model {results.model}"
 
 
 def _log_earlier_stages(params: Params, results: Results, inputs: str, progress: progress_.Progress) -> None:

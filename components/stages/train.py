@@ -8,8 +8,9 @@ folder is removed. All of it is on the driver's machine, whichever nodes the wor
 import shutil
 from pathlib import Path
 
+from components import made_of
 from components.datasets.digest import shared_images
-from components.files import TRAINING, read_json
+from components.files import MANIFEST, TRAINING, read_json
 from components.monitoring.training_log import SILENT, TrainingLog
 from components.params import Params
 from components.tracking import journaled_run
@@ -56,6 +57,7 @@ def run(
         launch(job, progress, log)
         for name in RESULTS:
             atomic.write_bytes(out / name, (job.results / name).read_bytes())
+        made_of.record(out / TRAINING, manifest=data / MANIFEST, anchors=anchors, hyp=hyp)
         if not journaled_run.waiting("train", model):  # else keep it: the same command then finishes quickly
             shutil.rmtree(folder)
     record = read_json(out / TRAINING)

@@ -35,8 +35,9 @@ from yolo_core.errors import UserError
 from yolo_core.evaluate.predict import predict
 from yolo_core.evaluate.suppression import Suppression
 from yolo_core.evaluate.tta import Plain
+from yolo_core.models import build_model
 from yolo_core.models.fuse import fuse
-from yolo_core.models.weights import load_detector
+from yolo_core.models.weights import load_detector, save_detector
 
 NAME = f"scaled-yolov4-{MODEL}"
 EVERYTHING = {"conf": 0.001, "iou": 0.65, "max_detections": 300}  # an untrained detector has low scores
@@ -142,8 +143,7 @@ def lineage_of(record: dict[str, Any]) -> dict[str, str]:
 
 def test_curves_are_taken_from_the_file_where_training_recorded_none(project: Path, outputs: Outputs):
     params = load_params("seed=7")  # other parameters, another tree
-    other = make_outputs(project / "other", outputs.data, seed=7)
-    (other.paths["hyp"]).unlink()  # evolution is optional
+    other = make_outputs(project / "other", outputs.data, seed=7, evolved=False)
     register.run(params, model=MODEL, **other.paths)
     record = json.loads(other.registered.read_text())
     assert record["version"] == 2
@@ -353,6 +353,32 @@ def test_missing_results_are_named_with_their_stage(project: Path, outputs: Outp
     wrong = {**outputs.paths, "evaluate": project / "nowhere"}
     with pytest.raises(UserError, match=r"nowhere/metrics\.json.*evaluate"):
         register.run(load_params(), model=MODEL, **wrong)
+
+
+def trained_again(train: Path) -> None:
+    save_detector(
+        train / "model.safetensors", build_model(MODEL, 2, width=0.125), classes=["circle", "square"], size=64
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("anchors", lambda path: path.write_text("{}"), "train.json: was made with another file than .*anchors"),
+        ("hyp", lambda path: path.write_text("{}"), "train.json: was made with another file than .*hyp.yaml"),
+        ("hyp", lambda path: path.unlink(), "train.json: was made with a hyp file"),
+        ("train", trained_again, "metrics.json: was made with another file than .*model.safetensors; .* evaluate"),
+    ],
+)
+def test_results_that_do_not_belong_together_are_refused(
+    project: Path, name: str, change: Callable[[Path], object], words: str, tmp_path: Path
+):
+    """Such as anchors made after a training that used the published ones, or figures of an earlier training."""
+    outputs = make_outputs(tmp_path / "outputs", make_dataset(tmp_path / "data"))
+    change(outputs.paths[name])
+    with pytest.raises(UserError, match=words):
+        register.run(load_params(), model=MODEL, **outputs.paths)
+    assert not outputs.registered.exists()
 
 
 def test_an_unreachable_server_is_one_line_without_the_password(outputs: Outputs, monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from components import made_of
 from components import parameter_file as parameters
 from components.datasets import manifest
 from components.datasets.box_check import CheckedBoxes
@@ -115,10 +116,12 @@ def make_outputs(
     classes: Sequence[str] = CLASSES,
     suppression: Mapping[str, float] = SUPPRESSION,
     measured: bool = True,
+    evolved: bool = True,
 ) -> Outputs:
     """Results of a detector that finds `right` of the objects and takes `latency_ms` per image.
 
     measured: False where the validation images have no objects, so that there is no AP.
+    evolved: False without a search, whose results are optional.
     """
     outputs = Outputs(folder, data)
     paths = outputs.paths
@@ -127,7 +130,6 @@ def make_outputs(
     for name in ("train", "evaluate", "export", "benchmark"):
         paths[name].mkdir(parents=True)
     save_detector(paths["train"] / "model.safetensors", detector.eval(), classes=list(classes), size=SIZE_PX)
-    _write(paths["train"] / "train.json", {"model": MODEL, "epochs": 10, "images_per_second": 2.0})
     header = "epoch,step,lr,box,obj,cls,loss,AP,AP50\n"
     (paths["train"] / "curves.csv").write_text(f"{header}1,5,0.1,1,2,3,6,,\n2,10,0.05,0.5,1,2,3.5,0.3,0.6\n")
     ap = right / IMAGES if measured else None
@@ -141,8 +143,19 @@ def make_outputs(
     speed = {"model": MODEL, "device": {"name": device, "threads": 1}, "latency_ms_b1": latency_ms, "rows": [row]}
     _write(paths["benchmark"] / "benchmark.json", speed)
     _write(paths["anchors"], {"model": MODEL, "size": SIZE_PX, "chosen": "default"})
-    _write(paths["hyp"], {"model": MODEL, "trials": 4, **SEARCH, "hyp": {}})
-    (paths["hyp"].parent / "ledger.jsonl").write_text('{"trial": 0}\n')
+    if evolved:
+        _write(paths["hyp"], {"model": MODEL, "trials": 4, **SEARCH, "hyp": {}})
+        (paths["hyp"].parent / "ledger.jsonl").write_text('{"trial": 0}\n')
+    _write(paths["train"] / "train.json", {"model": MODEL, "epochs": 10, "images_per_second": 2.0})
+    inputs = {"manifest": data / MANIFEST, "weights": paths["train"] / "model.safetensors"}
+    trained_with = {"manifest": data / MANIFEST, "anchors": paths["anchors"], "hyp": paths["hyp"]}
+    made_of.record(paths["train"] / "train.json", **trained_with)
+    for report in (
+        paths["evaluate"] / "metrics.json",
+        paths["export"] / "export.json",
+        paths["benchmark"] / "benchmark.json",
+    ):
+        made_of.record(report, **inputs)
     return outputs
 
 

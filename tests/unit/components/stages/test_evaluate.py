@@ -32,7 +32,17 @@ def out(project, tmp_path_factory):
 
 def test_metrics_are_complete_and_those_of_the_detections(project, out):
     metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics) == ["model", "size", "strides", "images", "suppression", "plain", "tta", "per_class"]
+    assert list(metrics) == [
+        "model",
+        "size",
+        "strides",
+        "images",
+        "suppression",
+        "plain",
+        "tta",
+        "per_class",
+        "made_of",
+    ]
     assert metrics["suppression"] == {"conf": 0.001, "iou": 0.65, "max_detections": 300}
     assert (metrics["model"], metrics["size"], metrics["images"]) == ("yolov4-tiny", 96, 6)
     assert [list(row) for row in metrics["per_class"]] == [["class", "AP", "AP50"]] * 2
