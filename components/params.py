@@ -103,11 +103,33 @@ def _with_a_group(pattern: str | None) -> str | None:
     return pattern
 
 
+def _class_names(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError("expected new names by name, such as {bird: robin, plane: null}")
+    for name in value:
+        if type(name) not in (str, int):
+            raise ValueError(f"the class {name!r} needs quotes around its name")
+    return {str(name): new if new is None else str(new) for name, new in value.items()}
+
+
+ClassNames = Annotated[dict[str, str | None], BeforeValidator(_class_names)]
+
+
+class MoreParams(Section):
+    """Another source, whose images join those of `prepare.location`."""
+
+    source: Literal["auto", "coco-dir", "yolo-dir", "voc-dir", "s3"] = "auto"
+    location: str
+    classes: ClassNames = {}
+
+
 class PrepareParams(Section):
     source: Literal["digits", "auto", "coco-dir", "yolo-dir", "voc-dir", "coco2017", "s3", "dvc"]
     location: str | None = None
     path: str | None = None
     revision: Annotated[str | None, BeforeValidator(_quoted)] = None
+    classes: ClassNames = {}
+    more: list[MoreParams] = []
     val_fraction: float | None = Field(default=None, gt=0, lt=1)
     group_pattern: Annotated[str | None, AfterValidator(_with_a_group)] = None
     max_bad_fraction: float = Field(ge=0, le=1)

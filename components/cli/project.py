@@ -24,6 +24,10 @@ def init(
     *,
     data: Annotated[Path, typer.Argument(help="Folder of labelled images, or its data.yaml.")],
     name: Annotated[str, typer.Argument(help="Name of the project; default: that of this folder.")] = "",
+    also: Annotated[list[Path], typer.Option(help="A further folder; its classes join by their names.")] = [],
+    class_: Annotated[
+        list[str], typer.Option("--class", metavar="NAME=NEW", help="Rename a class; NAME= leaves it out.")
+    ] = [],
     weights: Annotated[str, typer.Option(metavar="FILE|ADDRESS", help="Detector to fine-tune.")] = "",
     hours: Annotated[float, typer.Option(min=0.01, help="Length of the training to plan for.")] = 1.0,
     yes: Annotated[bool, typer.Option("--yes", help="Write the files without asking.")] = False,
@@ -38,13 +42,23 @@ def init(
 
     if not yes and not sys.stdin.isatty():
         raise UserError("init: nobody can be asked here; give --yes")
-    request = Request(data, name, weights, hours, force)
+    request = Request(data, tuple(also), _new_names(class_), name, weights, hours, force)
 
     def agreed() -> bool:
         return yes or typer.confirm("Write this?", default=True)
 
     if run(request, say=print, agreed=agreed, progress=on_stderr()):
         print("init: -> params.yaml, dvc.yaml; next: dvc repro")
+
+
+def _new_names(renamed: list[str]) -> dict[str, str | None]:
+    names: dict[str, str | None] = {}
+    for text in renamed:
+        name, equals, new = text.partition("=")
+        if not name or not equals:
+            raise UserError(f"--class {text}: expected NAME=NEW, or NAME= to leave the class out")
+        names[name] = new or None
+    return names
 
 
 @command(app, "parameters", "scaled-yolov4 parameters", "scaled-yolov4 parameters -S train.epochs=30 | grep epochs")

@@ -67,7 +67,7 @@ def check_boxes(split: str, raw: RawSplit, category_ids: set[int], written: dict
                 raise BadBox(f"unknown image id {image_id!r}")
             category_id = _category_id(box, category_ids)
             found = _numbers(box.xywh)
-            xywh_px, clipped = _placed(found, image, raw.fractions)
+            xywh_px, clipped = _placed(found, image, box.fractions)
             annotation: CocoAnnotation = {
                 "id": box.id or next(free_ids),  # 0 also means "no match" in COCO's evaluation
                 "image_id": image_id,
@@ -88,7 +88,7 @@ def check_boxes(split: str, raw: RawSplit, category_ids: set[int], written: dict
         seen[annotation["id"]] = annotation
         checked.clipped += clipped
         checked.below_a_pixel += min(xywh_px[2:]) < 1
-        checked.like_corners += _like_corners(found, raw.fractions)
+        checked.like_corners += _like_corners(found, box.fractions)
         checked.annotations.append(annotation)
     return checked
 

@@ -72,11 +72,13 @@ class RawBox:
     image_id: object
     category_id: object
     xywh: object
-    """Left, top, width, height; see `RawSplit.fractions` for the unit."""
+    """Left, top, width, height, in the unit that `fractions` names."""
     where: str
     """How a person finds it: annotation id or file:line."""
     area: object = None
     crowd: bool = False
+    fractions: bool = False
+    """Whether it is in fractions of the image's sides, instead of pixels."""
 
 
 @dataclass
@@ -85,8 +87,6 @@ class RawSplit:
 
     images: list[RawImage]
     boxes: list[RawBox]
-    fractions: bool = False
-    """Boxes are in fractions of the image's sides instead of pixels."""
     quarantined: list[Quarantined] = field(default_factory=list)
     """What the source could not even turn into an image or a box."""
     labels_at: str = ""

@@ -55,11 +55,11 @@ def check_params(path: Path) -> Finding:
 
 def check_data(params: Params) -> Finding:
     """Can the source of the data be read? Nothing is downloaded."""
-    from components.datasets import sources
+    from components.datasets import all_sources
 
     settings = params.prepare
     try:
-        sources.module(settings.source).resolve(params)
+        all_sources.resolve(params)
     except UserError as error:
         return Finding(False, str(error), "change `prepare` in the parameters")
     return Finding(True, f"{settings.source} {settings.location or ''}".strip())

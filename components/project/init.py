@@ -1,7 +1,7 @@
 """`scaled-yolov4 init`: look at a dataset and this machine, propose parameters, and write a project."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,10 @@ class Request:
 
     data: Path
     """Folder of images and labels, or a data.yaml."""
+    also: tuple[Path, ...]
+    """Further ones."""
+    classes: Mapping[str, str | None]
+    """New names of classes; None: leave their boxes out."""
     name: str
     """Name of the project; empty: that of the folder."""
     weights: str
@@ -46,7 +50,8 @@ def run(request: Request, *, say: Callable[[str], None], agreed: Callable[[], bo
     """
     here = written.is_project()
     prepared = WORK / "init" if here else DATA
-    data, start, machine = _data(request.data), _start(request.weights, progress), Machine.here()
+    data = [_data(path) for path in (request.data, *request.also)]
+    start, machine = _start(request.weights, progress), Machine.here()
     basis = _prepare(request, data, prepared, progress)
     survey = Survey.of(prepared)
     for line in report.about(survey):
@@ -59,7 +64,7 @@ def run(request: Request, *, say: Callable[[str], None], agreed: Callable[[], bo
     name = str(basis[0].value)
     texts = {
         PARAMS: written.params_text([*basis, *proposal.choices]),
-        written.DVC_FILE: written.dvc_text(str(_folder(data)), _local(request.weights)),
+        written.DVC_FILE: written.dvc_text([str(_folder(path)) for path in data], _local(request.weights)),
         written.IGNORED: written.ignore_text(),
     }
     if not written.README.exists():
@@ -67,17 +72,22 @@ def run(request: Request, *, say: Callable[[str], None], agreed: Callable[[], bo
     return _write(texts, here, request.force, say, agreed)
 
 
-def _prepare(request: Request, data: Path, prepared: Path, progress: Progress) -> list[Choice]:
+def _prepare(request: Request, data: list[Path], prepared: Path, progress: Progress) -> list[Choice]:
     """Prepare the dataset; returns the choices that it depends on."""
-    name = Choice(
-        "project", request.name or _slug(Path.cwd().name), "names the MLflow experiment and registered models"
-    )
-    location = Choice("prepare.location", str(data), "")
+    name = request.name or _slug(Path.cwd().name)
+    choices = [
+        Choice("project", name, "names the MLflow experiment and registered models"),
+        Choice("prepare.location", str(data[0]), ""),
+    ]
+    if request.classes:
+        choices.append(Choice("prepare.classes", dict(request.classes), ""))
+    if more := [{"location": str(path)} for path in data[1:]]:
+        choices.append(Choice("prepare.more", more, "each may have classes of its own, to rename before those above"))
     split_off = Choice("prepare.val_fraction", VAL_FRACTION, "there is no validation split")
-    params = parameter_file.of_values(values([name, location, split_off]))
+    params = parameter_file.of_values(values([*choices, split_off]))
     prepare.run(params, out=prepared, work=WORK, progress=progress)
     has_split = "validation" not in read_json(prepared / MANIFEST)["source"]
-    return [name, location] if has_split else [name, location, split_off]
+    return choices if has_split else [*choices, split_off]
 
 
 def _write(

@@ -3,16 +3,19 @@
 import difflib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components import dvc_file, yaml_text
+from components import dvc_file, telemetry, yaml_text
 from components.parameter_file import defaults
 from components.project.proposal import Choice
 from components.project.survey import Survey
 from components.workspace import PARAMS
 from yolo_core.atomic import write_text
+from yolo_core.errors import UserError
 
 DVC_FILE, IGNORED, README = Path("dvc.yaml"), Path(".gitignore"), Path("README.md")
 IGNORE = ("/data/", "/outputs/", "/runs/", "/mlflow.db*", "/mlartifacts/", "/dvc_plots/")
@@ -38,10 +41,10 @@ def params_text(choices: Sequence[Choice]) -> str:
     return PARAMS_HEADER + "\n".join(_lines(tree, defaults())) + "\n"
 
 
-def dvc_text(data: str, weights: str | None) -> str:
-    """`dvc.yaml`. data: path of the images and labels. weights: local file to start from."""
+def dvc_text(data: list[str], weights: str | None) -> str:
+    """`dvc.yaml`. data: folders of images and labels. weights: local file to start from."""
     start = [weights] if weights else []
-    read = {"prepare": [data], "evolve": start, "train": start}
+    read = {"prepare": data, "evolve": start, "train": start}
     return dvc_file.of_project(read)
 
 
@@ -107,33 +110,36 @@ def _lines(tree: Mapping[str, Any], order: Mapping[str, Any], indent: str = "") 
 
 
 def _line(text: str, reason: str) -> str:
-    return f"{text:<{COMMENT_AT}}# {reason}" if reason else text
+    return f"{text:<{COMMENT_AT - 2}}  # {reason}" if reason else text
 
 
 def _scalar(value: object) -> str:
     """A value in one line of YAML."""
     if isinstance(value, list):
-        return f"[{', '.join(_scalar(item) for item in value)}]"
+        return f"[{', '.join(map(_scalar, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_scalar(key)}: {_scalar(item)}' for key, item in value.items())}}}"
     if isinstance(value, str) and PLAIN.fullmatch(value) and yaml_text.parse(value, "value") == value:
         return value
+    if isinstance(value, str) and not value.isprintable():
+        return yaml_text.dump({"x": value}).removeprefix("x: ").rstrip("\n")
     return json.dumps(value, ensure_ascii=False)
 
 
 def _init_dvc() -> None:
-    """Make this folder one of DVC, unless it is; DVC also works without Git."""
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
-    from dvc.scm import SCM, SCMError
-
-    try:
-        Repo.find_root()
+    """Make this folder one of DVC, unless it is; without Git, DVC works too."""
+    if _dvc("root") == 0:
         return
-    except NotDvcRepoError:
-        pass
-    try:
-        root = SCM(str(Path.cwd()), search_parent_directories=True).root_dir
-    except SCMError:
-        root = None
-    below = root is not None and Path(root) != Path.cwd()
-    with Repo.init(no_scm=root is None, subdir=below) as repo, repo.config.edit() as config:
-        config["core"].update(analytics=False, check_update=False)  # pyright: ignore[reportIndexIssue]
+    inside = subprocess.run(["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=False)
+    below = [] if Path(inside.stdout.strip()) == Path.cwd() else ["--subdir"]
+    kind = ["--no-scm"] if inside.returncode else below
+    for command in (["init", *kind], ["config", "core.analytics", "false"], ["config", "core.check_update", "false"]):
+        if _dvc(*command):
+            raise UserError(f"`dvc {' '.join(command)}` failed; run it here, then `dvc repro`")
+
+
+def _dvc(*words: str) -> int:
+    """Exit code of a command of DVC."""
+    telemetry.turn_off()
+    command = [sys.executable, "-m", "dvc", *words, "--quiet"]
+    return subprocess.run(command, capture_output=True, check=False).returncode

@@ -7,7 +7,7 @@ nothing to do, which is recorded in MLflow like every other decision of `retrain
 
 from pathlib import Path
 
-from components.datasets import sources
+from components.datasets import all_sources
 from components.lineage.record import judged_alike, lineage, source_fingerprint
 from components.params import Params
 from components.tracking.connection import connect, reaching
@@ -26,7 +26,7 @@ def run(
     force: treat everything as changed. Returns the fingerprint and the number of unchanged models. Raises UserError
     if there is no such source, TryAgain while it or MLflow is unavailable.
     """
-    found = sources.module(params.prepare.source).resolve(params)
+    found = all_sources.resolve(params)
     fingerprint = source_fingerprint(params, found.fingerprint) if found.fingerprint else ""
     unchanged = {} if force or not fingerprint else _unchanged(params, fingerprint)
     settings = params.prepare

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from components.datasets import class_names, label_report, manifest, sources
+from components.datasets import all_sources, label_report, manifest
 from components.datasets.folder import building
 from components.datasets.image_index import ImageIndex
 from components.datasets.raw import RawDataset
@@ -36,11 +36,9 @@ def run(params: Params, *, out: Path, work: Path | None = None, progress: Progre
     report = out.with_name(f"{out.name}.quarantine.json")
     index = ImageIndex(work and work / "prepare" / f"{_short_hash(out)}.json", out)
     with building(out) as folder:
-        source = sources.module(params.prepare.source)
         scratch = folder / "scratch"
         scratch.mkdir()
-        raw = source.load(params, scratch=scratch, downloads=out.parent / "downloads", progress=progress)
-        class_names.refuse_repeated(raw.categories, str(params.prepare.location or params.prepare.source))
+        raw = all_sources.load(params, scratch=scratch, downloads=out.parent / "downloads", progress=progress)
         raw, division = divide(raw, params.prepare, index, progress)
         _report_reading(params, raw, division)
         ids = {record["id"] for record in raw.categories}
@@ -141,6 +139,10 @@ def _source(params: Params, division: Division | None) -> dict[str, object]:
     source: dict[str, object] = {"kind": params.prepare.source}
     if division:
         source["validation"] = asdict(division)
+    if params.prepare.classes:
+        source["classes"] = params.prepare.classes
+    if params.prepare.more:
+        source["more"] = [more.model_dump(mode="json") for more in params.prepare.more]
     if params.prepare.source == "digits":
         return source | {"seed": params.seed, **params.prepare.digits.model_dump()}
     if params.prepare.source == "dvc":

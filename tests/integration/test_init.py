@@ -71,6 +71,19 @@ def test_a_project_that_is_here_is_changed_only_with_force(project: Path) -> Non
 
 
 @pytest.mark.usefixtures("measured")
+def test_several_folders_become_one_dataset(project: Path) -> None:
+    YoloFolder(project.parent / "more")
+    done = init("../photos", "--also", "../more", "--class", "dog=pet", "--class", "cat=", "--yes")
+    assert done.exit_code == 0, done.output
+    assert yaml.safe_load(PARAMS.read_text())["prepare"] == {
+        "location": "../photos",
+        "classes": {"cat": None, "dog": "pet"},
+        "more": [{"location": "../more"}],
+    }
+    assert yaml.safe_load(Path("dvc.yaml").read_text())["stages"]["prepare"]["deps"] == ["../photos", "../more"]
+
+
+@pytest.mark.usefixtures("measured")
 def test_it_asks_where_somebody_can_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = init("../photos")
     assert done.exit_code == 2
@@ -85,6 +98,8 @@ def test_it_asks_where_somebody_can_answer(project: Path, monkeypatch: pytest.Mo
         ([".."], "outside of the data"),
         (["../photos", "a/b"], "project"),
         (["../photos", "--weights", "yolov7.pt"], "import-weights"),
+        (["../photos", "--class", "cat"], "expected NAME=NEW"),
+        (["../photos", "--class", "bird=x"], "no class 'bird' to rename"),
         (["../photos", "--weights", "none.safetensors"], "none.safetensors: no such file"),
     ],
 )

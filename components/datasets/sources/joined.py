@@ -11,7 +11,7 @@ def joined(parts: Mapping[str, RawSplit]) -> RawSplit:
     if len(parts) == 1:
         return next(iter(parts.values()))
     places = " and ".join(part.labels_at for part in parts.values())
-    whole = RawSplit([], [], fractions=all(part.fractions for part in parts.values()), labels_at=places)
+    whole = RawSplit([], [], labels_at=places)
     images = boxes = 0
     for subset, part in parts.items():
         image_ids = {old: images + new for new, old in enumerate(dict.fromkeys(image.id for image in part.images), 1)}

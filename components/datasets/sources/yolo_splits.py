@@ -165,7 +165,7 @@ def _without_image(split: _Split, layout: Layout, label_files: LabelFiles, used:
 
 def _raw(split: _Split, polygons: bool) -> RawSplit:
     """The split; without `polygons`, images with rows of more than 5 values are quarantined."""
-    raw = RawSplit([], [], fractions=True, quarantined=split.quarantined, labels_at=split.labels_at)
+    raw = RawSplit([], [], quarantined=split.quarantined, labels_at=split.labels_at)
     for number, image in split.images.items():
         labels = split.labels.get(number)
         unclear = next((line for line in labels.lines if line.points), None) if labels and not polygons else None
@@ -181,7 +181,8 @@ def _raw(split: _Split, polygons: bool) -> RawSplit:
                 for row, problem in labels.bad
             ]
             raw.boxes += [
-                RawBox(None, number, row.class_index, row.xywh, f"{where}:{row.number}") for row in labels.lines
+                RawBox(None, number, row.class_index, row.xywh, f"{where}:{row.number}", fractions=True)
+                for row in labels.lines
             ]
     return raw
 

@@ -14,7 +14,10 @@ from components.project.proposal import Choice, values
 KEYS = st.sampled_from(
     ["project", "seed", "prepare.location", "train.size", "train.hyp.lr0", "train.weights", "models"]
 )
-VALUES = st.one_of(st.integers(), st.booleans(), st.text(), st.floats(0, 1), st.lists(st.text(max_size=5), max_size=3))
+TEXTS = st.text(max_size=9)
+VALUES = st.one_of(
+    st.integers(), st.booleans(), st.floats(0, 1), TEXTS, st.lists(TEXTS), st.dictionaries(TEXTS, TEXTS, min_size=1)
+)
 REASONS = st.text("abc :#'\"", max_size=20)
 
 
@@ -33,21 +36,17 @@ def test_parameters_stand_in_the_order_of_the_defaults_beside_their_reasons() ->
 
 
 def test_dvc_watches_the_data_and_the_weights_and_takes_parameters_with_the_defaults() -> None:
-    stages = yaml.safe_load(written.dvc_text("../photos", "start.safetensors"))["stages"]
+    stages = yaml.safe_load(written.dvc_text(["../photos"], "start.safetensors"))["stages"]
     assert stages["parameters"]["always_changed"] is True
     assert stages["prepare"]["deps"] == ["../photos"]
-    assert [name for name, stage in stages.items() if "start.safetensors" in stage.get("deps", [])] == [
-        "evolve",
-        "train",
-    ]
+    read = {name: stage.get("deps", []) for name, stage in stages.items()}
+    assert [name for name, deps in read.items() if "start.safetensors" in deps] == ["evolve", "train"]
     for name, stage in stages.items():
         if name != "parameters":
             (listed,) = stage["params"]
             (keys,) = listed.values()
             assert keys[0] == f"code.{name}"
-    code = [
-        dep for stage in stages.values() for dep in stage.get("deps", []) if dep.startswith(("components", "yolo_core"))
-    ]
+    code = [dep for deps in read.values() for dep in deps if dep.startswith(("components", "yolo_core"))]
     assert code == [], "an installed package has no such files"
 
 
