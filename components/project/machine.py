@@ -12,6 +12,7 @@ from components.datasets.prepared import load_prepared
 from components.params import Params
 from components.training.configuration import resolved
 from yolo_core.device import autocast_dtype, pick_device
+from yolo_core.errors import UserError
 from yolo_core.train import EpochReport, Phase, fit
 
 STEPS = 4  # of each epoch that is timed; the first epoch loads and compiles
@@ -56,8 +57,12 @@ class Speed:
     """Peak memory: of the GPU, or of the process."""
 
 
+class NoRoom(UserError):
+    """A training needs more memory than there is."""
+
+
 def measure(params: Params, model: str, data: Path) -> Speed:
-    """Train a few steps with these parameters on images of a prepared dataset, with one worker."""
+    """Train a few steps with these parameters on images of a prepared dataset, with one worker. Raises NoRoom."""
     config = resolved(params, model)
     config = dataclasses.replace(
         config, phases=(Phase(2, config.phases[0].hyp),), eval_every=2, nominal_batch=config.batch, patience=None
@@ -67,6 +72,9 @@ def measure(params: Params, model: str, data: Path) -> Speed:
     reports: list[EpochReport] = []
     with tempfile.TemporaryDirectory() as work:
         images = train.subset([place % len(train) for place in range(count)])
-        fit(config, images, val.subset(VAL_IMAGES), work=Path(work), on_report=reports.append)
+        try:
+            fit(config, images, val.subset(VAL_IMAGES), work=Path(work), on_report=reports.append)
+        except torch.OutOfMemoryError:
+            raise NoRoom(f"{model} at {config.size} px: the memory is too small for {config.batch} images") from None
     last = reports[-1]
     return Speed(last.images_per_second or 0.0, last.memory_bytes / (1 << 30))

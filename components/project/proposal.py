@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from components.project.machine import Machine, Speed
+from components.project.machine import Machine, NoRoom, Speed
 from components.project.survey import Survey
 
 SIZES = (320, 416, 512, 640)
@@ -71,19 +71,29 @@ def propose(
 ) -> Proposal:
     """Propose parameters for a training of about `hours`.
 
-    measured: how fast a training with these choices goes on this machine.
+    measured: how fast one process trains with these choices on this machine; it raises NoRoom where memory is too
+    small for the batch, which is then halved. Raises NoRoom if there is no room for one image.
     """
     model = _model(survey, machine, start)
-    choices = [
-        Choice("models", [model.value], model.reason),
-        _size(survey, machine, start),
-        *_batch(survey),
-        *_devices(machine),
-        *(_from(start) if start else ()),
-    ]
-    speed = measured(choices)
-    epochs = _epochs(survey, speed, hours)
-    seconds = epochs.value * survey.train_images / speed.images_per_second * EVALUATED
+    wanted = batch = _batch(survey)
+    while True:
+        choices = [
+            Choice("models", [model.value], model.reason),
+            _size(survey, machine, start),
+            *_batches(survey, batch, wanted),
+            *_devices(machine),
+            *(_from(start) if start else ()),
+        ]
+        try:
+            speed = measured(choices)
+            break
+        except NoRoom:
+            if batch == 1:
+                raise
+            batch //= 2
+    rate = speed.images_per_second * max(1, machine.gpus)
+    epochs = _epochs(survey, rate, hours)
+    seconds = epochs.value * survey.train_images / rate * EVALUATED
     choices += [epochs, *_warm_up(survey)]
     return Proposal(model.value, tuple(choices), speed, seconds / SECONDS_PER_HOUR)
 
@@ -111,15 +121,20 @@ def _size(survey: Survey, machine: Machine, start: Start | None) -> Choice:
     return Choice("train.size", size, f"px; a tenth of the boxes is below {survey.box_side * size:.0f} px at this size")
 
 
-def _batch(survey: Survey) -> list[Choice]:
+def _batch(survey: Survey) -> int:
+    """Images per batch, if memory suffices: a few batches in each epoch."""
     batch = BATCH
     while batch > 2 and survey.train_images < 4 * batch:
         batch //= 2
-    choices = [Choice("train.batch", batch, "images")] if batch != BATCH else []
+    return batch
+
+
+def _batches(survey: Survey, batch: int, wanted: int) -> list[Choice]:
+    reason = f"images; {2 * batch} need more memory than there is" if batch < wanted else "images"
+    choices = [Choice("train.batch", batch, reason)] if batch != BATCH else []
     if survey.train_images < FEW_IMAGES:
-        choices.append(
-            Choice("train.nominal_batch", batch, f"{survey.train_images} images: each batch updates the weights")
-        )
+        few = f"{survey.train_images} images: the weights are updated after each {wanted}"
+        choices.append(Choice("train.nominal_batch", wanted, few))
     return choices
 
 
@@ -143,12 +158,12 @@ def _from(start: Start) -> list[Choice]:
     ]
 
 
-def _epochs(survey: Survey, speed: Speed, hours: float) -> Choice:
-    each = survey.train_images / speed.images_per_second * EVALUATED / SECONDS_PER_HOUR
+def _epochs(survey: Survey, images_per_second: float, hours: float) -> Choice:
+    each = survey.train_images / images_per_second * EVALUATED / SECONDS_PER_HOUR
     least, most = EPOCHS
     epochs = min(max(round(hours / each), least), most)
     limit = {least: f", at least {least}", most: f", at most {most}"}.get(epochs, "")
-    return Choice("train.epochs", epochs, f"about {hours:g} h at {speed.images_per_second:.1f} images/s{limit}")
+    return Choice("train.epochs", epochs, f"about {hours:g} h at {images_per_second:.1f} images/s{limit}")
 
 
 def _warm_up(survey: Survey) -> list[Choice]:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -130,12 +131,19 @@ def _init_dvc() -> None:
     """Make this folder one of DVC, unless it is; without Git, DVC works too."""
     if _dvc("root") == 0:
         return
-    inside = subprocess.run(["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=False)
-    below = [] if Path(inside.stdout.strip()) == Path.cwd() else ["--subdir"]
-    kind = ["--no-scm"] if inside.returncode else below
+    top = _git_root()
+    kind = ["--no-scm"] if top is None else [] if top == Path.cwd() else ["--subdir"]
     for command in (["init", *kind], ["config", "core.analytics", "false"], ["config", "core.check_update", "false"]):
         if _dvc(*command):
             raise UserError(f"`dvc {' '.join(command)}` failed; run it here, then `dvc repro`")
+
+
+def _git_root() -> Path | None:
+    """The root of the Git repository around this folder; None outside of one, or without Git."""
+    if shutil.which("git") is None:
+        return None
+    found = subprocess.run(["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=False)
+    return None if found.returncode else Path(found.stdout.strip())
 
 
 def _dvc(*words: str) -> int:

@@ -1,6 +1,7 @@
 """`init` in an empty folder and in a project, as a user meets it."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,19 @@ def test_several_folders_become_one_dataset(project: Path) -> None:
         "more": [{"location": "../more"}],
     }
     assert yaml.safe_load(Path("dvc.yaml").read_text())["stages"]["prepare"]["deps"] == ["../photos", "../more"]
+
+
+@pytest.mark.parametrize("repository", [".", ".."])
+@pytest.mark.usefixtures("measured")
+def test_dvc_uses_the_git_repository_around_it(project: Path, repository: str) -> None:
+    subprocess.run(["git", "init", "--quiet", repository], check=True)
+    assert init("../photos", "--yes").exit_code == 0
+    settings = Path(".dvc/config").read_text()
+    assert "no_scm" not in settings
+    assert "analytics = false" in settings
+    shown = subprocess.run(["git", "status", "--short", "--", "."], capture_output=True, text=True, check=True).stdout
+    assert "data/" not in shown
+    assert "runs/" not in shown
 
 
 @pytest.mark.usefixtures("measured")

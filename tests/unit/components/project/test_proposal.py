@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components import parameter_file
-from components.project.machine import Machine, Speed
+from components.project.machine import Machine, NoRoom, Speed
 from components.project.proposal import Choice, Start, propose, values
 from components.project.survey import Survey
 
@@ -91,6 +91,32 @@ def test_weights_decide_the_model_and_if_they_can_the_size() -> None:
     }
     assert "depth" not in given["train"]
     assert proposed(start=replace(start, size=1280))[0]["train"]["size"] == 320, "a CPU cannot train at 1280 px"
+
+
+def test_a_batch_that_does_not_fit_is_halved() -> None:
+    """16 and 8 images have no room; the weights are still updated after 16."""
+
+    def measured(choices: list[Choice]) -> Speed:
+        if values(choices)["train"].get("batch", 16) > 4:
+            raise NoRoom("too much")
+        return Speed(20.0, 1.0)
+
+    train = values(propose(DATA, GPU, None, 1.0, measured).choices)["train"]
+    assert (train["batch"], train["nominal_batch"]) == (4, 16)
+
+
+def test_no_room_for_one_image_is_said() -> None:
+    def measured(choices: list[Choice]) -> Speed:
+        raise NoRoom("too much")
+
+    with pytest.raises(NoRoom):
+        propose(DATA, GPU, None, 1.0, measured)
+
+
+def test_several_gpus_train_as_many_times_as_fast() -> None:
+    one, four = (propose(DATA, machine, None, 1.0, trains_at(5.0)) for machine in (GPU, replace(GPU, gpus=4)))
+    assert (one.hours, values(one.choices)["train"]["epochs"]) == (pytest.approx(30 * 184 / 3600), 30)
+    assert values(four.choices)["train"]["epochs"] == 78  # 46 s each, as at 20 images/s
 
 
 def test_what_is_measured_is_what_is_proposed() -> None:
