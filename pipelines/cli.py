@@ -259,15 +259,16 @@ def doctor(
 ) -> None:
     """Check this machine or a cluster, and how to fix it."""
     from components.doctor.checks import run
-    from components.doctor.machine import of_machine
+    from components.doctor.machine import measurements, of_machine
 
     if cluster:
         with needing_kubeflow():
             from pipelines.doctor import of_platform
-        checks = of_platform(cluster)
+        groups = [of_platform(cluster)]
     else:
-        checks = of_machine(params)
-    if not run(list(checks)):
+        groups = [of_machine(params), measurements(params)]
+    passed = [run(list(checks)) for checks in groups]
+    if not all(passed):
         raise typer.Exit(UserError.exit_code)
 
 
