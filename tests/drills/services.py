@@ -136,7 +136,7 @@ def tracking_down(grounds: Grounds) -> Found:
 
 def _only_run(which: str) -> str:
     client = connection.connect()
-    experiment = connection.experiment_id(client, parameters().register_.experiment)
+    experiment = connection.experiment_id(client, parameters().experiment)
     runs = client.search_runs([experiment], f"tags.`{tracking.STAGE_TAG}` = '{which}'")
     if [run.info.status for run in runs] != ["FINISHED"]:
         raise Lost(f"instead of one run of {which}: {[(run.info.run_id, run.info.status) for run in runs]}")

@@ -203,7 +203,7 @@ def test_a_run_whose_creation_went_unanswered_exists_once(proxy: FaultyProxy, da
         logged(run, range(1, 5))
     assert not proxy.faults[0].times
     client = connection.connect()
-    experiment = connection.experiment_id(client, params.register_.experiment)
+    experiment = connection.experiment_id(client, params.experiment)
     pipeline = tracking.pipeline_id(params, data)
     runs = client.search_runs([experiment], f"tags.`{tracking.PIPELINE_TAG}` = '{pipeline}'")
     assert sorted(found.data.tags[tracking.STAGE_TAG] for found in runs) == ["pipeline", "train"]
@@ -274,7 +274,7 @@ def test_a_stage_ends_with_exit_code_3_and_sync_delivers_later(
     curves = (tmp_path / f"outputs/train/{MODEL}/curves.csv").read_text().splitlines()[1:]
     client = connection.connect()
     (run,) = client.search_runs(
-        [connection.experiment_id(client, load_params().register_.experiment)],
+        [connection.experiment_id(client, load_params().experiment)],
         f"tags.`{tracking.STAGE_TAG}` = 'train'",
         order_by=["attributes.start_time DESC"],
         max_results=1,

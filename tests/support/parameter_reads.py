@@ -12,6 +12,7 @@ from components.stage_table import get_stage
 
 # What no row has to declare: it decides where, how fast and under which name, not what comes out.
 OPERATION = (
+    "project",
     "register.experiment",
     "train.workers",
     "train.gpus_per_worker",
