@@ -11,7 +11,7 @@ from components.cli.app import app
 from components.cli.command import command
 from components.cli.options import Overrides, ParamsFile, typer
 from components.workspace import PARAMS
-from yolo_core.errors import UserError
+from yolo_core.errors import UserError, without_credentials
 
 
 @command(
@@ -47,7 +47,10 @@ def init(
     def agreed() -> bool:
         return yes or typer.confirm("Write this?", default=True)
 
-    if run(request, say=print, agreed=agreed, progress=on_stderr()):
+    def say(line: str) -> None:
+        print(without_credentials(line))
+
+    if run(request, say=say, agreed=agreed, progress=on_stderr()):
         print("init: -> params.yaml, dvc.yaml; next: dvc repro")
 
 
@@ -76,7 +79,7 @@ def parameters_(
 
     document = parameters.load(params, overrides).document()
     if out is None:
-        print(yaml_text.dump(document), end="")
+        print(without_credentials(yaml_text.dump(document)), end="")
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, yaml_text.dump(document | {dvc_file.CODE: dvc_file.code_digests()}))

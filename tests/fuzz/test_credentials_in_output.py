@@ -27,6 +27,8 @@ WORDS: dict[str, list[str]] = {
     "prepare": [*PARAMS, *ELSEWHERE],
     "retrain": [*PARAMS, "--dry-run"],
     "check-source": [*PARAMS, *ELSEWHERE],
+    "init": [str(ROOT / "tests"), "--yes", "--weights", ADDRESS],
+    "parameters": [*PARAMS, *ELSEWHERE],
     "predict": [ADDRESS],
     "summary": PARAMS,
     "sync": [],

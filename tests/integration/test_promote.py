@@ -162,7 +162,7 @@ def test_rollback_goes_back_step_by_step_and_sticks(registry: Registry):
 
 def test_rollback_without_a_registry_is_one_line(registry: Registry):
     with pytest.raises(UserError, match="no previous champion"):
-        roll_back("scaled-yolov4-yolov4-p5")
+        roll_back("yolov4-p5", "scaled-yolov4-yolov4-p5")
 
 
 def test_the_champion_is_where_serving_looks(registry: Registry, tmp_path: Path):

@@ -28,7 +28,7 @@ TINY = [
     "evolve.epochs=1",
     "evolve.trials=4",
     "evolve.concurrent=2",
-    "evolve.minutes=10",
+    "evolve.minutes=10000",
 ]
 
 HALVING = ["evolve.epochs=4", "evolve.halving={epochs: [1, 2], keep: 0.5}"]
