@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -164,7 +164,7 @@ def val_batches(
     return ValBatches(dataset, size, batches)
 
 
-def _quiet_opencv(_: Any = None) -> None:
+def _quiet_opencv(_: object = None) -> None:
     """Turn off OpenCV's own threads: they would take cores from the training step that runs meanwhile."""
     cv2.setNumThreads(0)
 
@@ -172,14 +172,14 @@ def _quiet_opencv(_: Any = None) -> None:
 class _Steps(Dataset):
     """Steps as a map-style dataset whose items are whole batches."""
 
-    def __init__(self, load: Callable[[int], Any], steps: Sequence[int]):
+    def __init__(self, load: Callable[[int], object], steps: Sequence[int]):
         self.load = load
         self.steps = steps
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __getitem__(self, item: int) -> Any:
+    def __getitem__(self, item: int) -> object:
         try:
             return self.load(self.steps[item])
         except UserError as error:  # returned as a value: torch would wrap its one line in a traceback

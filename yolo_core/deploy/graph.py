@@ -6,7 +6,8 @@ Output: `predictions` (batch, N, 5+K): cx, cy, w, h px, objectness, class probab
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
+from typing import TypedDict
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,6 +15,25 @@ from torch import Tensor, nn
 from yolo_core.errors import UserError
 from yolo_core.models.decode import decode
 from yolo_core.models.detector import Detector
+
+
+class Facts(TypedDict):
+    """The metadata of a file."""
+
+    model: str
+    """Name of the model."""
+
+    classes: list[str]
+    """Class names by index."""
+
+    size: int
+    """H = W, px."""
+
+    strides: list[int]
+    """Strides of the detection levels, px."""
+
+    anchors: list[list[list[float]]]
+    """(L, A, 2): w and h in px at `size`."""
 
 
 class Decoded(nn.Module):
@@ -28,7 +48,7 @@ class Decoded(nn.Module):
         return decode(self.model(images.half() if self.half_precision else images), self.model)
 
 
-def facts(model: Detector, classes: Sequence[str], size: int) -> dict[str, object]:
+def facts(model: Detector, classes: Sequence[str], size: int) -> Facts:
     """The metadata of a file; size: H = W in px."""
     return {
         "model": model.spec.name,
@@ -47,7 +67,7 @@ def planes(images: Tensor) -> np.ndarray:
     return np.ascontiguousarray(images.float().cpu().numpy())
 
 
-def package(name: str, extra: str) -> Any:
+def package(name: str, extra: str) -> ModuleType:
     """An optional package; UserError naming our extra that installs it."""
     try:
         return importlib.import_module(name)

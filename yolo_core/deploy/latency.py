@@ -9,7 +9,7 @@ import torch
 
 
 def time_parts(
-    parts: Mapping[str, Callable[[Any], Any]], *, warmup: int, runs: int, device: torch.device | str = "cpu"
+    parts: Mapping[str, Callable[[Any], object]], *, warmup: int, runs: int, device: torch.device | str = "cpu"
 ) -> dict[str, np.ndarray]:
     """Time a chain of calls, each taking what the one before returned; the first takes the run number.
 
@@ -19,7 +19,7 @@ def time_parts(
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     readings = np.empty((runs, len(parts) + 1))
     for run in range(-warmup, runs):
-        value: Any = run + warmup
+        value: object = run + warmup
         marks = [_now(wait)]
         for part in parts.values():
             value = part(value)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from yolo_core.atomic import replaced
-from yolo_core.deploy.graph import Decoded, facts, package, planes
+from yolo_core.deploy.graph import Decoded, Facts, facts, package, planes
 from yolo_core.errors import BadArgument, BadFile
 from yolo_core.models.detector import Detector
 
@@ -109,7 +109,7 @@ def open_session(path: Path, device: torch.device | str = "cpu", threads: int = 
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    providers: list[Any] = ["CPUExecutionProvider"]
+    providers: list[str | tuple[str, dict[str, int]]] = ["CPUExecutionProvider"]
     place = torch.device(device)
     if place.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": place.index or 0}))
@@ -119,9 +119,9 @@ def open_session(path: Path, device: torch.device | str = "cpu", threads: int = 
         raise BadFile(f"{path}: ONNX Runtime cannot open it ({error})") from None
 
 
-def read_metadata(session: "InferenceSession") -> dict[str, Any]:
+def read_metadata(session: "InferenceSession") -> Facts:
     """The metadata that `export_onnx` wrote."""
-    return {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    return Facts(**{key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()})
 
 
 @contextmanager

@@ -7,7 +7,7 @@ Shapes: B images, n rows of NonMaxSuppression (image, class, box row), m kept of
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class _Nodes:
         self.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, kind), f"nms/{name}"))
         return f"nms/{name}"
 
-    def add(self, kind: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
+    def add(self, kind: str, inputs: list[str], *outputs: str, **attributes: object) -> str:
         """Append a node; returns its first output."""
         onnx = package("onnx", "export")
         node = onnx.helper.make_node(kind, inputs, list(outputs), name=f"nms/{outputs[0]}", **attributes)

@@ -15,7 +15,8 @@ import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ from yolo_core.deploy.graph import Decoded, facts, package, planes
 from yolo_core.device import has_fast_bf16
 from yolo_core.errors import BadFile
 from yolo_core.models.detector import Detector
+
+if TYPE_CHECKING:
+    from openvino import Core, Model
 
 Precision = Literal["fp32", "bf16", "int8"]
 
@@ -98,7 +102,7 @@ class OpenVINOPredictor:
 
     def __init__(self, path: Path, precision: Precision, threads: int = 0) -> None:
         core = _core()
-        settings: dict[str, Any] = {
+        settings: dict[str, str | int] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": INFERENCE_PRECISION[precision],
         }
@@ -119,7 +123,7 @@ class OpenVINOPredictor:
 
 
 @cache
-def _core() -> Any:
+def _core() -> "Core":
     """One OpenVINO core per process.
 
     Each core installs a signal stack for the thread and restores the previous one when it is freed. Several cores freed
@@ -128,13 +132,13 @@ def _core() -> Any:
     return _package("openvino").Core()
 
 
-def _write(graph: Any, path: Path) -> None:
+def _write(graph: "Model", path: Path) -> None:
     """Write both files; the weights are in place first."""
     with replaced(path) as structure, replaced(path.with_suffix(".bin")) as weights:
         _package("openvino").serialize(graph, structure, weights)
 
 
-def _package(name: str) -> Any:
+def _package(name: str) -> ModuleType:
     """openvino or nncf, with their telemetry, which reports over the network, kept from being imported."""
     sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] - None blocks the import
     return package(name, EXTRA)

@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -96,5 +96,5 @@ class TensorRTPredictor:
         return predictions
 
 
-def _tensorrt() -> Any:
+def _tensorrt() -> ModuleType:
     return importlib.import_module("tensorrt")

@@ -11,13 +11,17 @@ import contextlib
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from yolo_core.evaluate.coco_score import ClassMatches, CocoScore
 from yolo_core.evaluate.detections import Detections
 from yolo_core.evaluate.ground_truth import GroundTruth, positions, read_ground_truth
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
 
 FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
            "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")  # fmt: skip
@@ -79,7 +83,8 @@ def _accumulated(truth: GroundTruth, detections: Detections) -> tuple[np.ndarray
     judge = hotcoco.COCOeval(expected, expected.load_res(rows), "bbox")
     judge.evaluate()
     judge.accumulate()
-    result: Any = judge.eval
+    result = judge.eval
+    assert result is not None
     return result["precision"], result["recall"]
 
 
@@ -125,7 +130,7 @@ def _pycocotools(path: Path | str, detections: Detections, image_ids: Iterable[i
     )
 
 
-def _nothing(truth: Any) -> Any:
+def _nothing(truth: "COCO") -> "COCO":
     """No detections; pycocotools cannot load an empty list."""
     empty = type(truth)()
     empty.dataset = {**truth.dataset, "annotations": []}
@@ -133,7 +138,7 @@ def _nothing(truth: Any) -> Any:
     return empty
 
 
-def _matched_by(judge: Any) -> list[ClassMatches]:
+def _matched_by(judge: "COCOeval") -> list[ClassMatches]:
     """Split the matches of pycocotools, a flat list by class, area range and image, by class."""
     images, areas = len(judge.params.imgIds), len(judge.params.areaRng)
     thresholds = len(judge.params.iouThrs)

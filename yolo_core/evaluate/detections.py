@@ -3,11 +3,27 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from yolo_core.atomic import write_text
+
+
+class CocoResult(TypedDict):
+    """A detection in COCO's result format."""
+
+    image_id: int
+    """As in the annotation file."""
+
+    category_id: int
+    """As in the annotation file."""
+
+    bbox: list[float]
+    """x, y, w, h px."""
+
+    score: float
+    """0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +42,7 @@ class Detections:
         return len(self.score)
 
     @classmethod
-    def of(cls, records: Sequence[dict[str, Any]]) -> "Detections":
+    def of(cls, records: Sequence[CocoResult]) -> "Detections":
         """Build from COCO result dicts: image_id, category_id, bbox (xywh px), score; KeyError where one is missing."""
         return cls(
             np.array([one["image_id"] for one in records], np.int64),
@@ -51,10 +67,12 @@ class Detections:
         """The rows that a mask (D,) or indices choose."""
         return Detections(self.image_id[chosen], self.category_id[chosen], self.xywh_px[chosen], self.score[chosen])
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[CocoResult]:
         """The detections as COCO result dicts."""
-        names = ("image_id", "category_id", "bbox", "score")
-        return [dict(zip(names, row, strict=True)) for row in self._rows()]
+        return [
+            {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+            for image_id, category_id, box, score in self._rows()
+        ]
 
     def write(self, path: Path) -> None:
         """A JSON file of COCO results, one detection a line. Equal detections give equal bytes."""

@@ -98,7 +98,7 @@ class ImageDetector(ABC, Generic[P]):
 
     def predict(
         self,
-        images: Image | Sequence[Image],
+        images: Image | list[Image] | tuple[Image, ...],
         *,
         conf: float = 0.25,
         iou: float = 0.65,

@@ -1,7 +1,7 @@
 """Images as people hold them, as RGB pixels."""
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
@@ -9,8 +9,11 @@ import numpy as np
 from yolo_core.data.image import load_image
 from yolo_core.errors import BadFile
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 # A file, an encoded image, RGB (H, W, 3), RGBA (H, W, 4) or grey (H, W) pixels, or an image of Pillow.
-Image: TypeAlias = "str | Path | bytes | np.ndarray | Any"
+Image: TypeAlias = "str | Path | bytes | np.ndarray | PIL.Image.Image"
 
 
 def rgb(image: Image) -> np.ndarray:
@@ -46,7 +49,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     return array[..., :3]
 
 
-def _from_pillow(image: Any) -> np.ndarray:
+def _from_pillow(image: "PIL.Image.Image") -> np.ndarray:
     from PIL import ImageOps  # installed, as the image is one of its own
 
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

@@ -13,6 +13,7 @@ from yolo_core.atomic import replaced
 from yolo_core.boxes import xyxy_to_xywh
 from yolo_core.drawing import draw_boxes
 from yolo_core.errors import UserError
+from yolo_core.evaluate.detections import CocoResult
 
 
 class Detection(NamedTuple):
@@ -94,7 +95,7 @@ class Result:
         with replaced(path) as temporary:
             temporary.write_bytes(data.tobytes())
 
-    def to_coco(self, image_id: int = 0, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int = 0, category_ids: Sequence[int] | None = None) -> list[CocoResult]:
         """COCO result records; boxes are x, y, w, h px.
 
         category_ids: the id of each class; None numbers the classes from 1.

@@ -1,15 +1,14 @@
 """A detector's file opened in the runtime it is for: PyTorch, ONNX Runtime, OpenVINO or TensorRT."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from yolo_core.deploy import openvino, tensorrt
-from yolo_core.deploy.graph import package
+from yolo_core.deploy.graph import Facts, package
 from yolo_core.deploy.onnx import OnnxPredictor
 from yolo_core.errors import BadArgument, BadFile, UserError
 from yolo_core.evaluate.tta import Plain, Predictor
@@ -89,7 +88,7 @@ def _tensorrt(path: Path, device: torch.device, size: int | None, threads: int) 
 
 
 def _exported(
-    name: str, path: Path, predictor: Predictor, metadata: Mapping[str, Any], device: torch.device, size: int | None
+    name: str, path: Path, predictor: Predictor, metadata: Facts, device: torch.device, size: int | None
 ) -> Runtime:
     try:
         classes, side = tuple(map(str, metadata["classes"])), int(metadata["size"])

@@ -7,12 +7,14 @@ evaluation, batch statistics synchronised across workers, tracing and compiling.
 """
 
 from functools import cache
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 _BLOCK = 16_384  # elements per block of rows: small enough to stay in the CPU cache between passes
 _ELEMENTS: dict[torch.dtype, type] = {torch.float32: np.float32, torch.bfloat16: np.uint16}  # dtype in the loops
@@ -76,11 +78,21 @@ def _update_statistics(bn: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count
     bn.num_batches_tracked.add_(1)
 
 
+class _Context(FunctionCtx):
+    """What the forward pass leaves to the backward pass."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    kind: _Kind
+
+
 class _NormAct(torch.autograd.Function):
     """x (B, C, H, W), weight (C,), bias (C,), eps, kind -> y like x, mean (C,), biased variance (C,)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, kind: _Kind) -> Any:
+    def forward(
+        ctx: _Context, x: Tensor, weight: Tensor, bias: Tensor, eps: float, kind: _Kind
+    ) -> tuple[Tensor, Tensor, Tensor]:
         loops, runner = _loops(), _BlockRunner(x, kind)
         sums, squares = runner.run(loops.MOMENTS)
         mean, variance = loops.moments(sums, squares, runner.rows, runner.count)
@@ -97,7 +109,7 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, inverse, scale, shift = ctx.saved_tensors
         loops, runner = _loops(), _BlockRunner(x, ctx.kind)
         g = _like(gradients[0], x)
@@ -129,7 +141,7 @@ class _BlockRunner:
         loops = _loops()
         blocks = -(-self.count // self.rows)
         sums, others = np.empty((2, blocks, self.channels), np.float32)
-        job: Any = np.zeros(1, loops.JOB)
+        job: NDArray[np.void] = np.zeros(1, loops.JOB)
         numbers = {**self.numbers, "work": operation, "blocks": blocks, "stride": self.channels}
         if "g" in tensors:
             numbers["stride"] = tensors["g"].stride(3)
@@ -142,7 +154,7 @@ class _BlockRunner:
 
 
 @cache
-def _loops() -> Any:
+def _loops() -> ModuleType:
     """The compiled loops, imported lazily; see `yolo_core.compiled`."""
     from yolo_core.models import norm_act_loops
 

@@ -30,7 +30,7 @@ MOMENTS, FORWARD, GRADIENT_SUMS, BACKWARD = range(4)  # operations on a block
 # elements apart; sums and others are (K, C); the rest are per channel.
 _INTEGERS = ("work", "next", "blocks", "rows", "count", "channels", "stride", "kind")
 _ADDRESSES = ("x", "y", "g", "dx", "sums", "others", "scale", "shift", "mean", "per_x", "constant")
-JOB: Any = np.dtype([*((name, np.int64) for name in (*_INTEGERS, *_ADDRESSES)), ("slope", np.float64)])
+JOB = np.dtype([*((name, np.int64) for name in (*_INTEGERS, *_ADDRESSES)), ("slope", np.float64)])
 
 inlined = numba.njit(inline="always")
 _ONE, _TWO, _FOUR = np.float32(1), np.float32(2), np.float32(4)
@@ -114,7 +114,7 @@ def _pointer(typing, address):
 @intrinsic
 def _ticket(typing, pointer):
     """The next unclaimed block: atomically increments `next` of the job."""
-    index = JOB.names.index("next")  # every field has 8 bytes
+    index = _INTEGERS.index("next")  # they come first; every field has 8 bytes
 
     def code(context, builder, signature, arguments):
         words = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())

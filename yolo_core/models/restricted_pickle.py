@@ -81,11 +81,11 @@ def tensors(tree: object) -> dict[str, Tensor]:
 
 def batch_norm_eps(tree: object) -> dict[str, float]:
     """Dotted layer name -> `eps`, for layers that have one; empty for a plain dict of tensors."""
-    values = _walk(tree, "", set())
+    values = ((name, value) for name, value in _walk(tree, "", set()) if isinstance(value, float))
     return {name.removesuffix(".eps"): value for name, value in values if name.endswith(".eps")}
 
 
-def _walk(tree: object, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+def _walk(tree: object, prefix: str, seen: set[int]) -> Iterator[tuple[str, object]]:
     """Names and values. A layer that occurs more than once, possibly inside itself, counts at its first occurrence."""
     if not isinstance(tree, Record):
         yield from ((str(name), value) for name, value in _mapping(tree).items())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,10 +18,41 @@ from yolo_core import tensor_file
 from yolo_core.atomic import replaced
 from yolo_core.errors import UserError
 from yolo_core.models.detector import Detector
-from yolo_core.models.spec import BoxCoding
+from yolo_core.models.spec import Anchors, BoxCoding
 from yolo_core.models.zoo import build_model
 
 _KEY = "detector"  # in the header's metadata
+
+
+class _Header(TypedDict):
+    """What the header of a file says about the detector."""
+
+    model: str
+    """Name of the model."""
+
+    width: float
+    """Multiple of its channels."""
+
+    depth: float
+    """Multiple of its layers."""
+
+    num_classes: int
+    """K."""
+
+    classes: list[str]
+    """K names, by index."""
+
+    anchors: Anchors
+    """(L, A, 2): w and h in px at `size`; nested lists in the file."""
+
+    size: int
+    """Training input size, px."""
+
+    coding: dict[str, Any]
+    """The fields of `BoxCoding`."""
+
+    extra: dict[str, object]
+    """As passed to `save_detector`."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +66,11 @@ class LoadedDetector:
     model: Detector
     classes: list[str]
     size: int
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, object] = field(default_factory=dict)
 
 
 def save_detector(
-    path: Path, model: Detector, *, classes: list[str], size: int, extra: dict[str, Any] | None = None
+    path: Path, model: Detector, *, classes: list[str], size: int, extra: dict[str, object] | None = None
 ) -> None:
     """Write `model` (not a fused copy) to a single safetensors file, atomically.
 
@@ -102,14 +133,14 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> LoadedDetec
     return LoadedDetector(model.to(device).eval(), classes, size, extra)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[_Header, dict[str, Tensor]]:
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         return _header(file, path), tensors
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[safe_open]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -119,10 +150,11 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UserError(f"{path}: not a readable safetensors file, damaged or cut short ({error})") from None
 
 
-def _header(file: Any, path: Path) -> dict[str, Any]:
+def _header(file: safe_open, path: Path) -> _Header:
+    """The header; nothing but that it is a JSON object has been checked."""
     text = (file.metadata() or {}).get(_KEY)
     try:
-        header = json.loads(text) if text else None
+        header: _Header | None = json.loads(text) if text else None
     except (ValueError, RecursionError):
         raise _not_a_detector(path, "its header is not JSON") from None
     if not isinstance(header, dict):
@@ -130,7 +162,7 @@ def _header(file: Any, path: Path) -> dict[str, Any]:
     return header
 
 
-def _classes(header: dict[str, Any], path: Path) -> list[str]:
+def _classes(header: _Header, path: Path) -> list[str]:
     try:
         return [str(name) for name in header["classes"]]
     except (KeyError, TypeError) as error:
