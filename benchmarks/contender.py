@@ -5,10 +5,9 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
 
 Figures = dict[str, float]
 Round = Callable[[], Figures]
@@ -28,7 +27,7 @@ class Contender:
     ImportError where it cannot run.
     """
 
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     path: Sequence[str] = ()
     """Folders put before the child's import path, such as a peer's checkout."""
 
@@ -68,7 +67,8 @@ class Running:
         self._process.join(10)
         self._process.kill()
 
-    def _answer(self) -> Any:
+    def _answer(self) -> Figures:
+        """The figures of a round; none of the preparation."""
         try:
             kind, value = self._here.recv()
         except EOFError:
@@ -86,7 +86,7 @@ def _serve(contender: Contender, pipe: Connection) -> None:
     try:
         module, function = contender.make.split(":")
         once: Round = getattr(importlib.import_module(module), function)(**contender.options)
-        pipe.send(("ready", None))
+        pipe.send(("ready", {}))
         while pipe.recv():
             pipe.send(("figures", once()))
     except Missing as error:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -123,7 +123,7 @@ def counted(module: ModuleType, suppress: str) -> list[int]:
     counts: list[int] = []
     plain = getattr(module, suppress)
 
-    def counting(*arguments: Any, **options: Any) -> Any:
+    def counting(*arguments: object, **options: object) -> object:
         found = plain(*arguments, **options)
         counts.extend(map(len, found))
         return found

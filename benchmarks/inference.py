@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 PRODUCT = 2048  # rows and columns
 FUSED_YOLOV7 = "yolov7, fused as its detect.py does"
 
+Module = TypeVar("Module", bound=nn.Module)
+Input = TypeVar("Input")
+
 
 def main(rounds: int = 3) -> None:
     with TemporaryDirectory(prefix="inference-") as folder:
@@ -58,10 +61,10 @@ def main(rounds: int = 3) -> None:
 
 
 def _contenders(folder: str) -> list[Contender]:
-    def ours(name: str, function: str, **options: Any) -> Contender:
+    def ours(name: str, function: str, **options: object) -> Contender:
         return Contender(name, f"benchmarks.inference:{function}", options, threads=THREADS)
 
-    def original(name: str, function: str, checkout: str, **options: Any) -> Contender:
+    def original(name: str, function: str, checkout: str, **options: object) -> Contender:
         make = f"benchmarks.peers.inference:{function}"
         return Contender(name, make, options, peers.path(checkout), THREADS)
 
@@ -77,7 +80,9 @@ def _contenders(folder: str) -> list[Contender]:
     ]
 
 
-def _publish(row: str, results: list[Result], ratio: float, against: Mapping[str, str] = EAGER, **facts: Any) -> None:
+def _publish(
+    row: str, results: list[Result], ratio: float, against: Mapping[str, str] = EAGER, **facts: object
+) -> None:
     ours, *others = results
     goals = [Goal(name, "ms", "less", ratio=ratio, against=against[name]) for name in SIZES]
     publish(row, [ours, *others], goals, contender=ours.name, sizes=SIZES, threads=THREADS, batch=1, **facts)
@@ -88,7 +93,7 @@ def detector(name: str) -> Detector:
     return settled(build_model(name, CLASSES))
 
 
-def settled(model: nn.Module) -> Any:
+def settled(model: Module) -> Module:
     """The model in evaluation mode, with BatchNorm statistics from a batch of noise."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -145,7 +150,7 @@ def _round(predictors: Mapping[str, Predictor]) -> Round:
     return rounds_of(predictors, torch.channels_last)  # as `to_device` lays images out
 
 
-def rounds_of(predictors: Mapping[str, Callable[[Tensor], Any]], layout: torch.memory_format) -> Round:
+def rounds_of(predictors: Mapping[str, Callable[[Tensor], object]], layout: torch.memory_format) -> Round:
     """Median milliseconds per image of each predictor, at its size."""
     images = {name: torch.rand(1, 3, SIZES[name], SIZES[name]).to(memory_format=layout) for name in predictors}
 
@@ -164,8 +169,8 @@ def at_product_rate(precision: str) -> Round:
     torch.set_num_threads(THREADS)
     operations = {name: deploy_cost(detector(name), size).gflops * 1e9 for name, size in SIZES.items()}
     multiply: Any = {"fp32": np.matmul, "bf16": torch.mm, "int8": getattr(torch, "_int_mm", None)}[precision]
-    factor: Any = torch.ones(PRODUCT, PRODUCT, dtype=DTYPES[precision])
-    factor = factor.numpy() if precision == "fp32" else factor
+    ones = torch.ones(PRODUCT, PRODUCT, dtype=DTYPES[precision])
+    factor = ones.numpy() if precision == "fp32" else ones
 
     def once() -> Figures:
         rate = 2 * PRODUCT**3 / _milliseconds(lambda same: multiply(same, same), factor, 8)
@@ -174,7 +179,7 @@ def at_product_rate(precision: str) -> Round:
     return once
 
 
-def _milliseconds(predict: Callable[[Tensor], Any], images: Tensor, calls: int) -> float:
+def _milliseconds(predict: Callable[[Input], object], images: Input, calls: int) -> float:
     spans = []
     for _ in range(1 + calls):
         began = time.perf_counter()

@@ -7,16 +7,15 @@ row's line in `benchmarks/results.jsonl`.
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, JudgedGoal, Line
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 TABLE = re.compile(r"<!-- row: (?P<row>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def main() -> None:
-    lines = {line["row"]: line for line in map(json.loads, RESULTS.read_text().splitlines())}
+    lines: dict[str, Line] = {line["row"]: line for line in map(json.loads, RESULTS.read_text().splitlines())}
     text = PAGE.read_text()
     shown = {match["row"] for match in TABLE.finditer(text)}
     if shown != lines.keys():
@@ -27,7 +26,7 @@ def main() -> None:
     )
 
 
-def _section(line: dict[str, Any]) -> str:
+def _section(line: Line) -> str:
     """The table of one row, its goals and the command that measured it."""
     names = list(line["ours"])
     rows = [["", *names], ["---"] * (len(names) + 1)]
@@ -45,7 +44,7 @@ def _section(line: dict[str, Any]) -> str:
 KNOWN = {"row", "command", "contender", "ours", "peers", "goals", "machine"}
 
 
-def _goal(goal: dict[str, Any]) -> str:
+def _goal(goal: JudgedGoal) -> str:
     """One goal in words, and whether it was reached."""
     bound = {"more": "at least", "less": "at most"}[goal["better"]]
     wanted = [f"{bound} {_number(goal['value'])} {goal['unit']}"] if goal["value"] is not None else []
@@ -57,7 +56,7 @@ def _goal(goal: dict[str, Any]) -> str:
     return f"{found}; goal: {' and '.join(wanted)}; {'reached' if goal['reached'] else '**not reached**'}"
 
 
-def _fact(value: Any) -> str:
+def _fact(value: object) -> str:
     """A fact about a row: a word, a number, a list or several by name."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_fact(inner)}" for name, inner in value.items())

@@ -7,7 +7,6 @@ difference is decoding, letterboxing, NMS and our own code, which run beside the
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 import typer
@@ -42,7 +41,7 @@ def main(rounds: int = 3, data: Path = PHOTOGRAPHS) -> None:
     publish("predict", results, goals, contender=OURS, sizes=SIZES, threads=THREADS, batch=1)
 
 
-def _contender(name: str, function: str, suffix: str, **options: Any) -> Contender:
+def _contender(name: str, function: str, suffix: str, **options: object) -> Contender:
     return Contender(name, f"benchmarks.predict:{function}", {**options, "suffix": suffix}, threads=THREADS)
 
 

@@ -8,13 +8,15 @@ time.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.autograd.profiler import record_function
+from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.contender import Contender, Figures, Round
@@ -92,15 +94,15 @@ def step(row: str, precision: str) -> Round:
     return once
 
 
-def _within(region: str, call: Any) -> Any:
-    def recorded(*arguments: Any) -> Any:
+def _within(region: str, call: Callable[..., object]) -> Any:
+    def recorded(*arguments: object) -> object:
         with record_function(region):
             return call(*arguments)
 
     return recorded
 
 
-def _region(event: Any) -> str | None:
+def _region(event: FunctionEvent | None) -> str | None:
     """The region in which an operator was called."""
     while event is not None:
         if event.name in (LOSSES, UPDATE):
@@ -109,21 +111,21 @@ def _region(event: Any) -> str | None:
     return None
 
 
-def inference(folder: str, model: str, runtime: str) -> Round:
+def inference(folder: str, model: str, runtime: Precision | Literal["onnxruntime"]) -> Round:
     """Shares of one inference of an exported model."""
     image = torch.rand(1, 3, SIZES[model], SIZES[model])
-    layers = _onnx_runtime if runtime == "onnxruntime" else _openvino
+    layers = _onnx_runtime if runtime == "onnxruntime" else partial(_openvino, precision=runtime)
 
     def once() -> Figures:
         spent: Spent = defaultdict(float)
-        for kind, seconds in layers(Path(folder), model, runtime, image):
+        for kind, seconds in layers(Path(folder), model, image):
             spent[_family(kind, INFERENCE_FAMILIES)] += seconds
         return _shares(spent, INFERENCE_FAMILIES)
 
     return once
 
 
-def _openvino(folder: Path, model: str, precision: Any, image: torch.Tensor) -> Iterable[tuple[str, float]]:
+def _openvino(folder: Path, model: str, image: torch.Tensor, precision: Precision) -> Iterable[tuple[str, float]]:
     telemetry.turn_off()
     import openvino
 
@@ -139,7 +141,7 @@ def _openvino(folder: Path, model: str, precision: Any, image: torch.Tensor) -> 
     return [(layer.node_type, layer.real_time.total_seconds()) for layer in request.get_profiling_info()]
 
 
-def _onnx_runtime(folder: Path, model: str, runtime: str, image: torch.Tensor) -> Iterable[tuple[str, float]]:
+def _onnx_runtime(folder: Path, model: str, image: torch.Tensor) -> Iterable[tuple[str, float]]:
     telemetry.turn_off()
     import onnxruntime
 

@@ -4,15 +4,16 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.contender import Figures
 from benchmarks.race import Result
 from yolo_core.device import describe, pick_device
 
@@ -39,7 +40,54 @@ class Goal:
     """The peer compared with; None: the best one."""
 
 
-def publish(row: str, results: Sequence[Result], goals: Sequence[Goal], **facts: Any) -> dict[str, Any]:
+class JudgedGoal(TypedDict):
+    """A goal as its line holds it: the fields of `Goal`, and what became of it."""
+
+    figure: str
+    unit: str
+    better: Literal["more", "less"]
+    value: float | None
+    ratio: float | None
+    against: str | None
+    """The peer compared with; None if none was measured."""
+
+    ours: float
+    """Our figure, in `unit`."""
+
+    times: float | None
+    """The ratio to the peer; over 1: ours is better."""
+
+    reached: bool | None
+    """Whether the goal is reached; None if there is no goal, only a figure."""
+
+
+class NotRun(TypedDict):
+    """A peer without figures."""
+
+    missing: str
+    """Why it did not run."""
+
+
+class Line(TypedDict):
+    """A row's line in results.jsonl; further entries are facts, such as sizes."""
+
+    row: str
+    command: str
+    """What measured it."""
+
+    contender: NotRequired[str]
+    """What of ours was measured, where that needs a name."""
+
+    ours: Figures
+    peers: dict[str, Figures | NotRun]
+    """By name."""
+
+    goals: list[JudgedGoal]
+    machine: dict[str, str | int]
+    """Device, cores and package versions."""
+
+
+def publish(row: str, results: Sequence[Result], goals: Sequence[Goal], **facts: object) -> dict[str, object]:
     """Print the table and JSON line of one row, and keep the line. facts: further entries, such as sizes."""
     ours, *peers = results
     line = {
@@ -53,11 +101,11 @@ def publish(row: str, results: Sequence[Result], goals: Sequence[Goal], **facts:
     }
     Console().print(_table(row, results))
     print(json.dumps(line), flush=True)
-    _keep(line)
+    _keep(row, line)
     return line
 
 
-def _judged(goal: Goal, ours: Result, peers: Sequence[Result]) -> dict[str, Any]:
+def _judged(goal: Goal, ours: Result, peers: Sequence[Result]) -> JudgedGoal:
     """The goal, the ratio to its peer (over 1: ours is better), and whether it is reached."""
     mine = ours.figures[goal.figure]
     others = {
@@ -71,18 +119,27 @@ def _judged(goal: Goal, ours: Result, peers: Sequence[Result]) -> dict[str, Any]
     bars = [] if goal.value is None else [mine >= goal.value if more else mine <= goal.value]
     if goal.ratio is not None:
         bars.append(ratio is not None and ratio >= goal.ratio)
-    reached = all(bars) if bars else None  # no goal, only a figure
-    return {**asdict(goal), "ours": mine, "against": rival, "times": ratio, "reached": reached}
+    return {
+        "figure": goal.figure,
+        "unit": goal.unit,
+        "better": goal.better,
+        "value": goal.value,
+        "ratio": goal.ratio,
+        "against": rival,
+        "ours": mine,
+        "times": ratio,
+        "reached": all(bars) if bars else None,
+    }
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, str | int]:
     """Device, cores and package versions."""
     device = pick_device("auto")
     return {
         "device": describe(device),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        **{package: _version(package) for package in PACKAGES if _version(package)},
+        **{package: version for package in PACKAGES if (version := _version(package))},
     }
 
 
@@ -108,8 +165,8 @@ def _table(row: str, results: Sequence[Result]) -> Table:
     return table
 
 
-def _keep(line: dict[str, Any]) -> None:
+def _keep(row: str, line: Mapping[str, object]) -> None:
     """Keep the newest line of each row, rows in alphabetical order."""
     known = [json.loads(text) for text in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    lines = {kept["row"]: kept for kept in [*known, line]}
+    lines = {kept["row"]: kept for kept in known} | {row: line}
     RESULTS.write_text("".join(json.dumps(lines[row]) + "\n" for row in sorted(lines)))

@@ -5,7 +5,7 @@ Training time is FLOPs over the GPUs' peak at an assumed utilisation; nothing wa
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from components import parameter_file
 from infra.checks.terraform_config import Config, load, unquoted
@@ -54,6 +54,23 @@ class Training:
     """On demand, for all nodes."""
 
 
+class GpuPool(TypedDict):
+    """A pool of GPU nodes, as an environment passes it to the platform; texts stand in quotes."""
+
+    instance_types: list[str]
+    accelerator: str
+    """Key of `GPUS`."""
+
+    capacity_type: str
+    """ON_DEMAND or SPOT."""
+
+    gpus: int
+    """Of a node."""
+
+    gpu_memory_gib: int
+    """Of a GPU."""
+
+
 def training(model: str) -> Training:
     """FLOPs of all images of all epochs, forward and backward, over the FLOP/s of the job's GPUs."""
     size, recipe = JOB_SIZES[model], RECIPES.train_settings(model)
@@ -90,7 +107,7 @@ def idle_dollars(environment: str) -> dict[str, float]:
     return {item: dollars * HOURS_PER_MONTH for item, dollars in hourly.items()}
 
 
-def pool_of(size: JobSize, environment: Config) -> dict[str, Any]:
+def pool_of(size: JobSize, environment: Config) -> GpuPool:
     """The first on-demand pool whose nodes have the GPUs that a job needs."""
     return next(
         pool
@@ -108,7 +125,7 @@ def forward_flops(model: str, size: int) -> float:
     return spec.published.gflops * 1e9 * (size / spec.native_size) ** 2
 
 
-def flops_per_second(pool: dict[str, Any]) -> float:
+def flops_per_second(pool: GpuPool) -> float:
     return PEAK_TFLOPS[GPUS[unquoted(pool["accelerator"])]] * 1e12 * UTILISATION
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -18,13 +18,21 @@ from benchmarks.peers import torchvision_stand_in
 STILL = {"degrees": 0.0, "shear": 0.0, "perspective": 0.0, "flipud": 0.0, "mixup": 0.0, "copy_paste": 0.0}
 
 
+class Samples(Protocol):
+    """A training dataset of a peer."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> object: ...
+
+
 def ultralytics(folder: str) -> Round:
     torchvision_stand_in.install()
     cfg, dataset = (importlib.import_module(f"ultralytics.{name}") for name in ("cfg", "data.dataset"))
     names = dict(enumerate(map(str, range(80))))
     hyp = cfg.get_cfg(overrides={**HYP, **STILL, "fliplr": FLIP, "mosaic": 1.0, "task": "detect"})
 
-    def make(size: int, cached: bool) -> Any:
+    def make(size: int, cached: bool) -> Samples:
         return dataset.YOLODataset(
             img_path=str(Path(folder) / "images" / SPLIT), imgsz=size, cache="ram" if cached else None, augment=True,
             hyp=hyp, batch_size=16, data={"names": names, "channels": 3}, task="detect",
@@ -47,7 +55,7 @@ def _original(folder: str) -> Round:
     datasets = importlib.import_module("utils.datasets")
     hyp = {**HYP, **STILL, "fliplr": FLIP, "mosaic": 1.0, "mixup": 0.0, "paste_in": 0.0}
 
-    def make(size: int, cached: bool) -> Any:
+    def make(size: int, cached: bool) -> Samples:
         for labels in (Path(folder) / "labels").glob("*.cache"):
             labels.unlink()  # it was written before torch.load admitted only what it knows
         return datasets.LoadImagesAndLabels(
@@ -63,7 +71,7 @@ def yolox(folder: str) -> Round:
     _stand_in("tabulate", tabulate=None)
     data = importlib.import_module("yolox.data")
 
-    def make(size: int, cached: bool) -> Any:
+    def make(size: int, cached: bool) -> Samples:
         images = data.COCODataset(
             folder, f"instances_{SPLIT}.json", SPLIT, (size, size), cache=cached, cache_type="ram"
         )
@@ -76,7 +84,7 @@ def yolox(folder: str) -> Round:
     return _timed(make)
 
 
-def _stand_in(name: str, **attributes: Any) -> None:
+def _stand_in(name: str, **attributes: object) -> None:
     """Replace a missing package that is imported but not used here."""
     try:
         importlib.import_module(name)
@@ -85,7 +93,7 @@ def _stand_in(name: str, **attributes: Any) -> None:
         sys.modules[name].__dict__.update(attributes)
 
 
-def _timed(make: Callable[[int, bool], Any]) -> Round:
+def _timed(make: Callable[[int, bool], Samples]) -> Round:
     def quietly(size: int, cached: bool) -> Sample:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             samples = make(size, cached)

@@ -7,10 +7,10 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 import torch
@@ -23,7 +23,8 @@ from benchmarks.train_step import CLASSES, batch_of, model_of, stepping
 from yolo_core.models.blocks import BN_EPS
 from yolo_core.models.official_weights import PYTORCH_NAMES
 
-Losses = Callable[[Any, Tensor, Tensor], Tensor]  # of predictions, targets and images
+Losses = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]  # of predictions, targets and images
+Network = TypeVar("Network")
 
 
 def yolov7(model: str, size: int, batch: int, steps: int, device: str) -> Round:
@@ -58,14 +59,14 @@ def scaled_yolov4(model: str, size: int, batch: int, steps: int, device: str) ->
     coarsest_first = slice(None, None, -1) if tiny else slice(None)  # the loss takes the finest map first
     network.yolo_layers = network.yolo_layers[coarsest_first]
 
-    def compute(maps: Any, targets: Tensor, images: Tensor) -> Tensor:
+    def compute(maps: Sequence[Tensor], targets: Tensor, images: Tensor) -> Tensor:
         with ranges_on(targets.device):
             return compute_loss(maps[coarsest_first], targets, network)[0]
 
     return _round(network, size, batch, steps, device, compute)
 
 
-def _tiny(darknet: Callable[[str], nn.Module]) -> Any:
+def _tiny(darknet: Callable[[str], Network]) -> Network:
     """Darknet's yolov4-tiny.cfg; its routes of half the channels exist here as a layer that takes the other half."""
     from utils import layers  # pyright: ignore[reportMissingImports]
 
@@ -119,7 +120,7 @@ def _prepare(network: Any, name: str, device: str) -> dict[str, float]:
     return {**fixed, "box": hyp.box, "cls": hyp.cls, "obj": hyp.obj}
 
 
-def _round(network: Any, size: int, batch: int, steps: int, device: str, compute: Losses) -> Round:
+def _round(network: nn.Module, size: int, batch: int, steps: int, device: str, compute: Losses) -> Round:
     """One step of their `train.py` at a time; mixed precision on a GPU only, as in theirs."""
     from utils.torch_utils import ModelEMA  # pyright: ignore[reportMissingImports]
 

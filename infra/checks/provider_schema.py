@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import hcl2
 
@@ -39,9 +39,37 @@ _BLOCK = re.compile(r"^\s+isBlock: true,")
 _STORED = re.compile(r"^\s+storageClassType: \"(\w+)\"")
 
 
+class Nested(TypedDict):
+    """An argument that is an object, or several."""
+
+    block: bool
+    """Whether it is written as a block."""
+
+    need: str
+    """required, optional or computed."""
+
+    inside: "Arguments"
+
+
+Arguments = dict[str, str | Nested]  # by name; of what is no object, as `Nested.need`
+
+
+class Schema(TypedDict):
+    """The content of the file."""
+
+    packages: dict[str, str]
+    """Requirement by provider."""
+
+    providers: dict[str, str]
+    """Version by provider."""
+
+    kinds: dict[str, Arguments]
+    """By mode and kind, such as resource.aws_vpc."""
+
+
 def main() -> None:
     used = sorted(_used())
-    schema: dict[str, Any] = {"packages": PACKAGES, "providers": {}, "kinds": {}}
+    schema: Schema = {"packages": PACKAGES, "providers": {}, "kinds": {}}
     with tempfile.TemporaryDirectory() as folder:
         for provider, package in PACKAGES.items():
             bindings = _bindings(package, Path(folder))
@@ -55,7 +83,7 @@ def main() -> None:
     OUT.write_text(_text(schema), encoding="utf-8")
 
 
-def _text(schema: dict[str, Any]) -> str:
+def _text(schema: Schema) -> str:
     """JSON with one line per kind, for readable diffs."""
     lines = (
         f"{json.dumps(name)}: {json.dumps(kind, sort_keys=True)}" for name, kind in sorted(schema["kinds"].items())
@@ -96,13 +124,13 @@ def _read(bindings: tarfile.TarFile, name: str) -> str:
     return file.read().decode()
 
 
-def _kind(source: str, provider: str) -> dict[str, Any]:
+def _kind(source: str, provider: str) -> Arguments:
     """The schema of one kind: name -> "required", "optional" or "computed", or for a nested object
     {"block": whether it is written as a block, "need": one of the three, "inside": its schema}."""
     members, nested, blocks, top = _parse(source)
 
-    def describe(owner: str) -> dict[str, Any]:
-        described: dict[str, Any] = {}
+    def describe(owner: str) -> Arguments:
+        described: Arguments = {}
         for name, need in members.get(owner, {}).items():
             inner = nested.get((owner, name))
             if inner not in members:

@@ -4,11 +4,11 @@ Reads syntax only (python-hcl2) and evaluates nothing, which is enough to find r
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hcl2
 from hcl2.rules.abstract import LarkElement, LarkRule, LarkToken
@@ -28,6 +28,8 @@ from hcl2.rules.strings import HeredocTemplateRule
 MODES = ("resource", "data", "ephemeral")
 _CHAINS = (GetAttrExprTermRule, IndexExprTermRule, AttrSplatExprTermRule, FullSplatExprTermRule)
 _BUILT_IN = {"each", "count", "path", "self", "terraform", "run"}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,12 @@ def arguments(body: dict[str, Any]) -> dict[str, list[dict[str, Any]] | None]:
     return found
 
 
-def unquoted(text: Any) -> str:
+def unquoted(text: object) -> str:
     """python-hcl2 keeps the quotes of strings."""
     return str(text).removeprefix('"').removesuffix('"')
 
 
-def expression(text: Any) -> str:
+def expression(text: object) -> str:
     """`${map(string)}` -> `map(string)`: python-hcl2 wraps expressions like this."""
     return re.sub(r"^\$\{(.*)\}$", r"\1", str(text), flags=re.DOTALL)
 
@@ -138,7 +140,7 @@ def _named(parsed: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]
     return {unquoted(name): body for file in parsed for block in file.get(kind, []) for name, body in _plain(block)}
 
 
-def _plain(body: dict[str, Any]) -> list[tuple[str, Any]]:
+def _plain(body: Mapping[str, T]) -> list[tuple[str, T]]:
     return [(name, value) for name, value in body.items() if not name.startswith("__")]
 
 
