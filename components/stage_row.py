@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 MODEL = "{model}"  # placeholder for the model's name in the paths of stages that run once per model
 
-Run = Callable[..., dict[str, Any]]
+Run = Callable[..., Mapping[str, object]]
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ twice in a mapping is refused.
 """
 
 import io
+from collections.abc import Container
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.constructor import BaseConstructor, SafeConstructor
+from ruamel.yaml.nodes import Node
 
 from yolo_core.errors import UserError
 
@@ -43,12 +45,14 @@ class _Twice(Exception):
 class _KeysOnce:
     """Refuses a key that is there already; ruamel.yaml's own message holds both values, whatever their size."""
 
-    def check_mapping_key(self, node: Any, key_node: Any, mapping: Any, key: Any, value: Any) -> bool:
+    def check_mapping_key(
+        self, node: Node, key_node: Node, mapping: Container[object], key: object, value: object
+    ) -> bool:
         if key in mapping:
             raise _Twice(key, key_node.start_mark.line + 1)
         return True
 
-    def check_set_key(self, node: Any, key_node: Any, setting: Any, key: Any) -> None:
+    def check_set_key(self, node: Node, key_node: Node, setting: Container[object], key: object) -> None:
         self.check_mapping_key(node, key_node, setting, key, None)
 
 

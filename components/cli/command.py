@@ -30,7 +30,7 @@ def add_command(
     A UserError is printed in one line and sets the exit code.
     """
 
-    def run(debug: bool, **values: Any) -> None:
+    def run(debug: bool, **values: object) -> None:
         with reporting_errors(debug):
             call(**values)
 
@@ -47,7 +47,7 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Declared],
         own = inspect.signature(declared, eval_str=True).parameters
         groups: dict[str, Any] = {key: item.annotation for key, item in own.items() if is_dataclass(item.annotation)}
 
-        def call(**values: Any) -> None:
+        def call(**values: object) -> None:
             for key, group in groups.items():
                 values[key] = group(**{item.name: values.pop(item.name) for item in fields(group)})
             declared(**values)
@@ -60,7 +60,7 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Declared],
     return register
 
 
-def _of_field(item: Field[Any]) -> inspect.Parameter:
+def _of_field(item: Field[object]) -> inspect.Parameter:
     default = item.default if item.default_factory is MISSING else item.default_factory()
     return option(item.name, item.type, inspect.Parameter.empty if default is MISSING else default)
 

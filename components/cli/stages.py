@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from components.cli import parameters
 from components.cli.app import app
@@ -19,6 +19,9 @@ from components.stage_table import STAGES, default_paths, get_stage
 from components.workspace import PARAMS
 from yolo_core.errors import UserError
 from yolo_core.model_names import known
+
+if TYPE_CHECKING:
+    from components.params import Params
 
 
 def options(stage: Stage) -> list[inspect.Parameter]:
@@ -55,7 +58,7 @@ def _annotation(own: Option) -> object:
 
 
 def run_stage(
-    name: str, params: Path, overrides: list[str], model: str = "", log_format: Format = "text", **given: Any
+    name: str, params: Path, overrides: list[str], model: str = "", log_format: Format = "text", **given: object
 ) -> None:
     """Run one stage and print its closing line."""
     stage = get_stage(name)
@@ -67,11 +70,11 @@ def run_stage(
     if changes := parameters.overrides_of(stage, model, given):
         settings = file.load([*overrides, *changes])
     setters = {own.name for own in stage.options if own.sets}
-    arguments: dict[str, Any] = {**default_paths(name, model), **given}
-    arguments = {key: value for key, value in arguments.items() if key not in setters}
+    paths = default_paths(name, model)
+    arguments = {key: value for key, value in {**paths, **given}.items() if key not in setters}
     if stage.per_model:
         arguments["model"] = model
-    missing = {key: path for key, path in arguments.items() if key not in given and _is_replaced(stage, key, path)}
+    missing = {key: path for key, path in paths.items() if key not in given and _is_replaced(stage, key, path)}
     log = on_stdout(log_format, model)
     if missing:
         log.note(_defaults_line(stage, missing))
@@ -88,7 +91,7 @@ def _defaults_line(stage: Stage, missing: Mapping[str, Path]) -> str:
     return f"no {paths}: using {' and '.join(stage.inputs[option].default for option in missing)}"
 
 
-def _check_out(stage: Stage, given: dict[str, Any]) -> None:
+def _check_out(stage: Stage, given: Mapping[str, object]) -> None:
     """Refuse to overwrite the model's own results with those of a modified model."""
     changing = [own.name for own in stage.options if own.own_result]
     if "out" not in given and any(given.get(name) for name in changing):
@@ -96,12 +99,12 @@ def _check_out(stage: Stage, given: dict[str, Any]) -> None:
         raise UserError(f"{named}: give --out as well, so that the unmodified model's results are not overwritten")
 
 
-def _run(stage: Stage, settings: Any, arguments: dict[str, Any], log: TrainingLog) -> None:
+def _run(stage: Stage, settings: Params, arguments: dict[str, object], log: TrainingLog) -> None:
     from components.monitoring import metrics
     from components.monitoring.progress import on_stderr
     from components.tracking.journaled_run import check_delivered
 
-    model, progress = arguments.get("model", ""), on_stderr()
+    model, progress = str(arguments.get("model", "")), on_stderr()
     with metrics.stage(stage.name, model):
         run = partial(stage.load(), log=log) if stage.logs_epochs else stage.load()
         if any(":/" in str(value) for value in arguments.values()):

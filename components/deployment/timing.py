@@ -1,9 +1,9 @@
 """A backend timed from image file to boxes, as a service would run it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -124,12 +124,16 @@ class Timing:
 
     def measure(self, backend: Backend, batch: int, ap: float | None) -> TimedRow:
         """The parts alone and together: p50, p90 and p99, and the overall rate. ap: of this backend."""
-        parts: dict[str, Callable[[Any], Any]] = {
-            "preprocess": lambda run: self._images(range(run * batch, (run + 1) * batch)),
-            "inference": lambda images: backend.predictor(images),
-            "postprocess": lambda predictions: nms(predictions, self.suppression),
-        }
-        spans = time_parts(parts, warmup=self.warmup, runs=self.runs, device=self.device)
+        spans = time_parts(
+            {
+                "preprocess": lambda run: self._images(range(run * batch, (run + 1) * batch)),
+                "inference": lambda images: backend.predictor(images),
+                "postprocess": lambda predictions: nms(predictions, self.suppression),
+            },
+            warmup=self.warmup,
+            runs=self.runs,
+            device=self.device,
+        )
         return {
             "backend": backend.name,
             "precision": backend.precision,

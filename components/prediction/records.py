@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from components.prediction.sources import Source
 from yolo_core.atomic import replaced, write_json
@@ -19,7 +19,68 @@ from yolo_core.errors import UserError, without_credentials
 from yolo_core.inference.result import Result
 
 DETECTIONS, RUN = "detections.jsonl", "run.json"
-Record = dict[str, Any]
+
+
+class _Source(TypedDict):
+    """What every line begins with."""
+
+    source: str
+    """Path or address."""
+
+    name: str
+    """What its files are named after."""
+
+    state: list[int] | None
+    """Size in bytes and modification time in ns; None for cameras and streams."""
+
+
+class FoundObject(TypedDict):
+    """An object in an image."""
+
+    label: str
+    """Class name."""
+
+    class_id: int
+    """Class index."""
+
+    score: float
+    """0 to 1."""
+
+    xyxy: list[float]
+    """Left, top, right, bottom in px of the image."""
+
+
+class Seen(_Source):
+    """An image or a frame, and what is in it."""
+
+    frame: int | None
+    """Number in the video, from 0; None for an image."""
+
+    width: int
+    """px."""
+
+    height: int
+    """px."""
+
+    detections: list[FoundObject]
+    """Best first."""
+
+
+class Unreadable(_Source):
+    """A source that cannot be read."""
+
+    error: str
+    """Why."""
+
+
+class Ended(_Source):
+    """The end of a video."""
+
+    frames: int
+    """How many there were."""
+
+
+Record = Seen | Unreadable | Ended
 
 
 @dataclass(frozen=True)
@@ -76,7 +137,7 @@ class Folder:
 def found(source: Source, name: str, result: Result, frame: int | None) -> Record:
     """The record of an image or a frame."""
     height, width = result.image.shape[:2]
-    detections = [
+    detections: list[FoundObject] = [
         {
             "label": one.label,
             "class_id": one.class_id,
@@ -104,7 +165,7 @@ def append(folder: Folder, record: Record) -> None:
         file.write(_line(record))
 
 
-def _head(source: Source, name: str) -> Record:
+def _head(source: Source, name: str) -> _Source:
     return {"source": without_credentials(source.address), "name": name, "state": source.state()}
 
 

@@ -63,7 +63,7 @@ def run(
     settings: Settings,
     out: Path,
     progress: progress_.Progress = progress_.silent,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Look at everything that `given` names and write the results to `out`; what is already there is not repeated.
 
     weights: the detector's file, whose digest tells results of different detectors apart.

@@ -2,11 +2,11 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import TextIO
 
-from components.prediction.records import Folder, Record
+from components.prediction.records import Folder, Seen
 from yolo_core.atomic import replaced
 
 COCO, CSV = "coco.json", "detections.csv"
@@ -34,21 +34,21 @@ def write_coco(folder: Folder, classes: Sequence[str]) -> None:
         file.write(f'], "categories": {json.dumps(categories)}}}\n')
 
 
-def _images(folder: Folder) -> Iterator[Record]:
+def _images(folder: Folder) -> Iterator[Seen]:
     return (record for record in folder.read() if "detections" in record)
 
 
-def _write_list(file: TextIO, records: Iterator[Record]) -> None:
+def _write_list(file: TextIO, records: Iterator[Mapping[str, object]]) -> None:
     for number, record in enumerate(records):
         file.write((",\n" if number else "\n") + json.dumps(record))
 
 
-def _coco_image(number: int, record: Record) -> Record:
+def _coco_image(number: int, record: Seen) -> dict[str, object]:
     name = record["source"] if record["frame"] is None else f"{record['source']}#{record['frame']}"
     return {"id": number, "file_name": name, "width": record["width"], "height": record["height"]}
 
 
-def _coco_annotations(folder: Folder) -> Iterator[Record]:
+def _coco_annotations(folder: Folder) -> Iterator[dict[str, object]]:
     numbers = count(1)
     for image_id, record in enumerate(_images(folder), 1):
         for one in record["detections"]:

@@ -7,7 +7,7 @@ model needs nothing else of the project. This file must therefore import nothing
 import base64
 import binascii
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -50,7 +50,7 @@ class DetectorModel(PythonModel):
         suppression = suppression_of({**self.defaults, **(params or {})})
         return [self._detect(image, suppression) for image in images(model_input)]
 
-    def _detect(self, image: np.ndarray, suppression: Suppression) -> list[dict[str, Any]]:
+    def _detect(self, image: np.ndarray, suppression: Suppression) -> list[dict[str, float | int | str]]:
         (found,) = self.detector.detect([self.detector.prepare(image)], suppression)
         return [
             {
@@ -63,7 +63,7 @@ class DetectorModel(PythonModel):
         ]
 
 
-def suppression_of(given: dict[str, Any]) -> Suppression:
+def suppression_of(given: Mapping[str, Any]) -> Suppression:
     """The settings as numbers in their ranges."""
     if unknown := given.keys() - LEGACY_SUPPRESSION.keys():
         raise MlflowException.invalid_parameter_value(

@@ -1,7 +1,7 @@
 """The stage `anchors`: fit anchors to the training boxes, for every model that will be trained or evolved."""
 
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
 from components.datasets.prepared import load_prepared
 from components.files import MANIFEST, require
@@ -14,7 +14,32 @@ from yolo_core.models import get_spec
 from yolo_core.progress import Progress, silent
 
 
-def run(params: Params, *, data: Path, out: Path, progress: Progress = silent) -> dict[str, Any]:
+class Report(TypedDict):
+    """The content of <model>.json."""
+
+    model: str
+    """Name of the model."""
+
+    size: int
+    """Training input size, px."""
+
+    anchors: list[list[list[float]]]
+    """Per level: w and h of each anchor, px."""
+
+    chosen: Literal["default", "fitted"]
+    """Which set these are."""
+
+    fitness: dict[str, float | None]
+    """Of both sets; None for one that was not fitted."""
+
+    best_possible_recall: dict[str, float | None]
+    """Likewise."""
+
+    boxes: int
+    """Number of training boxes."""
+
+
+def run(params: Params, *, data: Path, out: Path, progress: Progress = silent) -> dict[str, object]:
     """Write <out>/<model>.json for every model; the published anchors are kept unless the fitted ones are better.
 
     Raises UserError when the dataset is missing or its training images hold no boxes, and for an unknown model.
@@ -31,7 +56,7 @@ def run(params: Params, *, data: Path, out: Path, progress: Progress = silent) -
     return chosen
 
 
-def fit_model(params: Params, model: str, train_set: DetectionDataset) -> dict[str, Any]:
+def fit_model(params: Params, model: str, train_set: DetectionDataset) -> Report:
     """The report on one model: anchors per level at the training size, which set was chosen, and how both score."""
     spec = get_spec(model)
     settings = params.train_settings(model)

@@ -1,7 +1,8 @@
 """The stage `compare`: all models of a pipeline run side by side by latency and AP, with the gate's decisions."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from components.files import METRICS, SPEED, read_json
 from components.params import Params
@@ -11,7 +12,53 @@ from yolo_core.atomic import write_json
 from yolo_core.drawing import class_colour
 from yolo_core.errors import UserError
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from components.deployment.timing import BenchmarkReport
+    from components.evaluation.measurement import Metrics
+
+
+class Row(TypedDict):
+    """A model beside the others."""
+
+    model: str
+    """Name of the detector."""
+
+    size: int
+    """Longer side of the input, px."""
+
+    AP: float | None
+    """On the validation images, 0..1; None where they have no objects."""
+
+    AP50: float | None
+    """At IoU .50."""
+
+    AP_TTA: float | None
+    """With test-time augmentation."""
+
+    latency_ms: float | None
+    """p50 at batch 1; None when it was not measured."""
+
+    backend: str | None
+    """The backend and precision of that latency."""
+
+    decision: str
+    """The gate's decision."""
+
+    version: int
+    """The version that was judged."""
+
+    champion: int | None
+    """The champion's version after it."""
+
+
+class ComparedRow(Row):
+    """A row of comparison.json."""
+
+    on_front: bool
+    """Whether it is on the Pareto front."""
+
+
+R = TypeVar("R", bound=Row)
 
 
 def run(
@@ -22,7 +69,7 @@ def run(
     promote: Path,
     out: Path,
     progress: progress_.Progress = progress_.silent,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write comparison.json and comparison.png to `out`: a row and a point for each model in the parameters.
 
     evaluate, benchmark, promote: folders that contain each model's results of that stage; the files name their model.
@@ -39,21 +86,26 @@ def run(
     rows = [_row(figures[model], speeds[model], decisions[model]) for model in params.models]
     best = front(rows)
     devices = sorted({_device(speeds[model]) for model in params.models})
-    table = [{**row, "on_front": row["model"] in best} for row in rows]
+    table: list[ComparedRow] = [{**row, "on_front": row["model"] in best} for row in rows]
     write_json(out / "comparison.json", {"devices": devices, "models": {row["model"]: row for row in table}})
     _plot(out / "comparison.png", table, devices)
     return {"models": len(rows), "best for their time": ", ".join(best)}
 
 
-def front(rows: list[Row]) -> list[str]:
+def front(rows: Sequence[Row]) -> list[str]:
     """The Pareto front, by latency: no other model is as fast and more precise, or as precise and faster."""
-    measured = [row for row in rows if row["AP"] is not None and row["latency_ms"] is not None]
-    ordered = sorted(measured, key=lambda row: (row["latency_ms"], -row["AP"]))
-    best: list[Row] = []
-    for row in ordered:
-        if not best or row["AP"] > best[-1]["AP"]:
-            best.append(row)
-    return [row["model"] for row in best]
+    best: list[tuple[float, float, Row]] = []
+    for point in sorted(_points(rows), key=lambda point: (point[0], -point[1])):
+        if not best or point[1] > best[-1][1]:
+            best.append(point)
+    return [row["model"] for *_, row in best]
+
+
+def _points(rows: Sequence[R]) -> list[tuple[float, float, R]]:
+    """Latency in ms, AP and row of every model of which both are known."""
+    return [
+        (row["latency_ms"], row["AP"], row) for row in rows if row["latency_ms"] is not None and row["AP"] is not None
+    ]
 
 
 def _by_model(models: list[str], stage: str, folder: Path, pattern: str) -> dict[str, Any]:
@@ -66,7 +118,7 @@ def _by_model(models: list[str], stage: str, folder: Path, pattern: str) -> dict
     return found
 
 
-def _row(figures: dict[str, Any], speed: dict[str, Any], decision: dict[str, Any]) -> Row:
+def _row(figures: "Metrics", speed: "BenchmarkReport", decision: dict[str, Any]) -> Row:
     return {
         "model": figures["model"],
         "size": figures["size"],
@@ -81,21 +133,20 @@ def _row(figures: dict[str, Any], speed: dict[str, Any], decision: dict[str, Any
     }
 
 
-def _device(speed: dict[str, Any]) -> str:
+def _device(speed: "BenchmarkReport") -> str:
     return str(speed["device"]["name"])
 
 
-def _plot(path: Path, rows: list[Row], devices: list[str]) -> None:
+def _plot(path: Path, rows: list[ComparedRow], devices: list[str]) -> None:
     """AP over latency, one point per model; the line joins the Pareto front."""
     figure, axes = plots.new_figure(7, 5)
-    points = [row for row in rows if row["AP"] is not None and row["latency_ms"] is not None]
-    line = sorted((row["latency_ms"], row["AP"]) for row in points if row["on_front"])
+    points = _points(rows)
+    line = sorted((latency, ap) for latency, ap, row in points if row["on_front"])
     axes.plot([x for x, _ in line], [y for _, y in line], color="0.6", linewidth=1, zorder=1)
-    for number, row in enumerate(points):
-        point = row["latency_ms"], row["AP"]
-        axes.scatter(*point, color=[channel / 255 for channel in class_colour(number)], zorder=2)
+    for number, (latency, ap, row) in enumerate(points):
+        axes.scatter(latency, ap, color=[channel / 255 for channel in class_colour(number)], zorder=2)
         text = f"{row['model']}, {row['size']} px: {row['decision']}"
-        axes.annotate(text, point, xytext=(6, 6), textcoords="offset points", fontsize=8)
+        axes.annotate(text, (latency, ap), xytext=(6, 6), textcoords="offset points", fontsize=8)
     axes.margins(0.25)
     axes.set(xlabel="ms an image at batch 1", ylabel="AP", title=f"Measured on {', '.join(devices)}")
     plots.save_figure(figure, path)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -32,7 +32,7 @@ MIRROR_EVERY_S = 30.0
 
 log = logging.getLogger(__name__)
 
-Summary = dict[str, object]  # what a stage returns
+Summary = Mapping[str, object]  # what a stage returns
 
 
 def run(
