@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from components.cli.command import command, examples_of
 from components.cli.main import app as stages
@@ -185,7 +185,7 @@ def _console() -> Console:
 
 
 @contextmanager
-def _graph(path: Path | None, options: Compiled, parameters: dict[str, Any]) -> Iterator[Graph]:
+def _graph(path: Path | None, options: Compiled, parameters: dict[str, object]) -> Iterator[Graph]:
     """The compiled pipeline, which must take these parameters; without a path it is compiled into a temporary file."""
     if path and options != Compiled():
         raise UserError(f"--graph {path}: it is compiled already; give {options.given} to `pipeline compile` instead")
@@ -202,7 +202,7 @@ def _graph(path: Path | None, options: Compiled, parameters: dict[str, Any]) -> 
         yield graph
 
 
-def _check(graph: Graph, parameters: dict[str, Any]) -> None:
+def _check(graph: Graph, parameters: dict[str, object]) -> None:
     if unknown := sorted(set(parameters) - graph.parameters):
         raise UserError(f"{graph.path}: the pipeline {graph.name} takes no parameter {', '.join(unknown)}")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from components.cli.options import Overrides, ParamsFile, typer
 from components.stage_row import dashed
@@ -112,7 +112,7 @@ class Given:
     account: Annotated[str, Option(help="Service account of the run.")] = ""
     force: Annotated[bool, Option("--force", help="Train every model from scratch, even if nothing changed.")] = False
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, object]:
         """The run's parameters: the parameter file as text and its overrides, checked before they are sent."""
         from components.parameter_file import load
         from pipelines.rayjob.sizes import job_size

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from kfp import dsl
@@ -31,12 +30,12 @@ def show(title: str, results: Path, metrics: dsl.Metrics, report: dsl.HTML) -> N
     Path(report.path).write_text(page(title, document, pictures), encoding="utf-8")
 
 
-def _parsed(path: Path) -> Any:
+def _parsed(path: Path) -> object:
     text = path.read_text(encoding="utf-8")
     return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
 
 
-def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+def numbers(value: object, name: str = "") -> Iterator[tuple[str, float]]:
     """The finite numbers in a parsed document with dotted names; lists and long mappings are skipped."""
     if isinstance(value, Mapping) and len(value) <= MAX_ENTRIES:
         for key, inner in value.items():
@@ -45,13 +44,13 @@ def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
         yield name, float(value)
 
 
-def page(title: str, document: Any, pictures: list[Path]) -> str:
+def page(title: str, document: object, pictures: list[Path]) -> str:
     """A self-contained HTML page: pictures are inlined."""
     images = "".join(f"<h2>{html.escape(path.stem)}</h2><img src='{_inline(path)}'>" for path in pictures)
     return f"<!doctype html><meta charset='utf-8'><h1>{html.escape(title)}</h1>{_cell(document)}{images}"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """A value in a parsed document: a table for a mapping, a line per item for a list, else its text."""
     if isinstance(value, Mapping | list) and len(value) > MAX_ENTRIES:
         return f"{len(value)} entries"

@@ -8,9 +8,9 @@ records the outcome and cleans up.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from kfp import dsl
+from kfp.dsl.pipeline_channel import PipelineChannel
 
 from components.stage_row import Stage
 from components.stage_table import STAGES, get_stage
@@ -30,12 +30,12 @@ BEFORE_MODELS = [stage for stage in REST if stage.name not in LATER]
 AFTER_MODELS = [stage for stage in REST if stage.name in LATER and not stage.per_model]
 
 
-def stage_steps(target: Target) -> Callable[..., Any]:
+def stage_steps(target: Target) -> Callable[..., None]:
     """A function that creates a stage's task from its row and the artifacts so far, and adds its result to them."""
     platform = {"run": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "image": target.image, "queue": target.queue}
     platform |= {"account": target.account, "node_selector": dict(target.node_selector)}
 
-    def add(stage: Stage, artifacts: dict[str, Any], **given: Any) -> None:
+    def add(stage: Stage, artifacts: dict[str, PipelineChannel], **given: object) -> None:
         as_ray_job = target.ray_jobs and stage.name in RAY_COMPONENTS
         component = partial(RAY_COMPONENTS[stage.name], **platform) if as_ray_job else STAGE_COMPONENTS[stage.name]
         for one in stage.inputs.values():
@@ -89,7 +89,7 @@ def scaled_yolov4_full(target: Target = Target()):
             checked = fit(steps.check_source(params=requested, force=force))
             with dsl.If(checked.outputs["Output"] == "prepare", name="source has changed"):
                 requested = checked.outputs["pinned"]
-                artifacts: dict[str, Any] = {}
+                artifacts: dict[str, PipelineChannel] = {}
                 add(PREPARE, artifacts, params=requested)
                 dataset = artifacts[PREPARE.result.artifact]
                 decided = fit(steps.retrain(params=requested, dataset=dataset, force=force))

@@ -23,7 +23,7 @@ NAMES = (HTML, Artifact, ClassificationMetrics, Dataset, Markdown, Metrics, Mode
 PLATFORM = {"run": "str", "image": "str", "queue": "str", "account": "str", "node_selector": "dict"}
 
 
-def component(function: Callable[..., Any]) -> Component:
+def component(function: Callable[..., object]) -> Component:
     """The function as a component that runs in the project's image, where KFP is already installed."""
     return dsl.component(function, base_image=IMAGE, install_kfp_package=False)  # pyright: ignore
 
