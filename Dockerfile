@@ -52,7 +52,7 @@ RUN apt-get update \
 
 COPY --from=build /opt/venv /opt/venv
 
-# NVIDIA_*: parts of the host's driver that the container sees. The last six disable usage reports.
+# NVIDIA_*: parts of the host's driver that the container sees. The last seven disable usage reports.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all \
@@ -61,6 +61,7 @@ ENV PATH=/opt/venv/bin:${PATH} \
     DVC_NO_ANALYTICS=true \
     MLFLOW_DISABLE_TELEMETRY=true \
     ORT_DISABLE_TELEMETRY=1 \
+    WANDB_ERROR_REPORTING=false \
     RAY_USAGE_STATS_ENABLED=0 \
     RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9
 

@@ -119,7 +119,8 @@ class Stage:
     work: str = ""
     """What `--work` keeps; empty: the stage keeps nothing."""
     logs_epochs: bool = False
-    """Whether its `run` takes a `log` (components/monitoring/training_log.py), and its command --log-format."""
+    """Whether its `run` takes a `log` (components/monitoring) and `sinks` (components/tracking), and its command
+    --log-format, --tensorboard and --wandb."""
     options: tuple[Option, ...] = ()
     examples: tuple[str, ...] = ()
 

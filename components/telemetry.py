@@ -15,6 +15,7 @@ OFF = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "ORT_DISABLE_TELEMETRY": "1",
+    "WANDB_ERROR_REPORTING": "false",
 }
 
 

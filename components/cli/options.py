@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from components.monitoring.training_log import FORMAT_VARIABLE, Format
+from components.tracking.sinks import TENSORBOARD_VARIABLE, WANDB_VARIABLE
 
 try:
     import typer
@@ -31,6 +32,15 @@ Model = Annotated[str, typer.Option(help="A name from `scaled-yolov4 models`; de
 LogFormat = Annotated[
     Format,
     typer.Option(envvar=FORMAT_VARIABLE, help="How epochs are reported: in text, or as one JSON object per line."),
+]
+
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(envvar=TENSORBOARD_VARIABLE, metavar="FOLDER", help="Write the curves for TensorBoard, too."),
+]
+WandB = Annotated[
+    str | None,
+    typer.Option(envvar=WANDB_VARIABLE, metavar="PROJECT", help="Send the curves to Weights & Biases, too."),
 ]
 
 

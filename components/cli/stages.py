@@ -12,10 +12,11 @@ from components.cli import parameters
 from components.cli.app import app
 from components.cli.command import add_command, examples_of, option
 from components.cli.facts import facts
-from components.cli.options import LogFormat, Model, Overrides, StageParams, stage_path, typer
+from components.cli.options import LogFormat, Model, Overrides, StageParams, TensorBoard, WandB, stage_path, typer
 from components.monitoring.training_log import Format, TrainingLog, on_stdout
 from components.stage_row import Option, Stage, dashed
 from components.stage_table import STAGES, default_paths, get_stage
+from components.tracking.sinks import Sinks
 from components.workspace import PARAMS
 from yolo_core.errors import UserError
 from yolo_core.model_names import known
@@ -37,9 +38,17 @@ def options(stage: Stage) -> list[inspect.Parameter]:
             for name, text in paths.items()
         ),
         *(option(own.name, _annotation(own), own.default) for own in stage.options),
-        *([option("log_format", LogFormat, "text")] if stage.logs_epochs else []),
+        *(_reporting() if stage.logs_epochs else []),
         option("params", StageParams, PARAMS),
         option("overrides", Overrides, []),
+    ]
+
+
+def _reporting() -> list[inspect.Parameter]:
+    return [
+        option("log_format", LogFormat, "text"),
+        option("tensorboard", TensorBoard, None),
+        option("wandb", WandB, None),
     ]
 
 
@@ -58,7 +67,14 @@ def _annotation(own: Option) -> object:
 
 
 def run_stage(
-    name: str, params: Path, overrides: list[str], model: str = "", log_format: Format = "text", **given: object
+    name: str,
+    params: Path,
+    overrides: list[str],
+    model: str = "",
+    log_format: Format = "text",
+    tensorboard: Path | None = None,
+    wandb: str | None = None,
+    **given: object,
 ) -> None:
     """Run one stage and print its closing line."""
     stage = get_stage(name)
@@ -78,7 +94,8 @@ def run_stage(
     log = on_stdout(log_format, model)
     if missing:
         log.note(_defaults_line(stage, missing))
-    _run(stage, settings, {**arguments, **dict.fromkeys(missing)}, log)
+    sinks = Sinks(tensorboard.absolute() if tensorboard else None, wandb)
+    _run(stage, settings, {**arguments, **dict.fromkeys(missing)}, log, sinks)
 
 
 def _is_replaced(stage: Stage, option: str, path: Path) -> bool:
@@ -99,14 +116,14 @@ def _check_out(stage: Stage, given: Mapping[str, object]) -> None:
         raise UserError(f"{named}: give --out as well, so that the unmodified model's results are not overwritten")
 
 
-def _run(stage: Stage, settings: Params, arguments: dict[str, object], log: TrainingLog) -> None:
+def _run(stage: Stage, settings: Params, arguments: dict[str, object], log: TrainingLog, sinks: Sinks) -> None:
     from components.monitoring import metrics
     from components.monitoring.progress import on_stderr
     from components.tracking.journaled_run import check_delivered
 
     model, progress = str(arguments.get("model", "")), on_stderr()
     with metrics.stage(stage.name, model):
-        run = partial(stage.load(), log=log) if stage.logs_epochs else stage.load()
+        run = partial(stage.load(), log=log, sinks=sinks) if stage.logs_epochs else stage.load()
         if any(":/" in str(value) for value in arguments.values()):
             from components.storage import stage_paths
 

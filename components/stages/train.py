@@ -14,6 +14,7 @@ from components.files import MANIFEST, TRAINING, read_json
 from components.monitoring.training_log import SILENT, TrainingLog
 from components.params import Params
 from components.tracking import journaled_run
+from components.tracking.sinks import NO_SINKS, Sinks
 from components.training.configuration import configure, image_cache
 from components.training.job import Job
 from components.training.launch import launch
@@ -37,14 +38,16 @@ def run(
     work: Path = Path("runs"),
     progress: Progress = silent,
     log: TrainingLog = SILENT,
+    sinks: Sinks = NO_SINKS,
 ) -> dict[str, object]:
     """Train `model` and write model.safetensors, curves.csv and train.json to `out`; returns its main figures.
 
     anchors, hyp: None for the published anchors and for the recipe's hyperparameters with `train.hyp`.
-    log: receives a report on each epoch.
+    log: receives a report on each epoch. sinks: who else receives the metrics.
     Raises UserError for missing or invalid inputs, and when another process trains this model in `work`; TryAgain after
     SIGTERM, once a checkpoint is written, or when the cluster has no room for the workers.
     """
+    sinks.check()
     config = configure(params, model, data, anchors, hyp, progress)
     if hint := _copied_hint(data):
         log.hint(hint)
@@ -54,7 +57,7 @@ def run(
         folder = runs / checkpoint.digest(config.identity())[:16]
         job = Job(params, config, data.absolute(), folder, image_cache(params, data, work))
         folder.mkdir(parents=True, exist_ok=True)
-        launch(job, progress, log)
+        launch(job, progress, log, sinks)
         for name in RESULTS:
             atomic.write_bytes(out / name, (job.results / name).read_bytes())
         made_of.record(out / TRAINING, manifest=data / MANIFEST, anchors=anchors, hyp=hyp)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,11 +28,13 @@ from components.tracking.runs import (
     Recorder,
     deliver,
     find_or_create,
+    flatten,
     now_ms,
     pipeline_id,
     root_run,
     source_tags,
 )
+from components.tracking.sinks import NO_SINKS, Sinks
 from components.workspace import outbox
 from yolo_core.errors import TryAgain, UserError
 from yolo_core.progress import Progress
@@ -54,10 +56,12 @@ class JournaledRun(Recorder):
     Metrics that the journal holds already are not recorded again: a stage that resumes after a kill repeats some.
     """
 
-    def __init__(self, journal: Journal, thread: DeliveryThread, run_id: str | None) -> None:
+    def __init__(
+        self, journal: Journal, thread: DeliveryThread, run_id: str | None, also: Callable[[Entry], None]
+    ) -> None:
         super().__init__(self._append)
         self.run_id = run_id  # None when MLflow was down at the start
-        self._journal, self._thread = journal, thread
+        self._journal, self._thread, self._also = journal, thread, also
         self._recorded: dict[tuple[str, int], float] = {}
         for entry in journal.history:
             self._note(entry)
@@ -71,6 +75,7 @@ class JournaledRun(Recorder):
             self._note(entry)
         self._journal.append(entry)
         self._thread.notify()
+        self._also(entry)
 
     def _note(self, entry: Entry) -> None:
         if entry["op"] == "metrics":
@@ -78,10 +83,13 @@ class JournaledRun(Recorder):
 
 
 @contextlib.contextmanager
-def journaled_run(params: Params, data: Path, stage: str, model: str) -> Iterator[JournaledRun]:
+def journaled_run(
+    params: Params, data: Path, stage: str, model: str, sinks: Sinks = NO_SINKS
+) -> Iterator[JournaledRun]:
     """The same run as from `stage_run`, written through a journal: MLflow may be down before, during and after.
 
     What could not be delivered stays in the outbox (see `check_delivered`, `deliver_all`).
+    sinks: who else receives the metrics.
     Raises UserError when MLflow refuses access at the start.
     """
     header = {
@@ -98,14 +106,15 @@ def journaled_run(params: Params, data: Path, stage: str, model: str) -> Iterato
         writer = _RunWriter(journal)
         run_id = _opened_if_reachable(writer, journal.path)
         thread = DeliveryThread(journal, writer, is_refusal)
-        record = JournaledRun(journal, thread, run_id)
-        try:
-            yield record
-        except BaseException:
-            record.close("FAILED")
-            thread.finish(FAILED_TIMEOUT_S)
-            raise
-        record.close("FINISHED")
+        with sinks.opened(journal, flatten(params.document())) as also:
+            record = JournaledRun(journal, thread, run_id, also)
+            try:
+                yield record
+            except BaseException:
+                record.close("FAILED")
+                thread.finish(FAILED_TIMEOUT_S)
+                raise
+            record.close("FINISHED")
         if thread.finish(END_TIMEOUT_S):
             journal.remove()
 

@@ -20,6 +20,7 @@ from components.params import Workers
 from components.storage.location import is_remote
 from components.storage.start_weights import Source
 from components.tracking import connection, journaled_run
+from components.tracking.sinks import NO_SINKS, Sinks
 from components.training.job import Job, OpenRun, WorkerContext
 from components.training.nodes import store_address
 from components.training.ray_cluster import connected
@@ -68,12 +69,13 @@ def _stop_signal() -> Iterator[threading.Event]:
         signal.signal(signal.SIGALRM, before[1])
 
 
-def launch(job: Job, progress: Progress, log: TrainingLog) -> None:
+def launch(job: Job, progress: Progress, log: TrainingLog, sinks: Sinks = NO_SINKS) -> None:
     """Run the job: in this process for one worker, with Ray Train on a cluster for more or when RAY_ADDRESS is set.
 
-    log: receives a report on each epoch, in this process.
+    log: receives a report on each epoch, in this process. sinks: who else receives the metrics.
     """
-    open_run = partial(journaled_run.journaled_run, job.params, job.data, stage="train", model=job.config.model)
+    run = partial(journaled_run.journaled_run, job.params, job.data, stage="train", model=job.config.model)
+    open_run = partial(run, sinks=sinks)
     most = job.params.train.workers.max
     if most == 1 and not os.environ.get("RAY_ADDRESS"):
         with _stop_signal() as stop:
