@@ -15,6 +15,7 @@ from yolo_core.errors import UserError
 from yolo_core.evaluate.suppression import Suppression
 from yolo_core.hyperparameters import Hyperparameters, check
 from yolo_core.model_names import known
+from yolo_core.recipes import RECIPES, RecipeName
 
 Size = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
 Factor = Annotated[float, Field(gt=0, le=16)]
@@ -220,12 +221,13 @@ class TrainSettings(Section):
     depth: Factor
     epochs: int = Field(ge=1, le=100_000)
     batch: int = Field(ge=1, le=65_536)
-    nominal_batch: int = Field(ge=1, le=65_536)
+    nominal_batch: int | None = Field(default=None, ge=1, le=65_536)
     multi_scale: bool
     sync_bn: bool
     checkpointing: bool
     weights: str | None
     freeze: list[str]
+    recipe: RecipeName = "published"
     hyp: HypOverrides
     second_stage: SecondStage | None
     repeat_factor: Fraction | None = None
@@ -254,6 +256,7 @@ class ModelOverrides(Section):
     checkpointing: bool | None = None
     weights: str | None = None
     freeze: list[str] | None = None
+    recipe: RecipeName | None = None
     hyp: HypOverrides | None = None
     second_stage: SecondStage | None = None
     repeat_factor: Fraction | None = None
@@ -302,7 +305,7 @@ class TrainParams(TrainSettings):
     keep_checkpoints: int = Field(ge=1, le=1000)
     stall_minutes: float = Field(gt=0, le=100_000)
     ema_decay: float = Field(ge=0, lt=1)
-    ema_tau: float = Field(gt=0)
+    ema_tau: float | None = Field(default=None, gt=0)
     per_model: dict[ModelName, ModelOverrides] = {}
 
 
@@ -427,8 +430,6 @@ class Params(Section):
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def hyperparameters(base: Hyperparameters, *overrides: dict[str, float]) -> Hyperparameters:
-    """`base` (a model's recipe) with overrides applied in order."""
-    for override in overrides:
-        base = base.replace(**override)
-    return base
+def hyperparameters(published: Hyperparameters, settings: TrainSettings) -> Hyperparameters:
+    """A model's published hyperparameters, changed by `train.recipe` and then by `train.hyp`."""
+    return RECIPES[settings.recipe].hyperparameters(published).replace(**settings.hyp)

@@ -43,6 +43,15 @@ class Hyperparameters:
     box: float = _value(0.05, 0.02, 0.2, "gain of the CIoU loss")
     cls: float = _value(0.5, 0.1, 4.0, "gain of the class loss")
     obj: float = _value(1.0, 0.1, 4.0, "gain of the objectness loss")
+    cls_count_power: float = _value(
+        1.0, 0.0, 1.0, "the class gain grows with this power of the number of classes / 80", evolves=False
+    )
+    obj_size_power: float = _value(
+        2.0, 0.0, 2.0, "with SimOTA the objectness gain grows with this power of the size / 640 px", evolves=False
+    )
+    simota_from: float = _value(
+        0.0, 0.0, 1.0, "part of the training without SimOTA: until then all candidates are assigned", evolves=False
+    )
     anchor_t: float = _value(4.0, 2.0, 8.0, "largest side ratio of a box to an anchor it is assigned to")
     hsv_h: float = _value(0.015, 0.0, 0.1, "hue jitter, fraction of the circle")
     hsv_s: float = _value(0.7, 0.0, 0.9, "saturation jitter, fraction")

@@ -10,8 +10,9 @@ from components.project.survey import Survey
 
 SIZES = (320, 416, 512, 640)
 SHOWN_PX = 12  # the side at which a small box should still be seen: more than a cell of the finest stride, 8
-FEW_IMAGES = 2_000  # up to here each batch updates the weights, as the recipe's 64 images an update would be few
+FEW_IMAGES = 2_000  # below, no large model
 EPOCHS = (30, 300)  # at least and at most
+SMALL_TRAINING = 1_000_000  # samples, images times epochs: below, the recipe `small`
 BATCH = 16
 SCRATCH_IMAGES = 5_000  # below, a training from random weights stays well behind a fine-tuned one
 EVALUATED = 1.15  # the time of a training with its evaluations, relative to that of its steps
@@ -94,7 +95,7 @@ def propose(
     rate = speed.images_per_second * max(1, machine.gpus)
     epochs = _epochs(survey, rate, hours)
     seconds = epochs.value * survey.train_images / rate * EVALUATED
-    choices += [epochs, *_warm_up(survey)]
+    choices += [epochs, *_recipe(survey, start, epochs.value)]
     return Proposal(model.value, tuple(choices), speed, seconds / SECONDS_PER_HOUR)
 
 
@@ -132,7 +133,7 @@ def _batch(survey: Survey) -> int:
 def _batches(survey: Survey, batch: int, wanted: int) -> list[Choice]:
     reason = f"images; {2 * batch} need more memory than there is" if batch < wanted else "images"
     choices = [Choice("train.batch", batch, reason)] if batch != BATCH else []
-    if survey.train_images < FEW_IMAGES:
+    if wanted != BATCH:
         few = f"{survey.train_images} images: the weights are updated after each {wanted}"
         choices.append(Choice("train.nominal_batch", wanted, few))
     return choices
@@ -166,8 +167,11 @@ def _epochs(survey: Survey, images_per_second: float, hours: float) -> Choice:
     return Choice("train.epochs", epochs, f"about {hours:g} h at {images_per_second:.1f} images/s{limit}")
 
 
-def _warm_up(survey: Survey) -> list[Choice]:
-    """The recipes warm up for 1,000 updates at least, which a short training does not have to spare."""
-    if survey.train_images >= FEW_IMAGES:
+def _recipe(survey: Survey, start: Start | None, epochs: int) -> list[Choice]:
+    """The recipe for a training of this length; that of the papers, the default, needs many more images."""
+    if start:
+        return [Choice("train.recipe", "fine-tune", "a lower learning rate than from scratch")]
+    seen = survey.train_images * epochs
+    if seen >= SMALL_TRAINING:
         return []
-    return [Choice("train.hyp.warmup_iterations", 0, "the recipe's 1000 are much of a short training")]
+    return [Choice("train.recipe", "small", f"{seen:,} samples are few for the published one")]

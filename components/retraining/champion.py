@@ -88,5 +88,5 @@ def copied_weights(champion: Champion, folder: Path) -> Path:
 def _recall(champion: Champion, params: Params, model: str, data: Path) -> float:
     loaded = load_detector(champion.weights)
     boxes = training_boxes(load_prepared(data, "train"), loaded.size)
-    anchor_t = hyperparameters(get_spec(model).hyp, params.train_settings(model).hyp).anchor_t
+    anchor_t = hyperparameters(get_spec(model).hyp, params.train_settings(model)).anchor_t
     return quality(boxes, loaded.model.anchors.flatten(0, 1).numpy(), anchor_t).recall if len(boxes) else 1.0

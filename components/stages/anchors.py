@@ -62,7 +62,7 @@ def fit_model(params: Params, model: str, train_set: DetectionDataset) -> Report
     settings = params.train_settings(model)
     with known_as(size="train.size"):
         spec.checked_size(settings.size)
-    anchor_t = hyperparameters(spec.hyp, settings.hyp).anchor_t
+    anchor_t = hyperparameters(spec.hyp, settings).anchor_t
     with advised("give `prepare` a labelled source"):
         choice = choose(
             spec,

@@ -19,6 +19,7 @@ from yolo_core.models import get_spec
 from yolo_core.models.spec import Anchors
 from yolo_core.models.weights import read_classes
 from yolo_core.progress import Progress, silent
+from yolo_core.recipes import RECIPES
 from yolo_core.train import Evaluation, Phase, TrainConfig
 
 PUBLISHED = (".pt", ".weights")  # suffixes of the authors' formats
@@ -27,7 +28,7 @@ PUBLISHED = (".pt", ".weights")  # suffixes of the authors' formats
 def configure(
     params: Params, model: str, data: Path, anchors: Path | None, hyp: Path | None, progress: Progress = silent
 ) -> TrainConfig:
-    """The training's configuration. Hyperparameters: the model's recipe, then `train.hyp`, then the evolved ones.
+    """The training's configuration. Hyperparameters: those of `train.recipe`, then `train.hyp`, then the evolved ones.
 
     anchors, hyp: files of the stages `anchors` and `evolve`; without them the published anchors, nothing evolved.
     Weights to start from are downloaded if `train.weights` is an address.
@@ -50,16 +51,17 @@ def resolved(params: Params, model: str, evolved: Mapping[str, float] = {}) -> T
     evolved: hyperparameters found by evolution.
     """
     settings, judged = params.train_settings(model), params.evaluate
-    first = hyperparameters(get_spec(model).hyp, settings.hyp, dict(evolved))
+    recipe = RECIPES[settings.recipe]
+    first = hyperparameters(get_spec(model).hyp, settings).replace(**evolved)
     phases = [Phase(settings.epochs, first)]
     if second := settings.second_stage:
-        phases.append(Phase(second.epochs, hyperparameters(first, second.hyp)))
+        phases.append(Phase(second.epochs, first.replace(**second.hyp)))
     return TrainConfig(
         model=model,
         phases=tuple(phases),
         size=settings.size,
         batch=settings.batch,
-        nominal_batch=settings.nominal_batch,
+        nominal_batch=settings.nominal_batch or recipe.nominal_batch,
         seed=params.seed,
         width=settings.width,
         depth=settings.depth,
@@ -70,7 +72,7 @@ def resolved(params: Params, model: str, evolved: Mapping[str, float] = {}) -> T
         class_weights=settings.class_weights,
         sync_bn=settings.sync_bn,
         ema_decay=params.train.ema_decay,
-        ema_tau=params.train.ema_tau,
+        ema_tau=params.train.ema_tau or recipe.ema_tau,
         eval_every=params.train.eval_every,
         patience=settings.patience,
         max_minutes=settings.max_minutes,

@@ -28,6 +28,7 @@ from yolo_core.inference.result import Result
 from yolo_core.inference.runtimes import Runtime, open_runtime
 from yolo_core.inference.tiling import Region, Tiling, is_cut, merged
 from yolo_core.inference.weights_file import local_file
+from yolo_core.recipes import RecipeName
 
 
 class Prepared(NamedTuple):
@@ -200,6 +201,7 @@ class Detector(ImageDetector[Prepared]):
         width: float = 1.0,
         depth: float = 1.0,
         start_from: str | Path | None = None,
+        recipe: RecipeName = "published",
         hyperparameters: Mapping[str, float] = {},
         seed: int = 0,
         device: str = "auto",
@@ -213,6 +215,7 @@ class Detector(ImageDetector[Prepared]):
         size: longer side of the input, px; None for the published size. batch: images per step.
         width, depth: multipliers of the channels of every layer, and of the repeats of every block.
         start_from: a detector's file or address to start from; rows of classes with the same name are taken over.
+        recipe: "published", "small" for few images or little time, or "fine-tune"; see `yolo_core.recipes`.
         hyperparameters: fields of `yolo_core.hyperparameters.Hyperparameters` that differ from the recipe.
         on_epoch: called with a report of each epoch.
         Raises UserError for arguments or data that do not fit, Diverged when the loss is no longer finite.
@@ -229,6 +232,7 @@ class Detector(ImageDetector[Prepared]):
             width=width,
             depth=depth,
             start_from=local_file(start_from) if start_from else None,
+            recipe=recipe,
             hyperparameters=hyperparameters,
             seed=seed,
             device=device,

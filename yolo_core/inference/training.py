@@ -12,6 +12,7 @@ from yolo_core.data.coco import DetectionDataset, load_split
 from yolo_core.device import pick_device
 from yolo_core.models import get_spec
 from yolo_core.models.weights import read_classes, save_detector
+from yolo_core.recipes import RECIPES, RecipeName
 from yolo_core.train import EpochReport, Phase, TrainConfig, fit
 
 
@@ -26,6 +27,7 @@ def train(
     width: float,
     depth: float,
     start_from: str | Path | None,
+    recipe: RecipeName,
     hyperparameters: Mapping[str, float],
     seed: int,
     device: str,
@@ -35,13 +37,16 @@ def train(
     train_set, val_set = load_split(data, "train"), load_split(data, "val")
     spec = get_spec(model)
     side = spec.checked_size(size or spec.native_size)
-    hyp = spec.hyp.replace(**hyperparameters)
+    chosen = RECIPES[recipe]
+    hyp = chosen.hyperparameters(spec.hyp).replace(**hyperparameters)
     anchors = choose(spec, train_set, side, anchor_t=hyp.anchor_t, settings=FitSettings(), seed=seed)
     config = TrainConfig(
         model=model,
         phases=(Phase(epochs, hyp),),
         size=side,
         batch=batch,
+        nominal_batch=chosen.nominal_batch,
+        ema_tau=chosen.ema_tau,
         width=width,
         depth=depth,
         seed=seed,

@@ -58,24 +58,30 @@ class DetectionLoss:
         self.class_weights = class_weights
         self.box_gain = hyp.box * share
         self.obj_gain = hyp.obj * share * model.spec.loss.obj_factor
-        self.cls_gain = hyp.cls * share * model.num_classes / _GAIN_CLASSES
+        power = hyp.cls_count_power
+        self.cls_gain = hyp.cls * share * model.num_classes**power / _GAIN_CLASSES**power
 
     def __call__(
-        self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None = None
+        self,
+        raw_maps: Sequence[Tensor],
+        targets: Tensor,
+        counts: Sequence[int] | None = None,
+        simota: bool = True,
     ) -> tuple[Tensor, Parts]:
         """The loss of one batch and its parts.
 
         raw_maps: what `model.training_maps` returns, per level (B, A, H, W, 5+K), any float type;
         targets: (T, 6) image index, class index, cx, cy, w, h in pixels of the batch's canvas; T may be 0.
         counts: targets of each image, for the losses that match image by image; None counts them, which waits for the
-        device. Returns the loss times B (scalar, float32, to be differentiated) and its parts "box", "obj", "cls" per
+        device. simota: whether those losses select among the candidates; if not, all are assigned, as without SimOTA.
+        Returns the loss times B (scalar, float32, to be differentiated) and its parts "box", "obj", "cls" per
         image, detached. Computes in float32 whatever the type of the maps.
         """
-        parts = self._parts(raw_maps, targets.float(), counts)
+        parts = self._parts(raw_maps, targets.float(), counts, simota)
         loss = (parts["box"] + parts["obj"] + parts["cls"]) * len(raw_maps[0])
         return loss, {name: part.detach() for name, part in parts.items()}
 
-    def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None) -> Parts:
+    def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None, simota: bool) -> Parts:
         """The weighted parts, to be differentiated."""
         return self._compare(raw_maps, targets, self._candidates(raw_maps, targets, NEAREST))
 
@@ -143,16 +149,24 @@ class SimOTALoss(DetectionLoss):
         class_weights: Tensor | None = None,
     ):
         super().__init__(model, hyp, worker_mean, class_weights)
-        self.obj_gain *= (size / _GAIN_SIZE) ** 2
+        self.obj_gain *= (size / _GAIN_SIZE) ** hyp.obj_size_power
 
-    def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None) -> Parts:
-        return self._compare(raw_maps, targets, self._matched(raw_maps, targets, counts, NEAREST, _TOP))
+    def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None, simota: bool) -> Parts:
+        return self._compare(raw_maps, targets, self._assigned(raw_maps, targets, counts, simota, NEAREST, _TOP))
 
     @torch.no_grad()
-    def _matched(
-        self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None, near: float, top: int
+    def _assigned(
+        self,
+        raw_maps: Sequence[Tensor],
+        targets: Tensor,
+        counts: Sequence[int] | None,
+        simota: bool,
+        near: float,
+        top: int,
     ) -> Assignment:
         found = self._candidates(raw_maps, targets, near)
+        if not simota:
+            return found
         boxes, logits = self._predictions(raw_maps, found)
         if counts is None:
             counts = targets_per_image(targets, len(raw_maps[0]))
@@ -166,12 +180,12 @@ class LeadGuidedLoss(SimOTALoss):
     heads, whose loss is weighted by a quarter.
     """
 
-    def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None) -> Parts:
+    def _parts(self, raw_maps: Sequence[Tensor], targets: Tensor, counts: Sequence[int] | None, simota: bool) -> Parts:
         levels = len(self.model.strides)
         lead, auxiliary = raw_maps[:levels], raw_maps[levels:]
-        fine = self._compare(lead, targets, self._matched(lead, targets, counts, NEAREST, _GUIDED_TOP))
-        chosen = self._matched(lead, targets, counts, ALL_AROUND, _GUIDED_TOP)
-        coarse = self._compare(auxiliary, targets, chosen)
+        fine = self._assigned(lead, targets, counts, simota, NEAREST, _GUIDED_TOP)
+        coarse = self._assigned(lead, targets, counts, simota, ALL_AROUND, _GUIDED_TOP)
+        fine, coarse = self._compare(lead, targets, fine), self._compare(auxiliary, targets, coarse)
         return {name: fine[name] + coarse[name] * _AUXILIARY_WEIGHT for name in fine}
 
 

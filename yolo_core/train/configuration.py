@@ -22,8 +22,8 @@ WITHOUT_EFFECT = (  # on the result
     "start_from",
     "judge",
 )
-# Hyperparameters of later versions: they enter the identity only where they are used.
-ADDED_HYPERPARAMETERS = ("paste_in",)
+# Hyperparameters of later versions: they enter the identity only where they differ from the default.
+ADDED_HYPERPARAMETERS = ("paste_in", "cls_count_power", "obj_size_power", "simota_from")
 LIMITS = ("patience", "max_minutes")  # decide where a training ends, and nothing until then
 COCO_SUPPRESSION = Suppression(conf=0.001, iou=0.65, max_detections=300)  # as COCO results are evaluated
 

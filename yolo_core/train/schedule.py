@@ -30,6 +30,8 @@ class Values:
     momentum: float
     accumulate: int
     """Batches per update."""
+    simota: bool = True
+    """Whether a loss with SimOTA selects among the candidates."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,16 @@ class Schedule:
         hyp = phase.hyp
         lr = hyp.lr0 * cosine(epoch, phase.epochs, hyp.lrf)
         full = full_accumulation(self.batch, self.nominal_batch)
+        simota = epoch >= hyp.simota_from * phase.epochs
         warmth = step / self.warmup_steps if self.warmup_steps else 1.0
         if warmth >= 1:
-            return Values(lr, lr, hyp.momentum, full)
+            return Values(lr, lr, hyp.momentum, full, simota)
         return Values(
             lr=between(0.0, lr, warmth),
             bias_lr=between(hyp.warmup_bias_lr, lr, warmth),
             momentum=between(hyp.warmup_momentum, hyp.momentum, warmth),
             accumulate=max(1, round(between(1, self.nominal_batch / self.batch, warmth))),
+            simota=simota,
         )
 
     def updates_at(self, step: int) -> bool:

@@ -118,8 +118,8 @@ class Learner:
         self._train_mode()
         if not updates:
             with distributed.gradients_stay_local(self.graph):
-                return self._backward(phase, images, targets, counts)
-        losses = self._backward(phase, images, targets, counts)
+                return self._backward(phase, images, targets, counts, values.simota)
+        losses = self._backward(phase, images, targets, counts, values.simota)
         self._update()
         return losses
 
@@ -129,11 +129,11 @@ class Learner:
         for part in self.frozen:
             part.eval()
 
-    def _backward(self, phase: Phase, images: Tensor, targets: Tensor, counts: list[int]) -> Tensor:
+    def _backward(self, phase: Phase, images: Tensor, targets: Tensor, counts: list[int], simota: bool) -> Tensor:
         """The gradients; the wrapper averages over workers, the loss is a sum over images: undo that."""
         with autocast(self.device, self.dtype):
             raw_maps = self.graph(images)
-        loss, parts = self.losses[phase]([raw.float() for raw in raw_maps], targets, counts)
+        loss, parts = self.losses[phase]([raw.float() for raw in raw_maps], targets, counts, simota)
         self.scaler.scale(loss * distributed.world()).backward()
         return torch.stack([*(parts[name].detach() for name in LOSSES), loss.detach() / len(images)])
 

@@ -13,6 +13,7 @@ from components.params import Params, Section, hyperparameters
 from yolo_core.errors import UserError
 from yolo_core.hyperparameters import RANGES, Hyperparameters
 from yolo_core.models import get_spec
+from yolo_core.recipes import RECIPES
 
 ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "params.yaml"
@@ -154,13 +155,16 @@ def test_overrides_change_one_value():
 def test_per_model_settings_override_the_common_ones():
     params = parameters.load(
         QUICKSTART,
-        ["train.hyp.box=0.1", "train.per_model={yolov7: {size: 640, hyp: {cls: 0.3}, second_stage: {epochs: 99}}}"],
+        [
+            "train.hyp={box: 0.1, cls: 0.7}",
+            "train.per_model={yolov7: {size: 640, hyp: {cls: 0.3}, second_stage: {epochs: 99}}}",
+        ],
     )
     own, other = params.train_settings("yolov7"), params.train_settings("yolov7-x")
     assert (own.size, own.epochs, own.hyp["box"], own.hyp["cls"]) == (640, params.train.epochs, 0.1, 0.3)
     assert own.second_stage is not None
     assert own.second_stage.epochs == 99
-    assert (other.size, other.hyp["box"], other.hyp["cls"]) == (params.train.size, 0.1, params.train.hyp["cls"])
+    assert (other.size, other.hyp["box"], other.hyp["cls"]) == (params.train.size, 0.1, 0.7)
 
 
 def test_digest_follows_values_only():
@@ -170,9 +174,10 @@ def test_digest_follows_values_only():
     assert one.digest("prepare") == parameters.load(QUICKSTART, ["train.epochs=7"]).digest("prepare")
 
 
-def test_hyperparameters_take_overrides_in_order():
-    hyp = hyperparameters(Hyperparameters(), {"lr0": 0.02}, {"lr0": 0.03})
-    assert (hyp.lr0, hyp.box) == (0.03, 0.05)
+def test_hyperparameters_are_the_recipes_then_those_of_hyp():
+    published, changes = Hyperparameters(), ["train.recipe=small", "train.hyp={lr0: 0.03}"]
+    hyp = hyperparameters(published, parameters.load(DEFAULTS, changes).train_settings("yolov7"))
+    assert (hyp.lr0, hyp.lrf, hyp.box) == (0.03, RECIPES["small"].changes["lrf"], published.box)
 
 
 @given(st.sampled_from(sorted(RANGES)), st.floats(allow_nan=True, allow_infinity=True))

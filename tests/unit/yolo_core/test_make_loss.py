@@ -301,3 +301,34 @@ def test_training_maps_are_what_the_loss_expects(name):
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert torch.isfinite(parameter.grad).all(), parameter_name
+
+
+def test_the_gains_need_not_grow_with_classes_and_size():
+    """At probability 1/2 the class loss is ln 2; the objectness loss is ln 2 times the balance of 4, 1 and .4."""
+    model, target = detector("yolov7", anchors=APART[3]), torch.tensor([TARGET])
+    constant = HYP.replace(cls_count_power=0.0, obj_size_power=0.0)
+    parts = make_loss(model, constant, size=160)(zero_maps(model), target)[1]
+    assert parts["cls"].item() == pytest.approx(LN2 * 0.3)
+    assert parts["obj"].item() == pytest.approx(LN2 * 5.4 * 0.7)
+    published = make_loss(model, HYP, size=160)(zero_maps(model), target)[1]
+    assert published["cls"].item() == pytest.approx(LN2 * 0.3 * 2 / 80)
+    assert published["obj"].item() == pytest.approx(LN2 * 5.4 * 0.7 / 16)  # (160 / 640)^2
+
+
+def test_without_simota_every_candidate_is_assigned():
+    model = detector("yolov7")
+    maps, targets = random_maps(model), random_targets(model, 12)
+    all_candidates = DetectionLoss(model, HYP)(maps, targets)[0]
+    loss = make_loss(model, HYP, size=640)
+    assert loss(maps, targets, None, False)[0].item() == all_candidates.item()
+    assert loss(maps, targets)[0].item() != all_candidates.item()
+
+
+def test_without_simota_auxiliary_heads_have_the_candidates_all_around():
+    """One target in the middle of a cell: its own cell for the lead heads, and four more for the auxiliary ones."""
+    model = detector("yolov7-w6", anchors=APART[4])
+    maps = zero_maps(model, size=128)
+    make_loss(model, HYP, size=640)(maps, torch.tensor([TARGET]), None, False)[0].backward()
+    lead, auxiliary = gradients([maps[0], maps[4]])
+    assert (lead[..., 5:].abs().sum(-1) > 0).sum() == 1
+    assert (auxiliary[..., 5:].abs().sum(-1) > 0).sum() == 5

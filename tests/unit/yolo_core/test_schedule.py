@@ -80,3 +80,12 @@ def test_ema_decay_grows_with_updates() -> None:
     assert ema_decay(0, 0.9999, 2000) == 0.0
     assert ema_decay(2000, 0.9999, 2000) == pytest.approx(0.9999 * (1 - 1 / math.e))
     assert ema_decay(100_000, 0.9999, 2000) == pytest.approx(0.9999)
+
+
+def test_simota_begins_after_its_part_of_a_phase() -> None:
+    """0.75 of 8 epochs of 10 steps: from step 60 on."""
+    plan = schedule(Hyperparameters(simota_from=0.75, warmup_epochs=0, warmup_iterations=0), epochs=8)
+    assert [plan.at(step).simota for step in (0, 59, 60, 79)] == [False, False, True, True]
+    assert schedule(epochs=8).at(0).simota
+    never = schedule(Hyperparameters(simota_from=1.0), epochs=8)
+    assert not any(never.at(step).simota for step in range(80))

@@ -10,6 +10,7 @@ from components import parameter_file
 from components.project.machine import Machine, NoRoom, Speed
 from components.project.proposal import Choice, Start, propose, values
 from components.project.survey import Survey
+from components.training.configuration import resolved
 
 DATA = Survey(800, 100, {"cat": 900, "dog": 600}, image_side=640, box_side=0.05, small=0.2)
 CPU = Machine("cpu", "2 CPU cores", gpus=0, cores=2, memory_gib=8.0, precision="float32")
@@ -61,12 +62,18 @@ def test_the_size_shows_small_boxes(box_side: float, image_side: int, machine: M
 
 
 def test_few_images_mean_small_batches_that_each_update_the_weights() -> None:
-    assert "batch" not in proposed()[0]["train"]
-    assert proposed()[0]["train"]["nominal_batch"] == 16
+    assert {"batch", "nominal_batch"}.isdisjoint(proposed()[0]["train"])
     few = proposed(replace(DATA, train_images=20))[0]["train"]
-    assert (few["batch"], few["nominal_batch"], few["hyp"]) == (4, 4, {"warmup_iterations": 0})
-    many = proposed(replace(DATA, train_images=5000))[0]["train"]
-    assert {"batch", "nominal_batch", "hyp"}.isdisjoint(many)
+    assert (few["batch"], few["nominal_batch"]) == (4, 4)
+
+
+def test_images_times_epochs_decide_the_recipe() -> None:
+    """At 20 images/s, times 1.15 for evaluations, an hour has 62,609 samples; 5,000 images have 300 epochs at most."""
+    assert proposed()[0]["train"]["recipe"] == "small"
+    assert proposed(replace(DATA, train_images=5_000), hours=10)[0]["train"]["recipe"] == "small"  # 625,000
+    assert "recipe" not in proposed(replace(DATA, train_images=5_000), hours=20)[0]["train"]  # 1,250,000
+    start = Start("w.safetensors", "yolov7-tiny", size=416, width=1.0, depth=1.0)
+    assert proposed(start=start)[0]["train"]["recipe"] == "fine-tune"
 
 
 def test_the_machine_decides_model_and_processes() -> None:
@@ -94,15 +101,16 @@ def test_weights_decide_the_model_and_if_they_can_the_size() -> None:
 
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:
-    """16 and 8 images have no room; the weights are still updated after 16."""
+    """16 and 8 images have no room; the weights are still updated after 16, as the recipe says."""
 
     def measured(choices: list[Choice]) -> Speed:
         if values(choices)["train"].get("batch", 16) > 4:
             raise NoRoom("too much")
         return Speed(20.0, 1.0)
 
-    train = values(propose(DATA, GPU, None, 1.0, measured).choices)["train"]
-    assert (train["batch"], train["nominal_batch"]) == (4, 16)
+    given = values(propose(DATA, GPU, None, 1.0, measured).choices)
+    config = resolved(parameter_file.of_values(given), "yolov4-tiny")
+    assert (config.batch, config.nominal_batch) == (4, 16)
 
 
 def test_no_room_for_one_image_is_said() -> None:
@@ -125,5 +133,5 @@ def test_what_is_measured_is_what_is_proposed() -> None:
     assert list(found.choices[: len(seen[0])]) == seen[0]
     assert {choice.key for choice in found.choices} - {choice.key for choice in seen[0]} == {
         "train.epochs",
-        "train.hyp.warmup_iterations",
+        "train.recipe",
     }
