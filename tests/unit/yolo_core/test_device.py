@@ -1,5 +1,8 @@
 """Devices and precisions: what is accepted and what is refused."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -38,3 +41,13 @@ def test_autocast(dtype: torch.dtype | None, expected: torch.dtype) -> None:
 
 def test_description_names_the_threads() -> None:
     assert f"({torch.get_num_threads()} threads)" in describe(CPU)
+
+
+def test_the_peak_memory_is_that_of_this_process_alone():
+    """A child of a process that holds 400 MB: getrusage counts them until the child's own program begins."""
+    code = "import torch, yolo_core.device as d; print(d.peak_memory(torch.device('cpu')))"
+    alone = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    held = f"import subprocess, sys; held = bytearray(b'x') * ({alone} + 400_000_000)\n"
+    run = f"print(subprocess.run([sys.executable, '-c', {code!r}], capture_output=True, text=True).stdout)"
+    child = int(subprocess.run([sys.executable, "-c", held + run], capture_output=True, text=True, check=True).stdout)
+    assert child == pytest.approx(alone, rel=0.2)
