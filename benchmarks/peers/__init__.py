@@ -19,7 +19,10 @@ CHECKOUTS = {
 }
 # Installed into one folder without their dependencies: torch, NumPy, OpenCV and pandas come from this environment.
 # seaborn: yolov7 imports it with its model. torchvision is replaced, see `torchvision_stand_in`.
-PACKAGES = ("ultralytics==8.4.190", "faster-coco-eval==1.8.0", "vernier==0.5.4", "seaborn==0.13.2")
+PACKAGES = (
+    *("ultralytics==8.4.190", "polars==2.1.0", "polars-runtime-32==2.1.0"),
+    *("faster-coco-eval==1.8.0", "vernier==0.5.4", "seaborn==0.13.2"),
+)
 SITE = "site"
 
 
