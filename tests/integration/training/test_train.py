@@ -32,6 +32,7 @@ from yolo_core.errors import TryAgain, UserError
 from yolo_core.hyperparameters import Hyperparameters
 from yolo_core.models import build_model, get_spec
 from yolo_core.models.weights import load_detector, save_detector
+from yolo_core.recipes import RECIPES
 from yolo_core.train import EpochReport, EpochRow, Phase, checkpoint, fit, loop
 from yolo_core.train.run import Run
 from yolo_core.train.validation import epochs_without_gain
@@ -574,7 +575,7 @@ def test_hyperparameters_come_from_recipe_then_parameters_then_evolution(project
     changes = "train.hyp={lr0: 0.03, box: 0.1}", "train.second_stage={epochs: 9, hyp: {scale: 0.8}}"
     made = train.configure(parameters(*changes), MODEL, project / "data", project / "anchors.json", evolved)
     first, second = made.phases
-    recipe = get_spec(MODEL).hyp
+    recipe = RECIPES["small"].hyperparameters(get_spec(MODEL).hyp)
     assert (first.epochs, second.epochs) == (5, 9)
     assert (first.hyp.lr0, first.hyp.box, first.hyp.cls, first.hyp.scale) == (0.02, 0.1, recipe.cls, recipe.scale)
     assert second.hyp == first.hyp.replace(scale=0.8)
