@@ -21,8 +21,6 @@ from pipelines.cli_options import Compiled, Given, Server, needing_kubeflow
 from yolo_core.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from pipelines.kubeflow.client import Graph, Kubeflow
 
 GRAPH = "scaled-yolov4-full"
@@ -150,15 +148,16 @@ def status(
 ) -> None:
     """Show the steps of a run, or the latest runs."""
     kubeflow = server.connect()
+    from components.reports.console import console
     from pipelines.kubeflow import live
 
     if not run:
         runs = kubeflow.latest_runs(kubeflow.existing_experiment(experiment), number)
-        _console().print(live.overview(runs))
+        console().print(live.overview(runs))
     elif follow:
         _follow(kubeflow, run, hours)
     else:
-        _console().print(live.table(kubeflow.run(run)))
+        console().print(live.table(kubeflow.run(run)))
 
 
 @command(app, "cancel", "scaled-yolov4 pipeline cancel RUN")
@@ -175,13 +174,6 @@ def cancel(*, run: Annotated[str, typer.Argument(help="Id of the run.")], server
         raise UserError(f"run {run}: it has ended ({state})")
     kubeflow.terminate(run)
     print(f"cancel: {run}")
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
 
 
 @contextmanager
@@ -208,11 +200,12 @@ def _check(graph: Graph, parameters: dict[str, object]) -> None:
 
 
 def _follow(server: Kubeflow, run_id: str, hours: float) -> None:
+    from components.reports.console import console
     from pipelines.kubeflow import live
 
     server.retry_limit_s = 5 * 60  # a server that restarts is back by then; the run continues in any case
     try:
-        run = live.follow(server, run_id, limit=hours * HOUR, console=_console())
+        run = live.follow(server, run_id, limit=hours * HOUR, console=console())
     except KeyboardInterrupt:
         print(f"the run continues; to cancel it: scaled-yolov4 pipeline cancel {run_id}")
         raise typer.Exit(130) from None
@@ -224,6 +217,8 @@ def _follow(server: Kubeflow, run_id: str, hours: float) -> None:
 def _show_schedules(server: Kubeflow, experiment_id: str, _: str) -> None:
     from rich.table import Table
 
+    from components.reports.console import console
+
     table = Table()
     for column in ("schedule", "name", "cron", "state", "version"):
         table.add_column(column)
@@ -231,7 +226,7 @@ def _show_schedules(server: Kubeflow, experiment_id: str, _: str) -> None:
         cron = item.trigger.cron_schedule.cron if item.trigger and item.trigger.cron_schedule else ""
         version = item.pipeline_version_reference.pipeline_version_id if item.pipeline_version_reference else ""
         table.add_row(item.recurring_run_id, item.display_name, cron, item.status or "", version)
-    _console().print(table)
+    console().print(table)
 
 
 def _delete_schedules(server: Kubeflow, experiment_id: str, name: str) -> None:

@@ -4,14 +4,16 @@ import os
 from pathlib import Path
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from components.files import MANIFEST, METRICS, SPEED, read_json
 from components.params import Params
+from components.reports.console import console
 from components.stage_table import default_paths
 from components.tracking.connection import shown_uri
 from components.workspace import DATA, OUTPUTS
+
+LOCAL = "sqlite:///mlflow.db"  # MLflow without MLFLOW_TRACKING_URI
 
 # row -> (stage whose file is read, file below that stage's folder, keys down to the value)
 FIGURES = {
@@ -41,9 +43,9 @@ def show(params: Params) -> None:
     locations.add_column(overflow="fold")
     for what, where in _locations(params, params.models[0]):
         locations.add_row(what, where)
-    console = Console()
-    console.print(figures)
-    console.print(locations)
+    out = console()
+    out.print(figures)
+    out.print(locations)
 
 
 def _read(model: str, stage: str, file: str, keys: tuple[str, ...]) -> object:
@@ -73,6 +75,11 @@ def _locations(params: Params, model: str) -> list[tuple[str, str]]:
         ("speed", f"{out('benchmark')}/{SPEED}"),
         ("registry decision", f"{out('promote')}"),
         ("all models side by side", f"{out('compare')}/comparison.png"),
-        ("MLflow", shown_uri() if os.environ.get("MLFLOW_TRACKING_URI") else "mlflow.db; look at it with `make ui`"),
+        (
+            "MLflow",
+            shown_uri()
+            if os.environ.get("MLFLOW_TRACKING_URI")
+            else f"{LOCAL}; look at it with `mlflow ui --backend-store-uri {LOCAL}`",
+        ),
         ("champion", f"models:/{params.registered_name(model)}@champion"),
     ]

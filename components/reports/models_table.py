@@ -1,8 +1,8 @@
 """The command `models`: prints each detector's cost and the results in its paper."""
 
-from rich.console import Console
 from rich.table import Table
 
+from components.reports.console import console
 from yolo_core.models.catalogue import Entry, entries
 
 COLUMNS = ("model", "size", "params M", "GFLOPs", "AP", "AP50", "AP75", "FPS", "FPS on")
@@ -17,7 +17,7 @@ def show(num_classes: int) -> None:
         )
     for entry in entries(num_classes):
         table.add_row(*_cells(entry))
-    Console().print(table)
+    console().print(table)
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.files import require
+from components.reports.console import console
 from yolo_core.errors import BadArgument, advised, known_as
 from yolo_core.models.planner import Candidate, Limits, Plan, plan, tiers_of
 from yolo_core.models.planning_device import Device, from_papers, from_records
@@ -15,7 +16,6 @@ from yolo_core.models.roofline import Roofline
 TRAINING = "train GiB"  # shown if limited
 COLUMNS = ("step", "candidate", "stages", "params M", "GFLOPs", "CIO M", "GiB", TRAINING, "ms", "", "why")
 LEFT = ("step", "candidate", "why")
-WIDTH = 150  # characters, if the output is not a terminal
 
 
 def run(
@@ -34,8 +34,7 @@ def run(
     with Console(stderr=True).status("counting the graphs"):
         target = _target(device, family, benchmarks)
         found = plan(family, limits, target.roofline, classes=classes)
-    out = Console()
-    _print(out if out.is_terminal else Console(width=WIDTH), found, target, limits)
+    _print(console(), found, target, limits)
 
 
 def _target(device: str, family: str, benchmarks: Sequence[Path]) -> Device:
