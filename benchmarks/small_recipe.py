@@ -14,7 +14,7 @@ import typer
 from benchmarks.contender import Contender, Figures, Round
 from benchmarks.race import race
 from benchmarks.report import publish
-from benchmarks.small_data import BATCH, THREADS, Data, Training
+from benchmarks.small_data import BATCH, Data, Training
 from yolo_core.models import get_spec
 from yolo_core.recipes import RECIPES
 
@@ -52,11 +52,11 @@ def main(data: Path = Data, model: str = "yolov7-tiny", size: int = 192, epochs:
 
 def _contender(name: str, changes: dict[str, float], seed: int, given: dict[str, object]) -> Contender:
     options = {**given, "changes": changes, "seed": seed}
-    return Contender(name, "benchmarks.small_recipe:train", options, threads=THREADS)
+    return Contender(name, "benchmarks.small_recipe:train", options)
 
 
 def train(data: str, model: str, size: int, epochs: int, changes: dict[str, float], seed: int) -> Round:
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(1)
     training = Training(Path(data), model, "small", size, {"flip_lr": 0.0, **changes}, seed=seed)
 
     def once() -> Figures:
