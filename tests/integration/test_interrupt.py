@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ def project(tmp_path: Path) -> Path:
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """A command in a process group of its own, as a shell starts it; its output goes to a file."""
+    """A command in a process group of its own, as a shell starts it; its output goes to a file.
+
+    Ctrl-C reaches it even if the tests run in the background of a script, where it is ignored.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", *words],
         cwd=folder,
@@ -30,6 +34,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
         stdout=(folder / "output").open("w"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         text=True,
     )
 
