@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import waiting
 from boto3.session import Session
 from faulty_proxy import Fault, FaultyProxy
 
@@ -145,12 +147,13 @@ from components.storage.upload import upload
 """
 
 
-def killed_at(proxy: FaultyProxy, direction, count: int, code: str) -> None:
-    """Run code in a process that is killed once that many bytes have passed the proxy."""
+def killed_at(proxy: FaultyProxy, direction, count: int, code: str, ready: Callable[[], bool] = lambda: True) -> None:
+    """Run code in a process that is killed once that many bytes have passed the proxy and it is `ready`."""
     proxy.hold[direction] = count
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ)
     try:
         proxy.wait_for(direction, count)
+        waiting.until(ready, "what it is to have done", process)
         assert process.poll() is None
     finally:
         process.send_signal(signal.SIGKILL)
@@ -158,11 +161,19 @@ def killed_at(proxy: FaultyProxy, direction, count: int, code: str) -> None:
         proxy.hold[direction] = math.inf
 
 
+def parts_in_store(proxy: FaultyProxy, remote: Location) -> int:
+    """How many parts of an unfinished upload the store has."""
+    client, bucket = Session().client("s3", endpoint_url=proxy.target), {"Bucket": remote.bucket}
+    begun = client.list_multipart_uploads(**bucket, Prefix=remote.key).get("Uploads", [])
+    found = [client.list_parts(**bucket, Key=each["Key"], UploadId=each["UploadId"]) for each in begun]
+    return sum(len(answer.get("Parts", [])) for answer in found)
+
+
 def test_a_killed_upload_resumes(proxy: FaultyProxy, remote: Location, tmp_path: Path):
     path = written(tmp_path / "file", 48 * MIB)
     code = IMPORTS + f"upload(connect(), Path({str(path)!r}), parse({str(remote)!r}))"
     proxy.rate = 30 * MIB
-    killed_at(proxy, "up", 40 * MIB, code)
+    killed_at(proxy, "up", 40 * MIB, code, lambda: parts_in_store(proxy, remote) >= 2)
     proxy.rate, before = None, proxy.passed["up"]
     upload(connect(), path, remote)
     assert proxy.passed["up"] - before <= 34 * MIB  # 6 parts of 8 MiB, of which at least 2 were complete
@@ -196,7 +207,9 @@ def test_a_killed_download_resumes(proxy: FaultyProxy, remote: Location, tmp_pat
     upload(connect(), path, remote)
     code = IMPORTS + f"download(connect(), parse({str(remote)!r}), Path({str(back)!r}))"
     proxy.rate, start = 30 * MIB, proxy.passed["down"]
-    killed_at(proxy, "down", start + 40 * MIB, code)
+    record = tmp_path / ".back.parts"
+    # Of 6 parts of 8 MiB at least 2 have passed whole; the record has a header, then a line for each that is written.
+    killed_at(proxy, "down", start + 40 * MIB, code, lambda: len(record.read_text().splitlines()) > 2)
     assert not back.exists()
     proxy.rate, before = None, proxy.passed["down"]
     download(connect(), remote, back)
